@@ -1,0 +1,3 @@
+//! The command `tconvc`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Differential tests of tconvc against tract; see `tests/`.
