@@ -1,1 +1,21 @@
-//! Part of tconvc.
+//! Graphs, geometry, ONNX in and out, text form and reference interpreter of tconvc.
+//!
+//! No stability is promised for this crate; depend on `tconvc`.
+
+pub mod attributes;
+pub mod dim;
+mod dtype;
+mod error;
+pub mod geometry;
+pub mod graph;
+pub mod ops;
+mod tensor;
+
+pub use attributes::{AttributeValue, Attributes};
+pub use dim::{Bindings, Dim};
+pub use dtype::{DType, Element};
+pub use error::{Error, Result};
+pub use graph::{Definition, Graph, Node, NodeId, Value, ValueId, ValueType};
+pub use half::{bf16, f16};
+pub use ops::{Op, Operator};
+pub use tensor::{MAX_TENSOR_BYTES, SharedBytes, Tensor, element_count};

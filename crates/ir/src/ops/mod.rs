@@ -1,0 +1,130 @@
+//! The operators: typed attributes, shape inference and reference evaluation, one family a file.
+//!
+//! To add one: a struct (or a variant of a family's enum) with an [`Operator`] impl in its family's file, and a line in
+//! [`operators!`] below. The attributes are those of the newest ONNX opset; the importer brings older spellings up to it.
+
+mod conv;
+mod epilogue;
+mod opaque;
+mod unary;
+
+pub use conv::{Conv, ConvTranspose, Padding};
+pub use epilogue::{Epilogue, EpilogueStep};
+pub use opaque::Opaque;
+pub use unary::Unary;
+
+use crate::attributes::Attributes;
+use crate::dim::Dim;
+use crate::error::Result;
+use crate::graph::ValueType;
+use crate::tensor::Tensor;
+
+/// What is known of an operator's input when shapes are inferred.
+#[derive(Debug, Clone, Copy)]
+pub struct InputInfo<'a> {
+    /// Element type and shape, as far as known.
+    pub ty: &'a ValueType,
+    /// The tensor, when it is constant.
+    pub constant: Option<&'a Tensor>,
+    /// The elements of a short integer tensor as extents, when they are known symbolically (a `Shape`, computed on).
+    pub extents: Option<&'a [Dim]>,
+}
+
+/// What every operator can do.
+pub trait Operator {
+    /// Name as ONNX spells it; for operators of our own, a name that ONNX does not have.
+    fn name(&self) -> &str;
+
+    /// Attributes in generic form: those that differ from their default. Reading them back gives the same operator.
+    fn attributes(&self) -> Attributes;
+
+    /// Types of the outputs.
+    ///
+    /// # Errors
+    /// When the inputs do not fit the operator.
+    fn infer(&self, inputs: &[Option<InputInfo<'_>>], outputs: usize) -> Result<Vec<ValueType>>;
+
+    /// The elements of the (only) output as extents, for operators that compute on shapes.
+    fn infer_extents(&self, _inputs: &[Option<InputInfo<'_>>]) -> Option<Vec<Dim>> {
+        None
+    }
+
+    /// Evaluates the operator by its definition: exact and slow. Sums are taken in f64, or wrapping in the integer's type.
+    ///
+    /// # Errors
+    /// When the inputs do not fit the operator, or the combination of types is not one that we compute.
+    fn eval(&self, inputs: &[Option<&Tensor>], outputs: usize) -> Result<Vec<Tensor>>;
+}
+
+macro_rules! operators {
+    ($($variant:ident),* $(,)?) => {
+        /// An operator with its attributes.
+        #[derive(Debug, Clone, PartialEq)]
+        #[non_exhaustive]
+        pub enum Op {
+            $(
+                #[doc = concat!("See [`", stringify!($variant), "`].")]
+                $variant($variant),
+            )*
+        }
+
+        impl Op {
+            fn as_operator(&self) -> &dyn Operator {
+                match self { $(Self::$variant(op) => op,)* }
+            }
+        }
+
+        $(impl From<$variant> for Op {
+            fn from(op: $variant) -> Self { Self::$variant(op) }
+        })*
+    };
+}
+
+operators! {
+    Conv, ConvTranspose, Opaque, Unary,
+}
+
+impl Op {
+    /// Reads an operator from its ONNX name and attributes (of the newest opset); `Ok(None)` for one we do not know.
+    ///
+    /// # Errors
+    /// When an attribute is missing, unknown or out of range.
+    pub fn read(name: &str, attributes: Attributes) -> Result<Option<Self>> {
+        Ok(Some(match name {
+            "Conv" => Conv::read(attributes)?.into(),
+            "ConvTranspose" => ConvTranspose::read(attributes)?.into(),
+            _ => return Ok(Unary::read(name, attributes)?.map(Self::from)),
+        }))
+    }
+
+    /// See [`Operator::name`].
+    pub fn name(&self) -> &str {
+        self.as_operator().name()
+    }
+
+    /// See [`Operator::attributes`].
+    pub fn attributes(&self) -> Attributes {
+        self.as_operator().attributes()
+    }
+
+    /// See [`Operator::infer`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn infer(&self, inputs: &[Option<InputInfo<'_>>], outputs: usize) -> Result<Vec<ValueType>> {
+        self.as_operator().infer(inputs, outputs)
+    }
+
+    /// See [`Operator::infer_extents`].
+    pub fn infer_extents(&self, inputs: &[Option<InputInfo<'_>>]) -> Option<Vec<Dim>> {
+        self.as_operator().infer_extents(inputs)
+    }
+
+    /// See [`Operator::eval`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn eval(&self, inputs: &[Option<&Tensor>], outputs: usize) -> Result<Vec<Tensor>> {
+        self.as_operator().eval(inputs, outputs)
+    }
+}

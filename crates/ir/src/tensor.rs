@@ -1,0 +1,315 @@
+//! Dense tensors, row-major, with shared immutable storage.
+
+use crate::dtype::{DType, Element};
+use crate::error::{Error, Result};
+use std::borrow::Cow;
+use std::fmt;
+use std::hash::Hasher;
+use std::sync::Arc;
+
+/// Largest tensor this crate makes or accepts, in bytes: a bound for hostile shapes, far above real networks.
+pub const MAX_TENSOR_BYTES: usize = 1 << 30;
+
+/// Bytes owned by something else: a buffer, or a mapped file.
+pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// A dense row-major tensor. Cloning shares the bytes.
+///
+/// Equality compares type, shape and bytes, so that NaN equals itself and -0.0 differs from 0.0.
+#[derive(Clone)]
+pub struct Tensor {
+    dtype: DType,
+    shape: Vec<usize>,
+    storage: SharedBytes,
+    offset: usize,
+    bytes: usize,
+}
+
+/// Vec of elements seen as bytes, aligned for the elements.
+struct Elements<T>(Vec<T>);
+
+impl<T: bytemuck::Pod> AsRef<[u8]> for Elements<T> {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
+/// Number of elements of a shape.
+///
+/// # Errors
+/// When the product overflows or a tensor of this many bytes is over [`MAX_TENSOR_BYTES`] (with one byte an element).
+pub fn element_count(shape: &[usize]) -> Result<usize> {
+    let count = if shape.contains(&0) {
+        Some(0)
+    } else {
+        shape.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent))
+    };
+    count.filter(|&count| count <= MAX_TENSOR_BYTES).ok_or_else(|| {
+        Error::Size(format!("a tensor of shape {shape:?} is too large (at most {MAX_TENSOR_BYTES} bytes)"))
+    })
+}
+
+fn byte_count(dtype: DType, shape: &[usize]) -> Result<usize> {
+    dtype.bytes_for(element_count(shape)?).filter(|&bytes| bytes <= MAX_TENSOR_BYTES).ok_or_else(|| {
+        Error::Size(format!(
+            "a {dtype} tensor of shape {shape:?} is too large (at most {MAX_TENSOR_BYTES} bytes)"
+        ))
+    })
+}
+
+impl Tensor {
+    /// From elements in row-major order.
+    ///
+    /// # Errors
+    /// When the number of elements is not the product of `shape`, or too large.
+    pub fn from_vec<T: Element>(shape: impl Into<Vec<usize>>, data: Vec<T>) -> Result<Self> {
+        Self::from_elements(T::DTYPE, shape.into(), data)
+    }
+
+    /// From booleans in row-major order.
+    ///
+    /// # Errors
+    /// As [`Tensor::from_vec`].
+    pub fn from_bools(shape: impl Into<Vec<usize>>, data: impl IntoIterator<Item = bool>) -> Result<Self> {
+        Self::from_elements(DType::Bool, shape.into(), data.into_iter().map(u8::from).collect())
+    }
+
+    fn from_elements<T: bytemuck::Pod + Send + Sync>(
+        dtype: DType,
+        shape: Vec<usize>,
+        data: Vec<T>,
+    ) -> Result<Self> {
+        let bytes = byte_count(dtype, &shape)?;
+        if bytes != size_of_val(data.as_slice()) {
+            return Err(Error::Size(format!(
+                "{} elements do not fill a {dtype} tensor of shape {shape:?}",
+                data.len()
+            )));
+        }
+        Ok(Self { dtype, shape, storage: Arc::new(Elements(data)), offset: 0, bytes })
+    }
+
+    /// From raw little-endian bytes, shared and not copied; `offset` is where the tensor starts in `storage`.
+    ///
+    /// # Errors
+    /// When the bytes do not suffice for `shape`, or the tensor is too large.
+    pub fn from_shared(dtype: DType, shape: Vec<usize>, storage: SharedBytes, offset: usize) -> Result<Self> {
+        let have = storage.as_ref().as_ref().len();
+        let bytes =
+            if dtype == DType::String { have.saturating_sub(offset) } else { byte_count(dtype, &shape)? };
+        if offset.checked_add(bytes).is_none_or(|end| end > have) {
+            return Err(Error::Size(format!(
+                "a {dtype} tensor of shape {shape:?} takes {bytes} bytes, {} are there",
+                have.saturating_sub(offset)
+            )));
+        }
+        if dtype == DType::Bool
+            && storage.as_ref().as_ref()[offset..offset + bytes].iter().any(|&byte| byte > 1)
+        {
+            let bools: Vec<u8> = storage.as_ref().as_ref()[offset..offset + bytes]
+                .iter()
+                .map(|&byte| u8::from(byte != 0))
+                .collect();
+            return Self::from_elements(DType::Bool, shape, bools);
+        }
+        Ok(Self { dtype, shape, storage, offset, bytes })
+    }
+
+    /// All elements zero (false).
+    ///
+    /// # Errors
+    /// When the tensor is too large.
+    pub fn zeros(dtype: DType, shape: impl Into<Vec<usize>>) -> Result<Self> {
+        let shape = shape.into();
+        let words = byte_count(dtype, &shape)?.div_ceil(8);
+        Self::from_shared(dtype, shape, Arc::new(Elements(vec![0u64; words])), 0)
+    }
+
+    /// A tensor of rank 0.
+    pub fn scalar<T: Element>(value: T) -> Self {
+        Self {
+            dtype: T::DTYPE,
+            shape: vec![],
+            storage: Arc::new(Elements(vec![value])),
+            offset: 0,
+            bytes: size_of::<T>(),
+        }
+    }
+
+    /// A 1-D tensor of `i64`, the type of ONNX's shapes and axes.
+    pub fn from_i64s(values: &[i64]) -> Self {
+        Self {
+            dtype: DType::I64,
+            shape: vec![values.len()],
+            bytes: size_of_val(values),
+            storage: Arc::new(Elements(values.to_vec())),
+            offset: 0,
+        }
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Extents, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Number of axes.
+    pub fn rank(&self) -> usize {
+        self.shape.len()
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// True when an extent is zero.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The elements as little-endian bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.storage.as_ref().as_ref()[self.offset..self.offset + self.bytes]
+    }
+
+    /// The elements, copied only when the storage is not aligned for `T`.
+    ///
+    /// # Errors
+    /// When the element type is another.
+    pub fn elements<T: Element>(&self) -> Result<Cow<'_, [T]>> {
+        if self.dtype != T::DTYPE {
+            return Err(Error::Type(format!("expected a {} tensor, found {}", T::DTYPE, self.dtype)));
+        }
+        Ok(match bytemuck::try_cast_slice(self.bytes()) {
+            Ok(slice) => Cow::Borrowed(slice),
+            Err(_) => Cow::Owned(bytemuck::allocation::pod_collect_to_vec(self.bytes())),
+        })
+    }
+
+    /// The elements of a boolean tensor.
+    ///
+    /// # Errors
+    /// When the element type is another.
+    pub fn bools(&self) -> Result<impl Iterator<Item = bool> + '_> {
+        if self.dtype != DType::Bool {
+            return Err(Error::Type(format!("expected a bool tensor, found {}", self.dtype)));
+        }
+        Ok(self.bytes().iter().map(|&byte| byte != 0))
+    }
+
+    /// The elements of any number or boolean tensor as `f64`.
+    ///
+    /// # Errors
+    /// For element types that are not numbers.
+    pub fn to_f64s(&self) -> Result<Vec<f64>> {
+        if self.dtype == DType::Bool {
+            return Ok(self.bytes().iter().map(|&byte| f64::from(u8::from(byte != 0))).collect());
+        }
+        crate::dispatch_numeric!(self.dtype, T => Ok(self.elements::<T>()?.iter().map(|&value| value.to_f64()).collect()))
+    }
+
+    /// The elements of an integer tensor (i64 or i32, as ONNX uses for shapes and indices) as `i64`.
+    ///
+    /// # Errors
+    /// For other element types.
+    pub fn to_i64s(&self) -> Result<Vec<i64>> {
+        match self.dtype {
+            DType::I64 => Ok(self.elements::<i64>()?.into_owned()),
+            DType::I32 => Ok(self.elements::<i32>()?.iter().map(|&value| i64::from(value)).collect()),
+            other => Err(Error::Type(format!("expected an i64 or i32 tensor, found {other}"))),
+        }
+    }
+
+    /// The same elements under another shape.
+    ///
+    /// # Errors
+    /// When the number of elements differs.
+    pub fn reshaped(&self, shape: impl Into<Vec<usize>>) -> Result<Self> {
+        let shape = shape.into();
+        if element_count(&shape)? != self.len() {
+            return Err(Error::Size(format!(
+                "shape {:?} does not hold the elements of {shape:?}",
+                self.shape
+            )));
+        }
+        Ok(Self { shape, ..self.clone() })
+    }
+
+    /// A 64-bit hash of type, shape and bytes, the same on every machine and run (FNV-1a).
+    pub fn content_hash(&self) -> u64 {
+        let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+        hasher.write(self.dtype.name().as_bytes());
+        for &extent in &self.shape {
+            hasher.write(&(extent as u64).to_le_bytes());
+        }
+        hasher.write(self.bytes());
+        hasher.finish()
+    }
+}
+
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+}
+
+impl PartialEq for Tensor {
+    fn eq(&self, other: &Self) -> bool {
+        self.dtype == other.dtype && self.shape == other.shape && self.bytes() == other.bytes()
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tensor({}{:?}, #{:016x})", self.dtype, self.shape, self.content_hash())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_checked() {
+        assert!(Tensor::from_vec([2, 3], vec![0f32; 5]).is_err());
+        assert!(Tensor::zeros(DType::F32, [usize::MAX, 2]).is_err());
+        assert!(Tensor::zeros(DType::F64, [MAX_TENSOR_BYTES / 4]).is_err());
+        assert!(element_count(&[usize::MAX, usize::MAX, 0]).is_ok_and(|count| count == 0));
+        assert!(Tensor::from_shared(DType::F32, vec![2], Arc::new(vec![0u8; 8]), 1).is_err());
+    }
+
+    #[test]
+    fn unaligned_storage_reads_the_same() {
+        let mut bytes = vec![9u8];
+        bytes.extend(1.5f32.to_le_bytes());
+        let tensor = Tensor::from_shared(DType::F32, vec![1], Arc::new(bytes), 1).unwrap();
+        assert_eq!(tensor.elements::<f32>().unwrap().as_ref(), &[1.5]);
+        assert_eq!(tensor, Tensor::from_vec([1], vec![1.5f32]).unwrap());
+    }
+
+    #[test]
+    fn hash_sees_shape_type_and_bytes() {
+        let hashes = [
+            Tensor::from_vec([2, 1], vec![0f32; 2]),
+            Tensor::from_vec([1, 2], vec![0f32; 2]),
+            Tensor::from_vec([1, 2], vec![0i32; 2]),
+            Tensor::from_vec([1, 2], vec![0f32, 1.0]),
+        ]
+        .map(|tensor| tensor.unwrap().content_hash());
+        for (i, a) in hashes.iter().enumerate() {
+            assert!(hashes[i + 1..].iter().all(|b| a != b));
+        }
+    }
+}
