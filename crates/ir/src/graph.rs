@@ -596,7 +596,14 @@ fn fresh(base: &str, taken: impl Fn(&str) -> bool) -> String {
     if !taken(base) {
         return base.to_owned();
     }
-    (1u64..).map(|i| format!("{base}.{i}")).find(|name| !taken(name)).unwrap_or_default()
+    let mut name = String::new();
+    for i in 1u64.. {
+        name = format!("{base}.{i}");
+        if !taken(&name) {
+            break;
+        }
+    }
+    name
 }
 
 impl PartialEq for Graph {

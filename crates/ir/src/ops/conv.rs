@@ -247,7 +247,7 @@ impl Conv {
                     let reach =
                         (kernel[i].max(1) as i64 - 1).saturating_mul(dilations[i] as i64).saturating_add(1);
                     let steps = (x[i + 2] as i64).max(1).div_euclid(strides[i] as i64)
-                        + i64::from(x[i + 2] % strides[i] != 0)
+                        + i64::from(!x[i + 2].is_multiple_of(strides[i]))
                         - 1;
                     let total = steps
                         .saturating_mul(strides[i] as i64)
