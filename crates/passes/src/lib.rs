@@ -1,1 +1,26 @@
-//! Part of tconvc.
+//! Graph rewrites, cost model and memory plan of tconvc.
+//!
+//! A pass is a value with a name, a pattern, a guard that says why it refuses, and a claim about cost; each lives in a
+//! file of its own under `rewrites` or `forms`, and [`pipeline`] lists them in the order in which they run. What they
+//! decide is data, in a [`Journal`]. Passes never touch the bytes of tensors: they put operators on constants, and constant
+//! folding evaluates these. The laws that every pass keeps are in this crate's README.
+//!
+//! No stability is promised for this crate; depend on `tconvc`.
+
+mod check;
+pub mod cost;
+mod error;
+mod journal;
+pub mod matching;
+mod options;
+mod pass;
+pub mod patch;
+pub mod pipeline;
+pub mod rewrites;
+
+pub use check::Signature;
+pub use error::{Error, Result};
+pub use journal::{Candidate, Decision, Entry, Journal, Verdict};
+pub use options::{Form, Options, StopAfter};
+pub use pass::{About, Context, Miss, Pass, Rewrite, Site, require};
+pub use pipeline::optimise;

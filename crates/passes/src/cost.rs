@@ -1,0 +1,57 @@
+//! The cost model: what a graph is modelled to cost. So far multiply-adds and the bytes that nodes read and write.
+
+use serde::Serialize;
+use std::fmt;
+use tconvc_ir::{Graph, NodeId, Op};
+
+/// Modelled cost of a node, a form or a graph.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Cost {
+    /// Multiply-adds.
+    pub macs: u64,
+    /// Bytes read and written.
+    pub bytes: u64,
+}
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} MACs, {} bytes", self.macs, self.bytes)
+    }
+}
+
+/// Cost of a node whose shapes are known; what is not known counts nothing.
+pub fn node_cost(graph: &Graph, node: NodeId) -> Cost {
+    let node = graph.node(node);
+    let shape = |index| node.input(index).and_then(|id| graph.ty(id).known_shape());
+    let macs = match (&node.op, shape(0), shape(1)) {
+        (Op::Conv(conv), Some(x), Some(w)) => conv.geometry(&x, &w).map_or(0, |geometry| geometry.macs()),
+        (Op::ConvTranspose(conv), Some(x), Some(w)) => {
+            conv.geometry(&x, &w).map_or(0, |geometry| geometry.phase_macs())
+        }
+        _ => 0,
+    };
+    let bytes = node.inputs().iter().chain(node.outputs()).flatten().map(|&id| {
+        let (ty, shape) = (graph.ty(id), graph.ty(id).known_shape());
+        let count = shape.map_or(0, |shape| shape.iter().product());
+        ty.dtype.and_then(|dtype| dtype.bytes_for(count)).unwrap_or(0) as u64
+    });
+    Cost { macs, bytes: bytes.sum() }
+}
+
+/// Sum over the nodes of a graph. Nodes on constants alone cost nothing: they are folded before the program runs.
+pub fn graph_cost(graph: &Graph) -> Cost {
+    let mut sum = Cost::default();
+    let mut constant: std::collections::HashSet<_> =
+        graph.values().filter(|(id, _)| graph.constant(*id).is_some()).map(|(id, _)| id).collect();
+    for node in graph.order().unwrap_or_default() {
+        let inputs = graph.node(node).inputs();
+        if !inputs.is_empty() && inputs.iter().flatten().all(|id| constant.contains(id)) {
+            constant.extend(graph.node(node).outputs().iter().flatten());
+            continue;
+        }
+        let cost = node_cost(graph, node);
+        sum.macs = sum.macs.saturating_add(cost.macs);
+        sum.bytes = sum.bytes.saturating_add(cost.bytes);
+    }
+    sum
+}

@@ -1,0 +1,122 @@
+//! What the caller can ask of the pipeline.
+
+use crate::error::{Error, Result};
+use crate::pass::Pass;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The form in which transposed convolutions are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Form {
+    /// The cheapest by the cost model, for each on its own.
+    #[default]
+    Auto,
+    /// Each input value adds a kernel-shaped patch to the output.
+    Scatter,
+    /// Zeros between the inputs, then a plain convolution.
+    ZeroInsert,
+    /// A small dense convolution for each residue of the output, interleaved.
+    SubPixel,
+}
+
+impl Form {
+    /// Every form, [`Form::Auto`] first.
+    pub const ALL: [Self; 4] = [Self::Auto, Self::Scatter, Self::ZeroInsert, Self::SubPixel];
+
+    /// As the command line spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Scatter => "scatter",
+            Self::ZeroInsert => "zero-insert",
+            Self::SubPixel => "sub-pixel",
+        }
+    }
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Form {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|form| form.name() == text).ok_or_else(|| Error::Option {
+            option: "form",
+            problem: format!("`{text}` is not one of {}", Self::ALL.map(Self::name).join(", ")),
+        })
+    }
+}
+
+/// Where to stop, to find the pass (and the rewrite) that breaks something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StopAfter {
+    /// The pipeline is cut behind the first place of this pass.
+    pub pass: String,
+    /// Rewrites that this pass may make; all when `None`.
+    pub rewrites: Option<usize>,
+}
+
+impl FromStr for StopAfter {
+    type Err = Error;
+
+    /// `PASS`, or `PASS:N` for N rewrites of it.
+    fn from_str(text: &str) -> Result<Self> {
+        let Some((pass, count)) = text.split_once(':') else {
+            return Ok(Self { pass: text.into(), rewrites: None });
+        };
+        let rewrites = count.parse().map_err(|_| Error::Option {
+            option: "stop-after",
+            problem: format!("`{count}` is no number of rewrites; accepted are PASS and PASS:N"),
+        })?;
+        Ok(Self { pass: pass.into(), rewrites: Some(rewrites) })
+    }
+}
+
+/// Options of [`crate::optimise`].
+#[derive(Clone)]
+pub struct Options {
+    /// Form of the transposed convolutions.
+    pub form: Form,
+    /// Threads that the program will run on, for the cost model; at least 1.
+    pub threads: usize,
+    /// Names of passes to leave out.
+    pub disabled: Vec<String>,
+    /// Where to stop.
+    pub stop_after: Option<StopAfter>,
+    /// The caller's own passes; run to a fixpoint before the forms are chosen.
+    pub custom: Vec<Arc<dyn Pass + Send + Sync>>,
+    /// Whether each pass's result is checked (verifier, graph outputs); on in debug builds.
+    pub check: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            form: Form::Auto,
+            threads: 1,
+            disabled: vec![],
+            stop_after: None,
+            custom: vec![],
+            check: cfg!(debug_assertions),
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let custom: Vec<&str> = self.custom.iter().map(|pass| pass.about().name).collect();
+        f.debug_struct("Options")
+            .field("form", &self.form)
+            .field("threads", &self.threads)
+            .field("disabled", &self.disabled)
+            .field("stop_after", &self.stop_after)
+            .field("custom", &custom)
+            .field("check", &self.check)
+            .finish()
+    }
+}
