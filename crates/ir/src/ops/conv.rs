@@ -100,7 +100,8 @@ impl Padding {
     fn write(&self, attributes: &mut Attributes) {
         match self {
             Self::Explicit { begin, end } => {
-                if begin.iter().chain(end).any(|&pad| pad != 0) {
+                // As they came, zeros too, so that reading gives the same again.
+                if !(begin.is_empty() && end.is_empty()) {
                     attributes.set("pads", [begin.as_slice(), end].concat());
                 }
             }
@@ -177,10 +178,10 @@ impl Common {
         if !kernel_shape.is_empty() {
             attributes.set("kernel_shape", kernel_shape);
         }
-        if strides.iter().any(|&stride| stride != 1) {
+        if !strides.is_empty() {
             attributes.set("strides", strides);
         }
-        if dilations.iter().any(|&dilation| dilation != 1) {
+        if !dilations.is_empty() {
             attributes.set("dilations", dilations);
         }
         if group != 1 {
@@ -408,7 +409,7 @@ impl Operator for ConvTranspose {
             &self.padding,
             &self.epilogue,
         );
-        if self.output_padding.iter().any(|&pad| pad != 0) {
+        if !self.output_padding.is_empty() {
             attributes.set("output_padding", self.output_padding.as_slice());
         }
         if !self.output_shape.is_empty() {
