@@ -64,6 +64,15 @@ impl Dim {
         self.known_i64().and_then(|value| usize::try_from(value).ok())
     }
 
+    /// True when it is not negative whatever the symbols are, as far as the signs of its terms tell.
+    pub fn is_never_negative(&self) -> bool {
+        let atom = |atom: &Atom| match atom {
+            Atom::Symbol(_) => true,
+            Atom::FloorDiv(inner, _) => inner.is_never_negative(),
+        };
+        self.terms.iter().all(|(monomial, &coefficient)| coefficient >= 0 && monomial.iter().all(atom))
+    }
+
     /// True when nothing at all is known of some part of it.
     pub fn is_unknown(&self) -> bool {
         self.symbols().iter().any(|name| name == Self::UNKNOWN)

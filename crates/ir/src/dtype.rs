@@ -134,13 +134,23 @@ mod elements {
     element!(f32 => F32, f64 => F64, u8 => U8, i8 => I8, u16 => U16, i16 => I16, i32 => I32, i64 => I64, u32 => U32, u64 => U64);
 }
 
+/// Rounds to f32 so that rounding once more, to a shorter type, gives what rounding `value` itself would.
+fn round_to_odd(value: f64) -> f32 {
+    let nearest = value as f32;
+    if value.is_nan() || f64::from(nearest) == value {
+        return nearest;
+    }
+    let outward = f64::from(nearest).abs() > value.abs();
+    f32::from_bits((nearest.to_bits() - u32::from(outward)) | 1)
+}
+
 impl Element for f16 {
     const DTYPE: DType = DType::F16;
     fn to_f64(self) -> f64 {
         f64::from(self)
     }
     fn from_f64(value: f64) -> Self {
-        Self::from_f64(value)
+        Self::from_f32(round_to_odd(value))
     }
 }
 
@@ -150,7 +160,7 @@ impl Element for bf16 {
         f64::from(self)
     }
     fn from_f64(value: f64) -> Self {
-        Self::from_f64(value)
+        Self::from_f32(round_to_odd(value))
     }
 }
 
@@ -219,4 +229,22 @@ macro_rules! dispatch_numeric {
             other => Err($crate::Error::Type(format!("{other} is not a number type"))),
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_floats_round_once() {
+        // Just above the middle between 1 and the next f16: f32 would round it down to the middle, then to even.
+        let x = 1.0 + 2f64.powi(-11) + 2f64.powi(-40);
+        assert_eq!(<f16 as Element>::from_f64(x).to_f64(), 1.0 + 2f64.powi(-10));
+        assert_eq!(<f16 as Element>::from_f64(-x).to_f64(), -1.0 - 2f64.powi(-10));
+        assert_eq!(<f16 as Element>::from_f64(1e300), f16::INFINITY);
+        assert_eq!(<f16 as Element>::from_f64(0.0).to_f64(), 0.0);
+        assert!(<bf16 as Element>::from_f64(f64::NAN).is_nan());
+        let y = 1.0 + 2f64.powi(-8) + 2f64.powi(-40);
+        assert_eq!(<bf16 as Element>::from_f64(y).to_f64(), 1.0 + 2f64.powi(-7));
+    }
 }

@@ -3,15 +3,32 @@
 //! To add one: a struct (or a variant of a family's enum) with an [`Operator`] impl in its family's file, and a line in
 //! [`operators!`] below. The attributes are those of the newest ONNX opset; the importer brings older spellings up to it.
 
+mod batch_norm;
+mod binary;
+mod broadcast;
+mod clip;
 mod conv;
 mod epilogue;
+mod inputs;
+mod linear;
+mod number;
 mod opaque;
+mod reduce;
+mod softmax;
 mod unary;
+mod variadic;
 
+pub use batch_norm::BatchNormalization;
+pub use binary::Binary;
+pub use clip::Clip;
 pub use conv::{Conv, ConvTranspose, Padding};
 pub use epilogue::{Epilogue, EpilogueStep};
+pub use linear::{Gemm, MatMul};
 pub use opaque::Opaque;
+pub use reduce::{Reduce, ReduceKind};
+pub use softmax::{Softmax, SoftmaxKind};
 pub use unary::Unary;
+pub use variadic::Variadic;
 
 use crate::attributes::Attributes;
 use crate::dim::Dim;
@@ -81,7 +98,15 @@ macro_rules! operators {
 }
 
 operators! {
-    Conv, ConvTranspose, Opaque, Unary,
+    Opaque,
+    // elementwise
+    Unary, Binary, Variadic, Clip,
+    // along axes
+    Reduce, Softmax, BatchNormalization,
+    // matrix products
+    MatMul, Gemm,
+    // convolutions
+    Conv, ConvTranspose,
 }
 
 impl Op {
@@ -91,10 +116,27 @@ impl Op {
     /// When an attribute is missing, unknown or out of range.
     pub fn read(name: &str, attributes: Attributes) -> Result<Option<Self>> {
         Ok(Some(match name {
+            "BatchNormalization" => BatchNormalization::read(attributes)?.into(),
+            "Clip" => Clip::read(attributes)?.into(),
             "Conv" => Conv::read(attributes)?.into(),
             "ConvTranspose" => ConvTranspose::read(attributes)?.into(),
-            _ => return Ok(Unary::read(name, attributes)?.map(Self::from)),
+            "Gemm" => Gemm::read(attributes)?.into(),
+            "MatMul" => MatMul::read(attributes)?.into(),
+            _ => return Self::read_family(name, &attributes),
         }))
+    }
+
+    /// Operators that are variants of a family's enum.
+    fn read_family(name: &str, attributes: &Attributes) -> Result<Option<Self>> {
+        macro_rules! families {
+            ($($family:ident),*) => {
+                $(if let Some(op) = $family::read(name, attributes.clone())? {
+                    return Ok(Some(op.into()));
+                })*
+            };
+        }
+        families!(Unary, Binary, Variadic, Reduce, Softmax);
+        Ok(None)
     }
 
     /// See [`Operator::name`].
