@@ -158,6 +158,26 @@ impl Dim {
         self.add(&Self::constant(divisor.saturating_sub(1)))?.floor_div(divisor)
     }
 
+    /// Quotient when the divisor is a single product that divides every term, whatever the symbols are; else `None`.
+    pub fn exact_div(&self, divisor: &Self) -> Option<Self> {
+        let (factors, &coefficient) = divisor.terms.first_key_value()?;
+        if divisor.terms.len() > 1 || self.is_unknown() || divisor.is_unknown() {
+            return None;
+        }
+        let mut terms = BTreeMap::new();
+        for (monomial, &dividend) in &self.terms {
+            let mut rest = monomial.clone();
+            for factor in factors {
+                rest.remove(rest.iter().position(|atom| atom == factor)?);
+            }
+            if dividend.checked_rem(coefficient)? != 0 {
+                return None;
+            }
+            terms.insert(rest, dividend.checked_div(coefficient)?);
+        }
+        Some(Self { terms })
+    }
+
     /// Names of the symbols in it, each once, sorted.
     pub fn symbols(&self) -> Vec<String> {
         let mut names = vec![];
@@ -297,6 +317,19 @@ mod tests {
         }
         assert_eq!(c(-3).floor_div(2).unwrap(), c(-2));
         assert_eq!(c(3).ceil_div(2).unwrap(), c(2));
+    }
+
+    #[test]
+    fn exact_division_cancels_symbols() {
+        let (h, w) = (Dim::symbol("H"), Dim::symbol("W"));
+        let area = h.mul(&w).unwrap().mul(&c(6)).unwrap();
+        let row = w.mul(&c(2)).unwrap();
+        assert_eq!(area.exact_div(&row), Some(h.mul(&c(3)).unwrap()));
+        assert_eq!(area.add(&w).unwrap().exact_div(&row), None);
+        assert_eq!(row.exact_div(&area), None);
+        assert_eq!(c(0).exact_div(&w), Some(c(0)));
+        assert_eq!(area.exact_div(&c(0)), None);
+        assert_eq!(Dim::unknown().exact_div(&Dim::unknown()), None);
     }
 
     #[test]

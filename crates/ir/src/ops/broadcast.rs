@@ -60,9 +60,9 @@ pub(super) fn broadcasts_to(from: &[usize], to: &[usize]) -> bool {
 
 /// Distances in elements between neighbours along each axis of a row-major tensor.
 pub(super) fn strides(shape: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; shape.len()];
+    let mut strides = vec![1usize; shape.len()];
     for axis in (1..shape.len()).rev() {
-        strides[axis - 1] = strides[axis] * shape[axis].max(1);
+        strides[axis - 1] = strides[axis].saturating_mul(shape[axis].max(1));
     }
     strides
 }

@@ -7,26 +7,42 @@ mod batch_norm;
 mod binary;
 mod broadcast;
 mod clip;
+mod concat;
 mod conv;
 mod epilogue;
+mod index_map;
 mod inputs;
 mod linear;
+mod lists;
+mod movement;
 mod number;
 mod opaque;
+mod pad;
 mod reduce;
+mod shape;
+mod slice;
 mod softmax;
+mod space;
+mod spread;
 mod unary;
 mod variadic;
 
 pub use batch_norm::BatchNormalization;
 pub use binary::Binary;
 pub use clip::Clip;
+pub use concat::Concat;
 pub use conv::{Conv, ConvTranspose, Padding};
 pub use epilogue::{Epilogue, EpilogueStep};
+pub use index_map::{AxisMap, Border, IndexMap, MappedAxis};
 pub use linear::{Gemm, MatMul};
 pub use opaque::Opaque;
+pub use pad::Pad;
 pub use reduce::{Reduce, ReduceKind};
+pub use shape::{Flatten, Reshape, Shape, Size, Squeeze, Unsqueeze};
+pub use slice::{Slice, SliceAxis, Split};
 pub use softmax::{Softmax, SoftmaxKind};
+pub use space::{ChannelOrder, DepthToSpace, SpaceToDepth};
+pub use spread::{Expand, Tile, Transpose};
 pub use unary::Unary;
 pub use variadic::Variadic;
 
@@ -107,6 +123,10 @@ operators! {
     MatMul, Gemm,
     // convolutions
     Conv, ConvTranspose,
+    // shapes
+    Shape, Size, Reshape, Flatten, Squeeze, Unsqueeze,
+    // data movement
+    Transpose, Expand, Tile, Slice, Split, Concat, Pad, DepthToSpace, SpaceToDepth,
 }
 
 impl Op {
@@ -118,10 +138,25 @@ impl Op {
         Ok(Some(match name {
             "BatchNormalization" => BatchNormalization::read(attributes)?.into(),
             "Clip" => Clip::read(attributes)?.into(),
+            "Concat" => Concat::read(attributes)?.into(),
             "Conv" => Conv::read(attributes)?.into(),
             "ConvTranspose" => ConvTranspose::read(attributes)?.into(),
+            "DepthToSpace" => DepthToSpace::read(attributes)?.into(),
+            "Expand" => Expand::read(attributes)?.into(),
+            "Flatten" => Flatten::read(attributes)?.into(),
             "Gemm" => Gemm::read(attributes)?.into(),
             "MatMul" => MatMul::read(attributes)?.into(),
+            "Pad" => Pad::read(attributes)?.into(),
+            "Reshape" => Reshape::read(attributes)?.into(),
+            "Shape" => Shape::read(attributes)?.into(),
+            "Size" => Size::read(attributes)?.into(),
+            "Slice" => Slice::read(attributes)?.into(),
+            "SpaceToDepth" => SpaceToDepth::read(attributes)?.into(),
+            "Split" => Split::read(attributes)?.into(),
+            "Squeeze" => Squeeze::read(attributes)?.into(),
+            "Tile" => Tile::read(attributes)?.into(),
+            "Transpose" => Transpose::read(attributes)?.into(),
+            "Unsqueeze" => Unsqueeze::read(attributes)?.into(),
             _ => return Self::read_family(name, &attributes),
         }))
     }
