@@ -10,6 +10,7 @@ pub mod geometry;
 pub mod graph;
 pub mod ops;
 mod tensor;
+mod view;
 
 pub use attributes::{AttributeValue, Attributes};
 pub use dim::{Bindings, Dim};
@@ -19,3 +20,4 @@ pub use graph::{Definition, Graph, Node, NodeId, Value, ValueId, ValueType};
 pub use half::{bf16, f16};
 pub use ops::{Op, Operator};
 pub use tensor::{MAX_TENSOR_BYTES, SharedBytes, Tensor, element_count};
+pub use view::{TensorView, TensorViewMut};
