@@ -9,6 +9,7 @@ mod error;
 pub mod geometry;
 pub mod graph;
 pub mod ops;
+pub mod resize_axis;
 mod tensor;
 mod view;
 

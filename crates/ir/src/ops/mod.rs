@@ -19,6 +19,7 @@ mod number;
 mod opaque;
 mod pad;
 mod reduce;
+mod resize;
 mod shape;
 mod slice;
 mod softmax;
@@ -38,6 +39,7 @@ pub use linear::{Gemm, MatMul};
 pub use opaque::Opaque;
 pub use pad::Pad;
 pub use reduce::{Reduce, ReduceKind};
+pub use resize::{AspectRatio, Resize, ResizeMode};
 pub use shape::{Flatten, Reshape, Shape, Size, Squeeze, Unsqueeze};
 pub use slice::{Slice, SliceAxis, Split};
 pub use softmax::{Softmax, SoftmaxKind};
@@ -127,6 +129,8 @@ operators! {
     Shape, Size, Reshape, Flatten, Squeeze, Unsqueeze,
     // data movement
     Transpose, Expand, Tile, Slice, Split, Concat, Pad, DepthToSpace, SpaceToDepth,
+    // resampling
+    Resize,
 }
 
 impl Op {
@@ -148,6 +152,7 @@ impl Op {
             "MatMul" => MatMul::read(attributes)?.into(),
             "Pad" => Pad::read(attributes)?.into(),
             "Reshape" => Reshape::read(attributes)?.into(),
+            "Resize" => Resize::read(attributes)?.into(),
             "Shape" => Shape::read(attributes)?.into(),
             "Size" => Size::read(attributes)?.into(),
             "Slice" => Slice::read(attributes)?.into(),
