@@ -13,6 +13,7 @@ mod error;
 mod journal;
 pub mod matching;
 mod options;
+pub mod pads;
 mod pass;
 pub mod patch;
 pub mod pipeline;

@@ -1,7 +1,7 @@
 //! Small questions that patterns ask of a graph.
 
 use crate::pass::{Miss, Site};
-use tconvc_ir::{Graph, NodeId, Tensor, ValueId};
+use tconvc_ir::{Graph, NodeId, Op, Tensor, ValueId};
 
 /// Makes `None` a pattern that is not there.
 pub trait OrElsewhere<T> {
@@ -72,6 +72,14 @@ pub fn constant_operand(graph: &Graph, node: NodeId) -> Option<(ValueId, ValueId
     }
 }
 
+/// True when both shapes are known to be the same, whatever the symbols stand for.
+pub fn same_shape(graph: &Graph, a: ValueId, b: ValueId) -> bool {
+    match (&graph.ty(a).shape, &graph.ty(b).shape) {
+        (Some(a), Some(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b) == Some(true)),
+        _ => false,
+    }
+}
+
 /// The number of a constant with one element.
 pub fn scalar(graph: &Graph, value: ValueId) -> Option<f64> {
     let tensor = graph.constant(value)?;
@@ -87,4 +95,30 @@ pub fn is_per_channel(tensor: &Tensor, rank: usize, channels: usize) -> bool {
     }
     let missing = rank - shape.len();
     shape.iter().enumerate().all(|(i, &extent)| extent == 1 || (i + missing == 1 && extent == channels))
+}
+
+/// True for operators that give something else each time they run.
+pub fn is_random(op: &Op) -> bool {
+    let name = op.name();
+    name.starts_with("Random") || matches!(name, "Bernoulli" | "Multinomial")
+}
+
+/// Values that `value` is computed from by operators that `through` accepts, at most `limit` nodes away, nearest first.
+/// Constants are left out.
+pub fn sources(graph: &Graph, value: ValueId, limit: usize, through: impl Fn(&Op) -> bool) -> Vec<ValueId> {
+    let mut found = vec![value];
+    let (mut next, mut nodes) = (0, 0);
+    while next < found.len() && nodes < limit {
+        if let Some(node) = graph.producer(found[next]).filter(|&node| through(&graph.node(node).op)) {
+            nodes += 1;
+            for &input in graph.node(node).inputs().iter().flatten() {
+                if graph.constant(input).is_none() && !found.contains(&input) {
+                    found.push(input);
+                }
+            }
+        }
+        next += 1;
+    }
+    found.remove(0);
+    found
 }

@@ -1,8 +1,9 @@
 //! Small changes of a graph: adding nodes whose types follow from their operator, and putting another maker behind a value.
 
 use crate::error::Result;
+use crate::matching::sole_output;
 use tconvc_ir::ops::InputInfo;
-use tconvc_ir::{Graph, NodeId, Op, Tensor, ValueId, ValueType};
+use tconvc_ir::{DType, Element, Graph, NodeId, Op, Tensor, ValueId, ValueType, dispatch_numeric};
 
 /// Types of the outputs of an operator on these inputs.
 ///
@@ -56,17 +57,118 @@ pub fn replace(
     Ok(graph.add_node_defining(&old.name, op, inputs, old.outputs())?)
 }
 
-/// Makes everything that reads the only output of `node` read `value` instead, and removes the node. False, with nothing
-/// changed, when the output is a graph output: its name must stay with what makes it.
-pub fn bypass(graph: &mut Graph, node: NodeId, value: ValueId) -> bool {
-    let Some(output) = crate::matching::sole_output(graph, node) else { return false };
-    if graph.is_output(output) {
-        return false;
-    }
-    graph.replace_uses(output, value);
+/// True when [`bypass`] can be done: the only output of `node` can be had from `value` without it. A graph output keeps its
+/// name, so there the maker of `value` has to take the name over, which a graph input or another graph output cannot.
+pub fn can_bypass(graph: &Graph, node: NodeId, value: ValueId) -> bool {
+    let Some(output) = sole_output(graph, node) else { return false };
+    output != value
+        && (!graph.is_output(output) || (graph.producer(value).is_some() && !graph.is_output(value)))
+}
+
+/// Removes a node whose only output is the same as `value`. See [`can_bypass`].
+///
+/// # Errors
+/// When it cannot be done.
+pub fn bypass(graph: &mut Graph, node: NodeId, value: ValueId) -> Result<()> {
+    let refuse = |graph: &Graph| {
+        let name = &graph.value(value).name;
+        tconvc_ir::Error::Graph(format!("`{name}` cannot take the place of what a node gives"))
+    };
+    let (true, Some(output)) = (can_bypass(graph, node, value), sole_output(graph, node)) else {
+        return Err(refuse(graph).into());
+    };
     graph.remove_node(node);
-    // Nothing reads it and nothing makes it: it can always go.
-    graph.remove_value(output).is_ok()
+    if !graph.is_output(output) {
+        graph.replace_uses(output, value);
+        return Ok(graph.remove_value(output)?);
+    }
+    let Some(maker) = graph.producer(value) else { return Err(refuse(graph).into()) };
+    graph.replace_uses(value, output);
+    redirect(graph, maker, value, output)
+}
+
+/// Makes node `maker` define `new`, which nothing defines, where it defined `old`, which nothing reads any more and which
+/// goes.
+fn redirect(graph: &mut Graph, maker: NodeId, old: ValueId, new: ValueId) -> Result<()> {
+    let Some(node) = graph.remove_node(maker) else { return Ok(()) };
+    let outputs: Vec<_> =
+        node.outputs().iter().map(|&id| if id == Some(old) { Some(new) } else { id }).collect();
+    graph.add_node_defining(&node.name, node.op.clone(), node.inputs(), &outputs)?;
+    Ok(graph.remove_value(old)?)
+}
+
+/// Takes `user`, the only reader of what `maker` gives, out of the graph: `maker` gives what `user` gave. The caller has
+/// changed `maker` so that it does the work of both.
+///
+/// # Errors
+/// When `user` is not the only reader, or either has not one output.
+pub fn absorb(graph: &mut Graph, maker: NodeId, user: NodeId) -> Result<()> {
+    let both = sole_output(graph, maker).zip(sole_output(graph, user));
+    let private = both.is_some_and(|(value, _)| graph.users(value).iter().all(|&(reader, _)| reader == user));
+    let (true, Some((value, output))) = (private && user != maker, both) else {
+        return Err(
+            tconvc_ir::Error::Graph("a node with other readers cannot take its reader in".into()).into()
+        );
+    };
+    graph.remove_node(user);
+    redirect(graph, maker, value, output)
+}
+
+/// Removes those of the nodes whose outputs nothing reads, also when it is only each other that read them.
+pub fn remove_unread(graph: &mut Graph, nodes: impl IntoIterator<Item = NodeId>) {
+    let mut left: Vec<NodeId> = nodes.into_iter().collect();
+    loop {
+        let unread = |&node: &NodeId| {
+            let mut outputs = graph.node(node).outputs().iter().flatten();
+            outputs.all(|&id| !graph.is_output(id) && graph.users(id).is_empty())
+        };
+        let Some(position) = left.iter().position(unread) else { return };
+        let Some(node) = graph.remove_node(left.swap_remove(position)) else { continue };
+        for &output in node.outputs().iter().flatten() {
+            // Nothing makes or reads it any more.
+            let removed = graph.remove_value(output);
+            debug_assert!(removed.is_ok());
+        }
+    }
+}
+
+/// The result of an operator on tensors: constant folding, done at once. This is how passes compute with weights.
+///
+/// # Errors
+/// When the operator does not take them.
+pub fn eval(op: impl Into<Op>, inputs: &[&Tensor]) -> Result<Tensor> {
+    let op = op.into();
+    let inputs: Vec<Option<&Tensor>> = inputs.iter().copied().map(Some).collect();
+    let results = op.eval(&inputs, 1)?;
+    let none = || tconvc_ir::Error::Graph(format!("{} gave no tensor", op.name()));
+    Ok(results.into_iter().next().ok_or_else(none)?)
+}
+
+/// One number of any element type, of rank 0.
+///
+/// # Errors
+/// When the element type is not one of numbers.
+pub fn number(dtype: DType, value: f64) -> Result<Tensor> {
+    let scalar = |dtype| -> tconvc_ir::Result<Tensor> {
+        dispatch_numeric!(dtype, T => Ok(Tensor::scalar(<T as Element>::from_f64(value))))
+    };
+    Ok(scalar(dtype)?)
+}
+
+/// Makes `node` read another constant at `position`. When nothing else reads the old one, the new one takes its name over.
+///
+/// # Errors
+/// When there are two values of that name, which cannot be.
+pub fn swap_constant(graph: &mut Graph, node: NodeId, position: usize, new: ValueId) -> Result<()> {
+    let old = graph.node(node).input(position);
+    graph.set_input(node, position, Some(new));
+    if let Some(old) = old.filter(|&old| old != new) {
+        let name = graph.value(old).name.clone();
+        if graph.remove_value(old).is_ok() {
+            graph.rename_value(new, &name)?;
+        }
+    }
+    Ok(())
 }
 
 /// Adds a constant vector of 64-bit integers, as shapes and axes are.

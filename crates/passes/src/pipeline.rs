@@ -5,7 +5,10 @@ use crate::error::{Error, Result};
 use crate::journal::Journal;
 use crate::options::Options;
 use crate::pass::{Context, Pass};
-use crate::rewrites::DeadCode;
+use crate::rewrites::{
+    Affine, BatchNorm, Canonicalise, CommonSubexpressions, Crop, DeadCode, Epilogue, Fold, Noop, PadIntoConv,
+    Recognise, Reshape, Transpose,
+};
 use tconvc_ir::Graph;
 
 /// Passes that run one after the other, again and again until none of them changes anything.
@@ -17,7 +20,28 @@ pub struct Stage {
 }
 
 /// The pipeline. Everything before `forms` keeps transposed convolutions as they are.
-pub const PIPELINE: &[Stage] = &[Stage { name: "simplify", passes: &[&DeadCode] }];
+pub const PIPELINE: &[Stage] = &[
+    Stage {
+        name: "simplify",
+        passes: &[&Canonicalise, &Fold, &Noop, &Reshape, &Transpose, &CommonSubexpressions, &DeadCode],
+    },
+    Stage {
+        name: "fuse",
+        passes: &[
+            &Recognise,
+            &BatchNorm,
+            &Affine,
+            &PadIntoConv,
+            &Crop,
+            &Epilogue,
+            &Canonicalise,
+            &Fold,
+            &Noop,
+            &CommonSubexpressions,
+            &DeadCode,
+        ],
+    },
+];
 
 /// Rounds of a stage after which it is taken to be endless: each round makes at least one rewrite, and what stages gain
 /// from each other is a handful of rounds in practice.

@@ -30,12 +30,21 @@ pub fn node_cost(graph: &Graph, node: NodeId) -> Cost {
         }
         _ => 0,
     };
-    let bytes = node.inputs().iter().chain(node.outputs()).flatten().map(|&id| {
+    // What is read twice is read once.
+    let operands: std::collections::BTreeSet<_> =
+        node.inputs().iter().chain(node.outputs()).flatten().collect();
+    // Lists of axes, extents and pads are read when the program is made, not when it runs.
+    let moved =
+        operands.into_iter().filter(|&&id| graph.constant(id).is_none_or(|tensor| tensor.dtype().is_float()));
+    let bytes = moved.map(|&id| {
         let (ty, shape) = (graph.ty(id), graph.ty(id).known_shape());
         let count = shape.map_or(0, |shape| shape.iter().product());
         ty.dtype.and_then(|dtype| dtype.bytes_for(count)).unwrap_or(0) as u64
     });
-    Cost { macs, bytes: bytes.sum() }
+    let bytes: u64 = bytes.sum();
+    // A normalisation is the multiplication and the addition that it becomes.
+    let sweeps = if matches!(node.op, Op::BatchNormalization(_)) { 2 } else { 1 };
+    Cost { macs, bytes: bytes * sweeps }
 }
 
 /// Sum over the nodes of a graph. Nodes on constants alone cost nothing: they are folded before the program runs.

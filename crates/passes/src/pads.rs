@@ -1,0 +1,27 @@
+//! Pads by axis, from and to the operators' attribute.
+
+use tconvc_ir::ops::Padding;
+
+/// Pads in their shortest spelling: none when all are zero.
+pub fn join(pads: impl IntoIterator<Item = [i64; 2]>) -> Padding {
+    let (begin, end): (Vec<i64>, Vec<i64>) = pads.into_iter().map(|[begin, end]| (begin, end)).unzip();
+    if begin.iter().chain(&end).all(|&pad| pad == 0) {
+        return Padding::none();
+    }
+    Padding::Explicit { begin, end }
+}
+
+/// Pads at the beginning and end of each of `axes` spatial axes; `None` when they depend on extents or do not fit.
+pub fn split(padding: &Padding, axes: usize) -> Option<Vec<[i64; 2]>> {
+    let side = |pads: &[i64]| match pads.len() {
+        0 => Some(vec![0; axes]),
+        n => (n == axes).then(|| pads.to_vec()),
+    };
+    match padding {
+        Padding::Explicit { begin, end } => {
+            Some(side(begin)?.into_iter().zip(side(end)?).map(|(begin, end)| [begin, end]).collect())
+        }
+        Padding::Valid => Some(vec![[0, 0]; axes]),
+        Padding::SameUpper | Padding::SameLower => None,
+    }
+}

@@ -1,0 +1,66 @@
+//! Operators that give what they are given: same type, same shape, same elements.
+
+use crate::error::Result;
+use crate::journal::Decision;
+use crate::matching::{OrElsewhere, same_shape, sole_output};
+use crate::options::Options;
+use crate::pass::{About, Miss, Rewrite, Site, require};
+use crate::patch;
+use tconvc_ir::{Graph, NodeId, Op, ValueId};
+
+/// Removes operators that do nothing.
+///
+/// - Pattern: Slice of everything, Pad by nothing, Expand and Reshape to the same shape, Tile by one, Transpose that moves
+///   nothing, Concat of one input.
+/// - Guard: the shapes are known to be equal; the name of a graph output can go to another maker.
+/// - Cost: falls by the operator.
+pub struct Noop;
+
+impl Rewrite for Noop {
+    type Found = ValueId;
+
+    fn about(&self) -> About {
+        About {
+            name: "noop",
+            summary: "remove operators that give what they are given",
+            pattern: "Slice, Pad, Expand, Reshape, Tile, Transpose, Concat without effect",
+            claim: "falls by the operator",
+        }
+    }
+
+    fn find(&self, graph: &Graph, node: NodeId, _: &Options) -> Site<ValueId> {
+        let it = graph.node(node);
+        let (data, output) = (it.input(0).or_elsewhere()?, sole_output(graph, node).or_elsewhere()?);
+        let list = |index: usize| graph.constant_input(node, index).and_then(|list| list.to_i64s().ok());
+        let all = |index: usize, value: i64| list(index).is_some_and(|list| list.iter().all(|&x| x == value));
+        let nothing = match &it.op {
+            // The same extent without a step is the same elements.
+            Op::Slice(_) => it.input(4).is_none() || all(4, 1),
+            Op::Pad(_) => all(1, 0),
+            Op::Expand(_) | Op::Reshape(_) => true,
+            Op::Tile(_) => all(1, 1),
+            Op::Transpose(op) => {
+                let perm = graph.ty(data).rank().and_then(|rank| op.axes(rank).ok()).or_elsewhere()?;
+                perm.iter().enumerate().all(|(i, &axis)| i == axis)
+            }
+            Op::Concat(_) => it.inputs().len() == 1,
+            _ => false,
+        };
+        if !nothing || !same_shape(graph, data, output) {
+            return Err(Miss::Elsewhere);
+        }
+        require(patch::can_bypass(graph, node, data), || {
+            format!(
+                "`{}` is an output of the graph, and so is `{}` or an input",
+                graph.value(output).name,
+                graph.value(data).name
+            )
+        })?;
+        Ok(data)
+    }
+
+    fn apply(&self, graph: &mut Graph, node: NodeId, data: ValueId) -> Result<Decision> {
+        patch::bypass(graph, node, data)?;
+        Ok(Decision::only("does nothing: removed"))
+    }
+}
