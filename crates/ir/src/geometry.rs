@@ -6,6 +6,10 @@
 //! be negative (a crop of a convolution's input, an extension of a transposed convolution's output); the pad at the end is
 //! spoken for by the output extent.
 
+mod pool;
+
+pub use pool::{PoolAxis, pool_extent, same_pads};
+
 use crate::error::{Error, Result};
 
 /// Largest extent, stride, kernel, dilation or pad that is accepted.

@@ -18,6 +18,7 @@ mod movement;
 mod number;
 mod opaque;
 mod pad;
+mod pool;
 mod reduce;
 mod resize;
 mod shape;
@@ -38,6 +39,7 @@ pub use index_map::{AxisMap, Border, IndexMap, MappedAxis};
 pub use linear::{Gemm, MatMul};
 pub use opaque::Opaque;
 pub use pad::Pad;
+pub use pool::{GlobalPool, Pool, PoolKind};
 pub use reduce::{Reduce, ReduceKind};
 pub use resize::{AspectRatio, Resize, ResizeMode};
 pub use shape::{Flatten, Reshape, Shape, Size, Squeeze, Unsqueeze};
@@ -130,7 +132,7 @@ operators! {
     // data movement
     Transpose, Expand, Tile, Slice, Split, Concat, Pad, DepthToSpace, SpaceToDepth,
     // resampling
-    Resize,
+    Resize, Pool, GlobalPool,
 }
 
 impl Op {
@@ -175,7 +177,7 @@ impl Op {
                 })*
             };
         }
-        families!(Unary, Binary, Variadic, Reduce, Softmax);
+        families!(Unary, Binary, Variadic, Reduce, Softmax, Pool, GlobalPool);
         Ok(None)
     }
 
