@@ -1,0 +1,362 @@
+//! What code is generated for: instruction set, triple and cache sizes, as one plain value.
+//!
+//! Nothing else in the compiler asks the machine anything. [`Target::host`] looks once; every schedule and every
+//! lowering reads the value it was handed, so that code for a lesser machine can be made, and tested, on a better one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use target_lexicon::{
+    Aarch64Architecture, Architecture, BinaryFormat, Environment, OperatingSystem, Triple, Vendor,
+};
+
+/// Which lowering a tile takes, and with that the width of its vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isa {
+    /// Four lanes, through Cranelift, on every architecture that it knows.
+    Portable,
+    /// Eight lanes: AVX2 with FMA, through the assembler.
+    X86V3,
+    /// Sixteen lanes: AVX-512 F, VL, DQ and BW, through the assembler.
+    X86V4,
+}
+
+impl Isa {
+    /// Short name, as it stands in the names of kernels: `f32x4`, `avx2`, `avx512`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "f32x4",
+            Isa::X86V3 => "avx2",
+            Isa::X86V4 => "avx512",
+        }
+    }
+
+    /// Number of f32 lanes in a vector register.
+    pub fn lanes(self) -> usize {
+        match self {
+            Isa::Portable => 4,
+            Isa::X86V3 => 8,
+            Isa::X86V4 => 16,
+        }
+    }
+}
+
+/// The levels of the x86-64 psABI: what a processor can be relied on to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum X86Level {
+    /// SSE2.
+    V1,
+    /// SSE4.2, SSSE3, POPCNT.
+    V2,
+    /// AVX2, FMA, BMI1, BMI2.
+    V3,
+    /// AVX-512 F, BW, CD, DQ, VL.
+    V4,
+}
+
+/// Sizes of the data caches that one core sees, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Caches {
+    /// First-level data cache.
+    pub l1d_bytes: usize,
+    /// Second-level cache.
+    pub l2_bytes: usize,
+    /// Last-level cache, or the second level again where there is no third.
+    pub l3_bytes: usize,
+}
+
+impl Caches {
+    /// What is assumed of a machine that we cannot ask: 32 KiB, 512 KiB, 8 MiB.
+    pub const ASSUMED: Caches = Caches { l1d_bytes: 32 << 10, l2_bytes: 512 << 10, l3_bytes: 8 << 20 };
+}
+
+/// The machine that code is generated for.
+///
+/// # Floating point
+/// Where [`Target::has_fma`] holds, a multiply-add of a tile rounds once; elsewhere (x86-64 before level 3) it
+/// is a multiplication and an addition that round twice. Results are bit-identical between all targets with the
+/// same lane count and the same answer to `has_fma`, between runs, and between thread counts. Between lane counts
+/// they can differ only where a kernel sums across lanes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    triple: Triple,
+    isa: Isa,
+    x86: Option<X86Level>,
+    caches: Caches,
+}
+
+/// A target name that is not known, or one that cannot be had on this architecture.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown target `{name}`: {reason}; accepted are {}, or a target triple of x86_64 or aarch64", Target::NAMES.join(", "))]
+pub struct TargetError {
+    /// The name as given.
+    pub name: String,
+    reason: &'static str,
+}
+
+impl Target {
+    /// The names that [`Target::parse`] accepts beside whole triples.
+    pub const NAMES: [&str; 7] =
+        ["host", "portable", "x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64"];
+
+    /// The machine that this program runs on, with the widest tiles that it has.
+    pub fn host() -> Target {
+        let triple = Triple::host();
+        let x86 = detect::x86_level();
+        Target { isa: widest(&triple, x86), triple, x86, caches: detect::caches() }
+    }
+
+    /// Reads a target name, see [`Target::NAMES`].
+    ///
+    /// `portable` is the host with four-lane tiles. Named levels take the host's operating system and caches where
+    /// the architecture is the host's, else Linux and [`Caches::ASSUMED`].
+    ///
+    /// # Errors
+    /// [`TargetError`], which lists what is accepted.
+    pub fn parse(name: &str) -> Result<Target, TargetError> {
+        let level = match name {
+            "host" => return Ok(Target::host()),
+            "portable" => return Ok(Target { isa: Isa::Portable, ..Target::host() }),
+            "aarch64" => {
+                return Ok(Target::of(triple_for(Architecture::Aarch64(Aarch64Architecture::Aarch64)), None));
+            }
+            "x86-64" => X86Level::V1,
+            "x86-64-v2" => X86Level::V2,
+            "x86-64-v3" => X86Level::V3,
+            "x86-64-v4" => X86Level::V4,
+            other => return Target::parse_triple(other),
+        };
+        Ok(Target::of(triple_for(Architecture::X86_64), Some(level)))
+    }
+
+    fn parse_triple(name: &str) -> Result<Target, TargetError> {
+        let fail = |reason| TargetError { name: name.to_owned(), reason };
+        let triple = Triple::from_str(name).map_err(|_| fail("not a target triple either"))?;
+        match triple.architecture {
+            Architecture::X86_64 => Ok(Target::of(triple, Some(X86Level::V1))),
+            Architecture::Aarch64(_) => Ok(Target::of(triple, None)),
+            _ => Err(fail("no vector code is generated for this architecture")),
+        }
+    }
+
+    fn of(triple: Triple, x86: Option<X86Level>) -> Target {
+        let here = triple.architecture == Triple::host().architecture;
+        let caches = if here { detect::caches() } else { Caches::ASSUMED };
+        Target { isa: widest(&triple, x86), triple, x86, caches }
+    }
+
+    /// The same machine with the tiles of `isa`, or `None` where it does not have them.
+    #[must_use]
+    pub fn with_isa(mut self, isa: Isa) -> Option<Target> {
+        (isa <= widest(&self.triple, self.x86)).then(|| {
+            self.isa = isa;
+            self
+        })
+    }
+
+    /// The same machine with other caches, for schedules that must not depend on where they are made.
+    #[must_use]
+    pub fn with_caches(mut self, caches: Caches) -> Target {
+        self.caches = caches;
+        self
+    }
+
+    /// Which lowering tiles take.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Architecture and operating system.
+    pub fn triple(&self) -> &Triple {
+        &self.triple
+    }
+
+    /// The x86-64 level; `None` on other architectures.
+    pub fn x86_level(&self) -> Option<X86Level> {
+        self.x86
+    }
+
+    /// Cache sizes.
+    pub fn caches(&self) -> Caches {
+        self.caches
+    }
+
+    /// Number of f32 lanes of a tile's vector: 4, 8 or 16.
+    pub fn lanes(&self) -> usize {
+        self.isa.lanes()
+    }
+
+    /// Bytes of a tile's vector: 16, 32 or 64.
+    pub fn vector_bytes(&self) -> usize {
+        4 * self.lanes()
+    }
+
+    /// Number of vector registers that a tile can use: 32 with AVX-512 and on aarch64, else 16.
+    pub fn vector_registers(&self) -> usize {
+        if self.isa == Isa::X86V4 || self.x86.is_none() { 32 } else { 16 }
+    }
+
+    /// Number of general registers for the pointers, counts and loop counters of a tile.
+    pub fn general_registers(&self) -> usize {
+        if self.x86.is_none() { 24 } else { 15 }
+    }
+
+    /// Whether a multiply-add rounds once, see [the note on floating point](Target#floating-point).
+    pub fn has_fma(&self) -> bool {
+        self.x86.is_none_or(|level| level >= X86Level::V3)
+    }
+
+    /// Whether code for this target runs on the machine that this program runs on.
+    pub fn runs_here(&self) -> bool {
+        let host = Triple::host();
+        self.triple.architecture == host.architecture
+            && is_windows(&self.triple) == is_windows(&host)
+            && self.x86 <= detect::x86_level()
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.x86 {
+            Some(X86Level::V1) => f.write_str("x86-64")?,
+            Some(X86Level::V2) => f.write_str("x86-64-v2")?,
+            Some(X86Level::V3) => f.write_str("x86-64-v3")?,
+            Some(X86Level::V4) => f.write_str("x86-64-v4")?,
+            None => write!(f, "{}", self.triple.architecture)?,
+        }
+        write!(f, " ({} tiles)", self.isa.name())
+    }
+}
+
+/// The widest tiles of a machine. Our assembler speaks the System V calling convention alone.
+fn widest(triple: &Triple, x86: Option<X86Level>) -> Isa {
+    match x86 {
+        _ if is_windows(triple) => Isa::Portable,
+        Some(X86Level::V4) => Isa::X86V4,
+        Some(X86Level::V3) => Isa::X86V3,
+        _ => Isa::Portable,
+    }
+}
+
+fn is_windows(triple: &Triple) -> bool {
+    matches!(triple.operating_system, OperatingSystem::Windows)
+}
+
+/// The host's triple where it has this architecture, else Linux on it.
+fn triple_for(architecture: Architecture) -> Triple {
+    let host = Triple::host();
+    if host.architecture == architecture {
+        return host;
+    }
+    Triple {
+        architecture,
+        vendor: Vendor::Unknown,
+        operating_system: OperatingSystem::Linux,
+        environment: Environment::Gnu,
+        binary_format: BinaryFormat::Elf,
+    }
+}
+
+/// The only questions that are asked of the machine.
+mod detect {
+    use super::{Caches, X86Level};
+
+    pub fn x86_level() -> Option<X86Level> {
+        cfg!(target_arch = "x86_64").then(level_by_features)
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn level_by_features() -> X86Level {
+        X86Level::V1
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn level_by_features() -> X86Level {
+        use std::is_x86_feature_detected as has;
+        let v2 = has!("sse4.2") && has!("sse4.1") && has!("ssse3") && has!("popcnt");
+        let v3 = v2 && has!("avx2") && has!("fma") && has!("bmi1") && has!("bmi2") && has!("lzcnt");
+        let v4 = v3
+            && has!("avx512f")
+            && has!("avx512bw")
+            && has!("avx512cd")
+            && has!("avx512dq")
+            && has!("avx512vl");
+        match (v2, v3, v4) {
+            (_, _, true) => X86Level::V4,
+            (_, true, _) => X86Level::V3,
+            (true, ..) => X86Level::V2,
+            _ => X86Level::V1,
+        }
+    }
+
+    /// Reads what Linux publishes of the first core's caches; what it does not say is assumed.
+    pub fn caches() -> Caches {
+        let size = |index: u32| {
+            let path = format!("/sys/devices/system/cpu/cpu0/cache/index{index}/size");
+            let text = std::fs::read_to_string(path).ok()?;
+            let kib: usize = text.trim().strip_suffix('K')?.parse().ok()?;
+            Some(kib << 10)
+        };
+        let assumed = Caches::ASSUMED;
+        let l2_bytes = size(2).unwrap_or(assumed.l2_bytes);
+        Caches {
+            l1d_bytes: size(0).unwrap_or(assumed.l1d_bytes),
+            l2_bytes,
+            l3_bytes: size(3).unwrap_or(assumed.l3_bytes.max(l2_bytes)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_listed_name_parses() {
+        for name in Target::NAMES {
+            Target::parse(name).unwrap();
+        }
+    }
+
+    #[test]
+    fn levels_have_their_widths() {
+        let facts = |name: &str| {
+            let t = Target::parse(name).unwrap();
+            (t.lanes(), t.vector_registers(), t.has_fma())
+        };
+        assert_eq!(facts("x86-64"), (4, 16, false));
+        assert_eq!(facts("x86-64-v2"), (4, 16, false));
+        assert_eq!(facts("aarch64"), (4, 32, true));
+        if !cfg!(windows) {
+            assert_eq!(facts("x86-64-v3"), (8, 16, true));
+            assert_eq!(facts("x86-64-v4"), (16, 32, true));
+        }
+        assert_eq!(facts("x86_64-pc-windows-msvc"), (4, 16, false));
+        assert_eq!(facts("aarch64-apple-darwin"), (4, 32, true));
+    }
+
+    #[test]
+    fn unknown_names_are_told_what_is_accepted() {
+        let text = Target::parse("avx9").unwrap_err().to_string();
+        assert!(text.contains("`avx9`") && text.contains("x86-64-v3") && text.contains("aarch64"), "{text}");
+        let text = Target::parse("wasm32-unknown-unknown").unwrap_err().to_string();
+        assert!(text.contains("no vector code"), "{text}");
+    }
+
+    #[test]
+    fn lesser_tiles_can_be_forced_and_wider_ones_cannot() {
+        let v3 = Target::parse("x86-64-v3").unwrap();
+        if !cfg!(windows) {
+            assert_eq!(v3.clone().with_isa(Isa::Portable).unwrap().lanes(), 4);
+        }
+        assert!(v3.with_isa(Isa::X86V4).is_none());
+    }
+
+    #[test]
+    fn the_host_runs_its_own_code() {
+        assert!(Target::host().runs_here());
+        assert!(Target::parse("portable").unwrap().runs_here());
+        let other = if cfg!(target_arch = "x86_64") { "aarch64" } else { "x86-64" };
+        assert!(!Target::parse(other).unwrap().runs_here());
+    }
+}

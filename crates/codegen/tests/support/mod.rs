@@ -1,0 +1,213 @@
+//! Runs a tile in the interpreter and as machine code of every target that runs here, and compares all memory.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::ptr;
+
+use tconvc_codegen::exec::CodeModule;
+use tconvc_codegen::target::{Isa, Target};
+use tconvc_codegen::tile::{Interpreter, Memory, Rounding, Tile, TileBuilder, TileError};
+
+/// Every kind of code that this machine can run.
+pub fn targets() -> Vec<Target> {
+    let mut all = vec![Target::parse("portable").unwrap(), Target::host()];
+    for name in ["x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64"] {
+        let target = Target::parse(name).unwrap();
+        all.extend(target.clone().with_isa(Isa::Portable));
+        all.push(target);
+    }
+    all.retain(Target::runs_here);
+    let mut unique: Vec<Target> = Vec::new();
+    for target in all {
+        if !unique.iter().any(|u| u.to_string() == target.to_string()) {
+            unique.push(target);
+        }
+    }
+    unique
+}
+
+/// Memory with pages on both sides that must not be touched.
+struct Guarded {
+    map: *mut libc::c_void,
+    map_bytes: usize,
+    data: *mut u8,
+    bytes: usize,
+}
+
+impl Guarded {
+    /// The data ends right at the page behind it, or begins right at the one before.
+    fn new(floats: &[f32], at_end: bool) -> Guarded {
+        // SAFETY: fresh anonymous mappings; only the middle pages are written, and only within their length.
+        unsafe {
+            let page = libc::sysconf(libc::_SC_PAGESIZE) as usize;
+            let bytes = 4 * floats.len();
+            let middle = bytes.next_multiple_of(page).max(page);
+            let map_bytes = middle + 2 * page;
+            let map = libc::mmap(
+                ptr::null_mut(),
+                map_bytes,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            );
+            assert_ne!(map, libc::MAP_FAILED);
+            let start = map.cast::<u8>().add(page);
+            assert_eq!(libc::mprotect(start.cast(), middle, libc::PROT_READ | libc::PROT_WRITE), 0);
+            let data = if at_end { start.add(middle - bytes) } else { start };
+            ptr::copy_nonoverlapping(floats.as_ptr().cast(), data, bytes);
+            Guarded { map, map_bytes, data, bytes }
+        }
+    }
+
+    fn floats(&self) -> Vec<f32> {
+        // SAFETY: the data are `bytes` initialised bytes.
+        let bytes = unsafe { std::slice::from_raw_parts(self.data, self.bytes) };
+        bytes.as_chunks().0.iter().map(|b| f32::from_ne_bytes(*b)).collect()
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `new`, whole.
+        unsafe { libc::munmap(self.map, self.map_bytes) };
+    }
+}
+
+/// A tile run: one buffer and a byte offset into it for each pointer parameter.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub buffers: Vec<Vec<f32>>,
+    pub offsets: Vec<i64>,
+    pub counts: Vec<u64>,
+}
+
+impl Case {
+    pub fn new(buffers: Vec<Vec<f32>>, counts: &[u64]) -> Case {
+        let offsets = vec![0; buffers.len()];
+        Case { buffers, offsets, counts: counts.to_vec() }
+    }
+}
+
+/// The buffers after the interpreter ran the tile.
+pub fn interpret(tile: &Tile, target: &Target, case: &Case) -> Vec<Vec<f32>> {
+    let rounding = if target.has_fma() { Rounding::Fused } else { Rounding::Separate };
+    let mut memory = Memory::new();
+    let pointers: Vec<(usize, i64)> =
+        case.buffers.iter().zip(&case.offsets).map(|(b, &offset)| (memory.add(b), offset)).collect();
+    Interpreter::run(tile, rounding, &mut memory, &pointers, &case.counts).unwrap();
+    (0..case.buffers.len()).map(|b| memory.floats(b)).collect()
+}
+
+/// The buffers after machine code ran, between guard pages.
+pub fn execute(tile: &Tile, target: &Target, case: &Case, at_end: bool) -> Vec<Vec<f32>> {
+    let mut module = CodeModule::new(target).unwrap();
+    let id = module.tile(tile).unwrap();
+    let code = module.finish().unwrap();
+    let buffers: Vec<Guarded> = case.buffers.iter().map(|b| Guarded::new(b, at_end)).collect();
+    let pointers: Vec<*mut u8> = buffers
+        .iter()
+        .zip(&case.offsets)
+        .map(|(b, &offset)| b.data.wrapping_offset(offset as isize))
+        .collect();
+    // SAFETY: the interpreter ran the same tile on buffers of the same sizes without leaving them.
+    unsafe { code.call_tile(id, &pointers, &case.counts) };
+    buffers.iter().map(Guarded::floats).collect()
+}
+
+/// Equal bits, or both NaN.
+pub fn same(a: f32, b: f32) -> bool {
+    a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()
+}
+
+/// Builds the tile for each target and asserts that machine code and interpreter leave the same memory behind.
+pub fn agree(build: impl Fn(&mut TileBuilder), case: impl Fn(usize) -> Case) {
+    for target in targets() {
+        agree_on(&target, &build, &case).unwrap();
+    }
+}
+
+/// As [`agree`], on one target; the error is that the tile is not valid there.
+pub fn agree_on(
+    target: &Target,
+    build: impl Fn(&mut TileBuilder),
+    case: impl Fn(usize) -> Case,
+) -> Result<(), TileError> {
+    let mut builder = TileBuilder::new("tile", target);
+    build(&mut builder);
+    let tile = builder.finish()?;
+    let case = case(target.lanes());
+    let expected = interpret(&tile, target, &case);
+    for at_end in [true, false] {
+        let got = execute(&tile, target, &case, at_end);
+        for (buffer, (e, g)) in expected.iter().zip(&got).enumerate() {
+            for (i, (&e, &g)) in e.iter().zip(g).enumerate() {
+                assert!(
+                    same(e, g),
+                    "{target}: float {i} of buffer {buffer} is {g:?} ({:#x}), expected {e:?} ({:#x})\n{tile}",
+                    g.to_bits(),
+                    e.to_bits(),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A small reproducible generator.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+
+    /// Between -8 and 8.
+    pub fn float(&mut self) -> f32 {
+        (self.next() % 65536) as f32 / 4096.0 - 8.0
+    }
+
+    pub fn floats(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.float()).collect()
+    }
+}
+
+/// Numbers that are easily got wrong, padded to a multiple of 16.
+pub fn specials() -> Vec<f32> {
+    let mut all = vec![
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        0.5,
+        -0.5,
+        1.5,
+        2.5,
+        -1.5,
+        -2.5,
+        0.499_999_97,
+        1e-45,
+        -1e-45,
+        1.1e-38,
+        3.4e38,
+        -3.4e38,
+        8_388_607.5,
+        8_388_608.0,
+        8_388_609.0,
+        -8_388_607.5,
+        16_777_216.0,
+        2e9,
+        -2e9,
+        0.3,
+        -0.7,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        f32::MIN_POSITIVE,
+        f32::MAX,
+        f32::EPSILON,
+    ];
+    all.resize(all.len().next_multiple_of(16), 7.25);
+    all
+}
