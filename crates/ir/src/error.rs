@@ -60,6 +60,14 @@ pub enum Error {
         /// The operating system's words.
         problem: String,
     },
+    /// Any of the above, with the model file it happened in.
+    #[error("{path}: {source}")]
+    File {
+        /// The file as it was named.
+        path: String,
+        /// What happened there.
+        source: Box<Error>,
+    },
     /// Any of the above, with the node it happened at.
     #[error("node `{node}` ({op}): {source}")]
     Node {
@@ -88,6 +96,12 @@ impl Error {
     /// An [`Error::Input`].
     pub fn input(index: usize, name: &'static str, problem: impl Into<String>) -> Self {
         Self::Input { index, name, problem: problem.into() }
+    }
+
+    /// Wraps the error with the file it happened in.
+    #[must_use]
+    pub fn in_file(self, path: &std::path::Path) -> Self {
+        Self::File { path: path.display().to_string(), source: Box::new(self) }
     }
 
     /// Wraps the error with the node it happened at; an error that already names a node stays as it is.

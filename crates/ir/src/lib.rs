@@ -8,6 +8,7 @@ mod dtype;
 mod error;
 pub mod geometry;
 pub mod graph;
+pub mod onnx;
 pub mod ops;
 pub mod resize_axis;
 mod tensor;

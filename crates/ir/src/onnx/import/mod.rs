@@ -1,0 +1,160 @@
+//! A model becomes a [`Graph`]: values are declared, nodes put in order, lifted to opset 21 and read into typed operators.
+
+mod functions;
+mod nodes;
+mod normalise;
+mod order;
+pub(super) mod upgrade;
+
+use super::files::Files;
+use super::proto::{GraphProto, ModelProto, OperatorSetIdProto};
+use super::types::Symbols;
+use super::wire::decode;
+use super::{tensors, types};
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use functions::Functions;
+use nodes::Source;
+use prost::bytes::Bytes;
+use std::collections::{HashMap, HashSet};
+
+/// Opset in whose spelling a graph stands.
+pub(super) const CANONICAL_OPSET: i64 = 21;
+
+/// Opsets of ONNX's own domain that are read.
+const ACCEPTED_OPSETS: std::ops::RangeInclusive<i64> = 1..=23;
+
+/// Metadata entry that holds the model's description.
+pub(super) const DOC_STRING: &str = "doc_string";
+
+/// Reads a model.
+pub(super) fn model(bytes: &Bytes, files: &Files) -> Result<Graph> {
+    let model: ModelProto = decode(bytes)?;
+    let Some(graph) = &model.graph else {
+        return Err(Error::Malformed("no graph in it; expected an ONNX ModelProto".into()));
+    };
+    let proto: GraphProto = decode(graph)?;
+    let opset = opset(&model.opset_import)?;
+
+    let mut graph = Graph::new(proto.name.clone());
+    for entry in &model.metadata_props {
+        graph.metadata.insert(entry.key.clone(), entry.value.clone());
+    }
+    if !model.doc_string.is_empty() {
+        graph.metadata.insert(DOC_STRING.into(), model.doc_string.clone());
+    }
+    for import in &model.opset_import {
+        graph.opsets.insert(domain(&import.domain).to_owned(), import.version);
+    }
+
+    let functions = Functions::read(&model.functions)?;
+    let sources = order::sort(functions.expand(&proto.node, opset)?)?;
+    declare(&mut graph, &proto, &sources, files)?;
+    let used = used_names(&proto, &sources)?;
+    let portable = nodes::build(&mut graph, sources, files, &used)?;
+    if portable && graph.opsets.contains_key("") {
+        graph.opsets.insert(String::new(), CANONICAL_OPSET);
+    }
+    outputs(&mut graph, &proto)?;
+    graph.remove_unused_values();
+    Ok(graph)
+}
+
+/// The model's opset of ONNX's own domain.
+fn opset(imports: &[OperatorSetIdProto]) -> Result<Option<i64>> {
+    let own = imports.iter().find(|import| domain(&import.domain).is_empty());
+    match own {
+        None => Ok(None),
+        Some(import) if ACCEPTED_OPSETS.contains(&import.version) => Ok(Some(import.version)),
+        Some(import) => Err(Error::Unsupported(format!(
+            "opset {} of ai.onnx, accepted are {} to {}",
+            import.version,
+            ACCEPTED_OPSETS.start(),
+            ACCEPTED_OPSETS.end()
+        ))),
+    }
+}
+
+/// ONNX's own domain has two spellings; here it is the empty one.
+pub(super) fn domain(name: &str) -> &str {
+    if name == "ai.onnx" { "" } else { name }
+}
+
+/// Adds constants, inputs and the values that nodes make, with the types that the file states.
+fn declare(graph: &mut Graph, proto: &GraphProto, sources: &[Source], files: &Files) -> Result<()> {
+    let mut symbols = Symbols::default();
+    let mut inputs = vec![];
+    for bytes in &proto.input {
+        inputs.push(types::read(bytes, &mut symbols, true)?);
+    }
+    let mut constants = vec![];
+    for bytes in &proto.initializer {
+        constants.push(tensors::read(bytes, files)?);
+    }
+    for bytes in &proto.sparse_initializer {
+        constants.push(tensors::read_sparse(bytes, files)?);
+    }
+    // An input that has an initialiser is a constant: always so before IR version 4, a default that we fix since.
+    let fixed: HashSet<&str> = constants.iter().map(|(name, _)| name.as_str()).collect();
+    for input in &inputs {
+        if fixed.contains(input.name.as_str()) {
+            continue;
+        }
+        let Some(ty) = &input.ty else {
+            return Err(Error::Unsupported(format!(
+                "input `{}` is {}, accepted are tensors",
+                input.name, input.kind
+            )));
+        };
+        named(&input.name, "an input")?;
+        graph.add_input(&input.name, ty.clone())?;
+    }
+    for (name, tensor) in constants {
+        named(&name, "an initialiser")?;
+        nodes::add_constant(graph, &name, tensor)?;
+    }
+    let mut hints = HashMap::new();
+    for bytes in proto.value_info.iter().chain(&proto.output) {
+        let declared = types::read(bytes, &mut symbols, false)?;
+        if let Some(ty) = declared.ty {
+            hints.insert(declared.name, ty);
+        }
+    }
+    for source in sources {
+        nodes::declare_outputs(graph, source, &mut hints, files).map_err(|error| source.at(error))?;
+    }
+    Ok(())
+}
+
+fn named(name: &str, what: &str) -> Result<()> {
+    if name.is_empty() { Err(Error::Malformed(format!("{what} has no name"))) } else { Ok(()) }
+}
+
+/// Names that something reads.
+fn used_names(proto: &GraphProto, sources: &[Source]) -> Result<HashSet<String>> {
+    let mut used = HashSet::new();
+    for source in sources {
+        used.extend(source.reads().map(str::to_owned));
+    }
+    for output in &proto.output {
+        used.insert(decode::<super::proto::ValueInfoProto>(output)?.name);
+    }
+    Ok(used)
+}
+
+fn outputs(graph: &mut Graph, proto: &GraphProto) -> Result<()> {
+    for bytes in &proto.output {
+        let declared = types::read(bytes, &mut Symbols::default(), false)?;
+        if declared.ty.is_none() {
+            return Err(Error::Unsupported(format!(
+                "output `{}` is {}, accepted are tensors",
+                declared.name, declared.kind
+            )));
+        }
+        let Some(value) = graph.find_value(&declared.name) else {
+            return Err(Error::Graph(format!("output `{}` is made by no node", declared.name)));
+        };
+        graph.add_output(value);
+    }
+    Ok(())
+}

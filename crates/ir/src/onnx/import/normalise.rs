@@ -1,0 +1,114 @@
+//! Spellings of opset 21 that this program writes differently: one way for each thing.
+
+use super::nodes::Lift;
+use crate::attributes::Attributes;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// Names of operators of our own, which no file may use.
+const OWN: &[&str] =
+    &["Clamp", "GeluTanh", "ZeroInsert", "PhaseConv", "Interleave", "ColumnGemm", "OverlapAdd"];
+
+/// Attributes of our own.
+const OWN_ATTRIBUTE: &str = "epilogue";
+
+/// Refuses what only looks like an operator of ours.
+pub(super) fn check_foreign(op_type: &str, attributes: &Attributes) -> Result<()> {
+    if OWN.contains(&op_type) {
+        return Err(Error::Unsupported(format!("operator `{op_type}`, which ONNX does not have")));
+    }
+    if attributes.contains(OWN_ATTRIBUTE) {
+        return Err(Error::attribute(OWN_ATTRIBUTE, "is not known to ONNX"));
+    }
+    Ok(())
+}
+
+/// Brings a node of opset 21 into our form.
+pub(super) fn normalise(lift: &mut Lift<'_>, opset: i64) -> Result<()> {
+    match lift.node.op_type.as_str() {
+        "Clip" => clip(lift),
+        "Dropout" => dropout(lift, opset),
+        "Gelu" => gelu(lift),
+        "Resize" => {
+            resize(lift);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Clip with constant bounds is `Clamp`.
+fn clip(lift: &mut Lift<'_>) -> Result<()> {
+    let mut bounds = [f32::NEG_INFINITY, f32::INFINITY];
+    for (index, bound) in bounds.iter_mut().enumerate() {
+        if lift.input(index + 1).is_none() {
+            continue;
+        }
+        match lift.constant_input(index + 1) {
+            Some(tensor) if tensor.len() == 1 && matches!(tensor.dtype(), DType::F32 | DType::F16) => {
+                *bound = tensor.to_f64s()?[0] as f32;
+            }
+            _ => return Ok(()),
+        }
+    }
+    let [min, max] = bounds;
+    if !min.is_nan() && !max.is_nan() {
+        "Clamp".clone_into(&mut lift.node.op_type);
+        lift.node.inputs.truncate(1);
+        lift.node.attributes.set("min", min);
+        lift.node.attributes.set("max", max);
+    }
+    Ok(())
+}
+
+/// Outside of training nothing is dropped, and the mask is true everywhere.
+fn dropout(lift: &mut Lift<'_>, opset: i64) -> Result<()> {
+    let training = match (lift.input(2), lift.constant_input(2)) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(_), Some(mode)) => mode.bools().map_or(true, |mut mode| mode.any(|on| on)),
+    };
+    let mask = lift.output_used(1);
+    // Before opset 10 the mask was not boolean.
+    if training || (mask && opset < 10) {
+        return Ok(());
+    }
+    let x = lift.input(0);
+    if mask && let Some(output) = lift.node.outputs.get(1).copied().flatten() {
+        let shape = lift.emit("Shape", Attributes::new(), &[x])?;
+        let value = Tensor::from_bools([1], [true])?;
+        lift.emit_defining(
+            "ConstantOfShape",
+            Attributes::new().with("value", value),
+            &[Some(shape)],
+            output,
+        )?;
+    }
+    "Identity".clone_into(&mut lift.node.op_type);
+    lift.node.attributes = Attributes::new();
+    lift.node.inputs.truncate(1);
+    lift.node.outputs.truncate(1);
+    Ok(())
+}
+
+/// Its two approximations are two operators.
+fn gelu(lift: &mut Lift<'_>) -> Result<()> {
+    match lift.node.attributes.string("approximate")?.as_deref() {
+        None | Some("none") => Ok(()),
+        Some("tanh") => {
+            "GeluTanh".clone_into(&mut lift.node.op_type);
+            Ok(())
+        }
+        Some(other) => Err(Error::attribute("approximate", format!("`{other}` is not one of none, tanh"))),
+    }
+}
+
+/// Exporters give empty tensors for inputs that are absent.
+fn resize(lift: &mut Lift<'_>) {
+    for index in 1..lift.node.inputs.len() {
+        if lift.constant_input(index).is_some_and(Tensor::is_empty) {
+            lift.set_input(index, None);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Subgraphs in attributes (of `If`, `Loop`, `Scan`): which values of the graph around them they read, and which operators
+//! they hold. Their bytes stay as they came.
+
+use super::attributes::kind_of;
+use super::proto::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, kind};
+use super::wire::decode;
+use crate::error::{Error, Result};
+use prost::bytes::Bytes;
+use std::collections::HashSet;
+
+/// Deepest nesting of subgraphs that is accepted.
+const MAX_DEPTH: usize = 32;
+
+/// What the subgraphs of a node read and hold.
+#[derive(Default)]
+pub(super) struct Contents {
+    /// Names of outer values, in the order in which they are first read.
+    pub free: Vec<String>,
+    /// Every name that is defined inside.
+    pub defined: HashSet<String>,
+    /// Operators of ONNX's own domain inside.
+    pub operators: HashSet<String>,
+    seen: HashSet<String>,
+}
+
+impl Contents {
+    /// Of the subgraphs in a node's attributes, all of them together.
+    pub fn of(attributes: &[Bytes]) -> Result<Self> {
+        let mut contents = Self::default();
+        contents.visit(attributes, &mut vec![])?;
+        Ok(contents)
+    }
+
+    /// `scopes` holds the names defined by the graphs around, without the outermost.
+    fn visit(&mut self, attributes: &[Bytes], scopes: &mut Vec<HashSet<String>>) -> Result<()> {
+        for bytes in attributes {
+            if !holds_graph(bytes) {
+                continue;
+            }
+            let attribute: AttributeProto = decode(bytes)?;
+            if !matches!(kind_of(&attribute), kind::GRAPH | kind::GRAPHS) {
+                continue;
+            }
+            if scopes.len() == MAX_DEPTH {
+                return Err(Error::Unsupported(format!("subgraphs nested more than {MAX_DEPTH} deep")));
+            }
+            for graph in attribute.g.iter().chain(&attribute.graphs) {
+                self.visit_graph(&decode(graph)?, scopes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_graph(&mut self, graph: &GraphProto, scopes: &mut Vec<HashSet<String>>) -> Result<()> {
+        let nodes: Vec<NodeProto> = graph.node.iter().map(decode).collect::<Result<_>>()?;
+        let mut scope = HashSet::new();
+        for input in &graph.input {
+            scope.insert(decode::<ValueInfoProto>(input)?.name);
+        }
+        for initializer in &graph.initializer {
+            scope.insert(decode::<TensorProto>(initializer)?.name);
+        }
+        scope.extend(nodes.iter().flat_map(|node| node.output.iter().cloned()));
+        self.defined.extend(scope.iter().cloned());
+        scopes.push(scope);
+        for node in &nodes {
+            if node.domain.is_empty() || node.domain == "ai.onnx" {
+                self.operators.insert(node.op_type.clone());
+            }
+            for input in &node.input {
+                self.read(input, scopes);
+            }
+            self.visit(&node.attribute, scopes)?;
+        }
+        for output in &graph.output {
+            self.read(&decode::<ValueInfoProto>(output)?.name, scopes);
+        }
+        scopes.pop();
+        Ok(())
+    }
+
+    fn read(&mut self, name: &str, scopes: &[HashSet<String>]) {
+        let inner = name.is_empty() || scopes.iter().any(|scope| scope.contains(name));
+        if !inner && self.seen.insert(name.to_owned()) {
+            self.free.push(name.to_owned());
+        }
+    }
+}
+
+/// A cheap look whether an attribute may hold a graph, so that large tensors are not decoded for nothing.
+fn holds_graph(bytes: &Bytes) -> bool {
+    let mut rest: &[u8] = bytes;
+    while !rest.is_empty() {
+        let Ok((tag, wire_type)) = prost::encoding::decode_key(&mut rest) else { return true };
+        if tag == 6 || tag == 11 {
+            return true;
+        }
+        let context = prost::encoding::DecodeContext::default();
+        if prost::encoding::skip_field(wire_type, tag, &mut rest, context).is_err() {
+            return true;
+        }
+    }
+    false
+}
