@@ -39,6 +39,9 @@ pub enum Error {
     /// Something that ONNX allows and this program does not do.
     #[error("not supported: {0}")]
     Unsupported(String),
+    /// What the caller gives does not fit the inputs of the graph.
+    #[error("{0}")]
+    Arguments(String),
     /// The graph breaks one of its own rules.
     #[error("graph: {0}")]
     Graph(String),

@@ -8,10 +8,14 @@ mod dtype;
 mod error;
 pub mod geometry;
 pub mod graph;
+pub mod infer;
+pub mod interp;
 pub mod onnx;
 pub mod ops;
 pub mod resize_axis;
+pub mod signature;
 mod tensor;
+pub mod verify;
 mod view;
 
 pub use attributes::{AttributeValue, Attributes};

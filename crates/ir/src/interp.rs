@@ -1,0 +1,202 @@
+//! The reference interpreter: every node by its definition, in order, with types checked and dead values freed. It defines
+//! what is right; it is not made to be fast.
+
+use crate::dim::{Bindings, Dim};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Definition, Graph, ValueId, ValueType};
+use crate::signature;
+use crate::tensor::Tensor;
+use std::collections::HashMap;
+
+/// Runs a graph on inputs by name; gives its outputs by name, in their order.
+///
+/// # Errors
+/// When the inputs do not fit (see [`signature::bind_inputs`]), or a node cannot be evaluated; the error names it.
+pub fn run(graph: &Graph, inputs: &[(&str, Tensor)]) -> Result<Vec<(String, Tensor)>> {
+    run_with(graph, inputs, &mut |_, _| {})
+}
+
+/// As [`run`], and shows every input and every value that a node makes to `observe`, in the order in which they are made.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(
+    graph: &Graph,
+    inputs: &[(&str, Tensor)],
+    observe: &mut dyn FnMut(ValueId, &Tensor),
+) -> Result<Vec<(String, Tensor)>> {
+    let given: Vec<(&str, DType, &[usize])> =
+        inputs.iter().map(|(name, tensor)| (*name, tensor.dtype(), tensor.shape())).collect();
+    let mut state = State { graph, bindings: signature::bind_inputs(graph, &given)?, live: HashMap::new() };
+    for (name, tensor) in inputs {
+        if let Some(id) = graph.find_value(name) {
+            observe(id, tensor);
+            state.keep(id, tensor.clone());
+        }
+    }
+    for id in graph.order()? {
+        let node = graph.node(id);
+        state.node(id, observe).map_err(|error| error.at(&node.name, node.op.name()))?;
+    }
+    let output = |&id: &ValueId| {
+        let tensor = state.tensor(id).cloned();
+        tensor.map(|tensor| (graph.value(id).name.clone(), tensor))
+    };
+    graph.outputs().iter().map(output).collect()
+}
+
+struct State<'g> {
+    graph: &'g Graph,
+    bindings: Bindings,
+    /// Tensors that are still to be read, with the number of reads to come; graph outputs count as one.
+    live: HashMap<ValueId, (Tensor, usize)>,
+}
+
+impl State<'_> {
+    fn node(&mut self, id: crate::graph::NodeId, observe: &mut dyn FnMut(ValueId, &Tensor)) -> Result<()> {
+        let node = self.graph.node(id);
+        let inputs = node.inputs().iter().map(|input| input.map(|id| self.tensor(id)).transpose());
+        let results = node.op.eval(&inputs.collect::<Result<Vec<_>>>()?, node.outputs().len())?;
+        if results.len() < node.outputs().len() {
+            let problem = format!("made {} outputs, the node names {}", results.len(), node.outputs().len());
+            return Err(Error::Graph(problem));
+        }
+        for &input in node.inputs().iter().flatten() {
+            self.release(input);
+        }
+        for (output, tensor) in node.outputs().iter().zip(results) {
+            let Some(output) = *output else { continue };
+            self.check(output, &tensor)?;
+            observe(output, &tensor);
+            self.keep(output, tensor);
+        }
+        Ok(())
+    }
+
+    fn tensor(&self, id: ValueId) -> Result<&Tensor> {
+        let value = self.graph.value(id);
+        match value.definition() {
+            Definition::Constant(tensor) => Some(tensor),
+            _ => self.live.get(&id).map(|(tensor, _)| tensor),
+        }
+        .ok_or_else(|| Error::Graph(format!("nothing defines `{}`", value.name)))
+    }
+
+    fn keep(&mut self, id: ValueId, tensor: Tensor) {
+        let reads = self.graph.users(id).len() + usize::from(self.graph.is_output(id));
+        if reads > 0 {
+            self.live.insert(id, (tensor, reads));
+        }
+    }
+
+    fn release(&mut self, id: ValueId) {
+        if let Some((_, reads)) = self.live.get_mut(&id) {
+            *reads -= 1;
+            if *reads == 0 {
+                self.live.remove(&id);
+            }
+        }
+    }
+
+    /// What was computed must be what was inferred or declared.
+    fn check(&self, id: ValueId, tensor: &Tensor) -> Result<()> {
+        let value = self.graph.value(id);
+        let dtype_fits = value.ty.dtype.is_none_or(|dtype| dtype == tensor.dtype());
+        let fits = |(dim, &extent): (&Dim, &usize)| {
+            let bound = dim.bind(&self.bindings)?;
+            Ok(bound.known_i64().is_none_or(|known| usize::try_from(known) == Ok(extent)))
+        };
+        let shape_fits = match &value.ty.shape {
+            None => true,
+            Some(shape) => {
+                shape.len() == tensor.rank()
+                    && shape
+                        .iter()
+                        .zip(tensor.shape())
+                        .map(fits)
+                        .collect::<Result<Vec<bool>>>()?
+                        .into_iter()
+                        .all(|fits| fits)
+            }
+        };
+        if dtype_fits && shape_fits {
+            return Ok(());
+        }
+        let (name, expected, found) = (&value.name, &value.ty, ValueType::of(tensor));
+        Err(Error::Type(format!("`{name}` is to be {expected}, its elements come out as {found}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::Unary;
+
+    fn vector(values: &[f32]) -> Tensor {
+        Tensor::from_vec([values.len()], values.to_vec()).unwrap()
+    }
+
+    /// Two inputs of one symbol, `z = -relu(x)`; outputs z, x and a constant.
+    fn graph() -> Graph {
+        let mut graph = Graph::new("g");
+        let ty = || ValueType::new(DType::F32, [Dim::symbol("N")]);
+        let x = graph.add_input("x", ty()).unwrap();
+        graph.add_input("w", ty()).unwrap();
+        let (_, y) = graph.add_node("y", Unary::Relu, &[Some(x)], vec![ty()]).unwrap();
+        let (_, z) = graph.add_node("z", Unary::Neg, &[Some(y[0])], vec![ty()]).unwrap();
+        let c = graph.add_constant("c", vector(&[7.0]));
+        for output in [z[0], x, c] {
+            graph.add_output(output);
+        }
+        graph
+    }
+
+    #[test]
+    fn outputs_come_by_name_in_order() {
+        let graph = graph();
+        let mut seen = vec![];
+        let inputs = [("w", vector(&[0.0, 0.0])), ("x", vector(&[-1.0, 2.0]))];
+        let outputs = run_with(&graph, &inputs, &mut |id, tensor| {
+            seen.push((graph.value(id).name.clone(), tensor.len()));
+        })
+        .unwrap();
+        let expected = [("z", vector(&[-0.0, -2.0])), ("x", vector(&[-1.0, 2.0])), ("c", vector(&[7.0]))];
+        assert_eq!(outputs, expected.map(|(name, tensor)| (name.to_owned(), tensor)));
+        assert_eq!(seen, [("w", 2), ("x", 2), ("y", 2), ("z", 2)].map(|(name, n)| (name.to_owned(), n)));
+    }
+
+    #[test]
+    fn inputs_are_checked() {
+        let error = |inputs: &[(&str, Tensor)]| run(&graph(), inputs).unwrap_err().to_string();
+        let (one, two) = (vector(&[1.0]), vector(&[1.0, 2.0]));
+        assert_eq!(error(&[("x", one.clone())]), "not given: `w`; the inputs are: `x` f32[N], `w` f32[N]");
+        assert_eq!(
+            error(&[("x", one.clone()), ("v", one.clone())]),
+            "there is no input `v`; the inputs are: `x` f32[N], `w` f32[N]"
+        );
+        assert_eq!(error(&[("x", one.clone()), ("x", one.clone())]), "input `x` was given twice");
+        assert_eq!(
+            error(&[("x", one.clone()), ("w", two.clone())]),
+            "`N` is 1 in input `x` and 2 in input `w`, axis 0"
+        );
+        let matrix = two.reshaped([2, 1]).unwrap();
+        assert_eq!(
+            error(&[("x", one.clone()), ("w", matrix)]),
+            "input `w` is to be f32[N], shape [2, 1] was given"
+        );
+        assert_eq!(
+            error(&[("x", one.clone()), ("w", Tensor::from_i64s(&[1]))]),
+            "input `w` is to be f32[N], i64 was given"
+        );
+    }
+
+    #[test]
+    fn results_must_be_what_was_recorded() {
+        let mut graph = graph();
+        let z = graph.find_value("z").unwrap();
+        graph.set_ty(z, ValueType::new(DType::F32, [3usize]));
+        let error = run(&graph, &[("x", vector(&[1.0])), ("w", vector(&[1.0]))]).unwrap_err().to_string();
+        assert_eq!(error, "node `z` (Neg): type: `z` is to be f32[3], its elements come out as f32[1]");
+    }
+}
