@@ -105,6 +105,15 @@ impl Dim {
         self.known_i64().and_then(|value| usize::try_from(value).ok())
     }
 
+    /// True when it is not negative whatever the symbols are, as far as the signs of its terms tell.
+    pub fn is_never_negative(&self) -> bool {
+        let atom = |atom: &Atom| match atom {
+            Atom::Symbol(_) => true,
+            Atom::FloorDiv(inner, _) => inner.is_never_negative(),
+        };
+        self.terms().all(|(monomial, coefficient)| coefficient >= 0 && monomial.iter().all(atom))
+    }
+
     /// The name when it is one symbol and nothing else.
     pub fn as_symbol(&self) -> Option<&str> {
         let mut terms = self.terms();
