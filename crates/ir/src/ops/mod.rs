@@ -3,9 +3,11 @@
 //! To add one: a struct (or a variant of a family's enum) with an [`Operator`] impl in its family's file, and a line in
 //! [`operators!`] below. The attributes are those of the newest ONNX opset; the importer brings older spellings up to it.
 
+mod arg_reduce;
 mod batch_norm;
 mod binary;
 mod broadcast;
+mod cast;
 mod clip;
 mod concat;
 mod conv;
@@ -19,8 +21,10 @@ mod number;
 mod opaque;
 mod pad;
 mod pool;
+mod random;
 mod reduce;
 mod resize;
+mod select;
 mod shape;
 mod slice;
 mod softmax;
@@ -29,8 +33,10 @@ mod spread;
 mod unary;
 mod variadic;
 
+pub use arg_reduce::ArgReduce;
 pub use batch_norm::BatchNormalization;
 pub use binary::Binary;
+pub use cast::{Cast, CastLike};
 pub use clip::Clip;
 pub use concat::Concat;
 pub use conv::{Conv, ConvTranspose, Padding};
@@ -40,8 +46,10 @@ pub use linear::{Gemm, MatMul};
 pub use opaque::Opaque;
 pub use pad::Pad;
 pub use pool::{GlobalPool, Pool, PoolKind};
+pub use random::{Bernoulli, Distribution, Multinomial, Random};
 pub use reduce::{Reduce, ReduceKind};
 pub use resize::{AspectRatio, Resize, ResizeMode};
+pub use select::{Dropout, Identity, Where};
 pub use shape::{Flatten, Reshape, Shape, Size, Squeeze, Unsqueeze};
 pub use slice::{Slice, SliceAxis, Split};
 pub use softmax::{Softmax, SoftmaxKind};
@@ -120,9 +128,11 @@ macro_rules! operators {
 operators! {
     Opaque,
     // elementwise
-    Unary, Binary, Variadic, Clip,
+    Unary, Binary, Variadic, Clip, Cast, CastLike, Where, Identity, Dropout,
     // along axes
-    Reduce, Softmax, BatchNormalization,
+    Reduce, ArgReduce, Softmax, BatchNormalization,
+    // random numbers
+    Random, Bernoulli, Multinomial,
     // matrix products
     MatMul, Gemm,
     // convolutions
@@ -143,15 +153,21 @@ impl Op {
     pub fn read(name: &str, attributes: Attributes) -> Result<Option<Self>> {
         Ok(Some(match name {
             "BatchNormalization" => BatchNormalization::read(attributes)?.into(),
+            "Bernoulli" => Bernoulli::read(attributes)?.into(),
+            "Cast" => Cast::read(attributes)?.into(),
+            "CastLike" => CastLike::read(attributes)?.into(),
             "Clip" => Clip::read(attributes)?.into(),
             "Concat" => Concat::read(attributes)?.into(),
             "Conv" => Conv::read(attributes)?.into(),
             "ConvTranspose" => ConvTranspose::read(attributes)?.into(),
             "DepthToSpace" => DepthToSpace::read(attributes)?.into(),
+            "Dropout" => Dropout::read(attributes)?.into(),
             "Expand" => Expand::read(attributes)?.into(),
             "Flatten" => Flatten::read(attributes)?.into(),
             "Gemm" => Gemm::read(attributes)?.into(),
+            "Identity" => Identity::read(attributes)?.into(),
             "MatMul" => MatMul::read(attributes)?.into(),
+            "Multinomial" => Multinomial::read(attributes)?.into(),
             "Pad" => Pad::read(attributes)?.into(),
             "Reshape" => Reshape::read(attributes)?.into(),
             "Resize" => Resize::read(attributes)?.into(),
@@ -164,6 +180,7 @@ impl Op {
             "Tile" => Tile::read(attributes)?.into(),
             "Transpose" => Transpose::read(attributes)?.into(),
             "Unsqueeze" => Unsqueeze::read(attributes)?.into(),
+            "Where" => Where::read(attributes)?.into(),
             _ => return Self::read_family(name, &attributes),
         }))
     }
@@ -178,6 +195,7 @@ impl Op {
             };
         }
         families!(Unary, Binary, Variadic, Reduce, Softmax, Pool, GlobalPool);
+        families!(Unary, Binary, Variadic, Reduce, ArgReduce, Softmax, Random);
         Ok(None)
     }
 

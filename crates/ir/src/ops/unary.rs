@@ -55,7 +55,8 @@ unary! {
     Sigmoid, Tanh, HardSigmoid { alpha = 0.2, beta = 0.5 }, HardSwish, Softplus, Softsign, Mish, Swish { alpha = 1.0 },
     Gelu, GeluTanh, Erf, Exp, Log, Sqrt, Reciprocal, Neg, Abs, Sign, Floor, Ceil, Round,
     Sin, Cos, Tan, Asin, Acos, Atan, Sinh, Cosh, Asinh, Acosh, Atanh,
-    Not, BitwiseNot, IsNaN,
+    Shrink { bias = 0.0, lambd = 0.5 },
+    Not, BitwiseNot, IsNaN, IsInf { detect_negative = 1.0, detect_positive = 1.0 },
 }
 
 impl Unary {
@@ -64,7 +65,23 @@ impl Unary {
     /// # Errors
     /// When an attribute is unknown or no float.
     pub fn read(name: &str, mut attributes: Attributes) -> Result<Option<Self>> {
+        let name = match name {
+            "Gelu" => match attributes.string("approximate")?.as_deref() {
+                None | Some("none") => "Gelu",
+                Some("tanh") => "GeluTanh",
+                Some(other) => {
+                    return Err(Error::attribute(
+                        "approximate",
+                        format!("expected none or tanh, found {other}"),
+                    ));
+                }
+            },
+            name => name,
+        };
         let read = Self::with_parameters(name, |parameter, default| {
+            if is_flag(parameter) {
+                return Ok(f32::from(u8::from(attributes.flag(parameter, default != 0.0)?)));
+            }
             Ok(attributes.float(parameter)?.unwrap_or(default))
         })?;
         if let Some(op) = read {
@@ -72,7 +89,7 @@ impl Unary {
             attributes.finish(if names.is_empty() {
                 "none"
             } else {
-                "alpha, beta, gamma, min, max where the operator has them"
+                "alpha, beta, gamma, bias, lambd, min, max, detect_negative, detect_positive where the operator has them"
             })?;
         }
         Ok(read)
@@ -202,9 +219,23 @@ impl Unary {
             Self::Asinh => x.asinh(),
             Self::Acosh => x.acosh(),
             Self::Atanh => x.atanh(),
+            Self::Shrink { bias, lambd } => {
+                let (bias, lambd) = (f(bias), f(lambd));
+                if x < -lambd {
+                    x + bias
+                } else if x > lambd {
+                    x - bias
+                } else {
+                    0.0
+                }
+            }
             Self::Not => f64::from(u8::from(x == 0.0)),
             Self::BitwiseNot => -x - 1.0,
             Self::IsNaN => f64::from(u8::from(x.is_nan())),
+            Self::IsInf { detect_negative, detect_positive } => {
+                let wanted = if x > 0.0 { detect_positive } else { detect_negative };
+                f64::from(u8::from(x.is_infinite() && wanted != 0.0))
+            }
         }
     }
 
@@ -218,19 +249,27 @@ impl Unary {
         match self {
             Self::Not if input != DType::Bool => wrong("bool"),
             Self::Not => Ok(DType::Bool),
-            Self::IsNaN if !input.is_float() => wrong("floats"),
-            Self::IsNaN => Ok(DType::Bool),
+            Self::IsNaN | Self::IsInf { .. } if !input.is_float() => wrong("floats"),
+            Self::IsNaN | Self::IsInf { .. } => Ok(DType::Bool),
             Self::BitwiseNot if !input.is_integer() => wrong("integers"),
-            Self::Relu | Self::Neg | Self::Abs | Self::Sign | Self::Clamp { .. } if !input.is_numeric() => {
+            Self::BitwiseNot => Ok(input),
+            Self::Relu | Self::Neg | Self::Abs | Self::Sign | Self::Shrink { .. } | Self::Clamp { .. }
+                if !input.is_numeric() =>
+            {
                 wrong("numbers")
             }
-            Self::BitwiseNot | Self::Relu | Self::Neg | Self::Abs | Self::Sign | Self::Clamp { .. } => {
+            Self::Relu | Self::Neg | Self::Abs | Self::Sign | Self::Shrink { .. } | Self::Clamp { .. } => {
                 Ok(input)
             }
             _ if !input.is_float() => wrong("floats"),
             _ => Ok(input),
         }
     }
+}
+
+/// Parameters that ONNX has as integers 0 and 1.
+fn is_flag(parameter: &str) -> bool {
+    parameter.starts_with("detect_")
 }
 
 fn sigmoid(x: f64) -> f64 {
@@ -278,7 +317,8 @@ impl Operator for Unary {
             .unwrap_or_default();
         for ((name, value), (_, default)) in self.parameters().into_iter().zip(default) {
             if value != default {
-                attributes.set(name, AttributeValue::Float(value));
+                let flag = AttributeValue::Int(value as i64);
+                attributes.set(name, if is_flag(name) { flag } else { AttributeValue::Float(value) });
             }
         }
         attributes
@@ -353,6 +393,11 @@ mod tests {
         let op = Unary::Clamp { min: -0.1, max: f32::INFINITY };
         assert_eq!(op.spell(), "Clamp(-0.1, inf)");
         assert_eq!(Unary::parse(&op.spell()), Some(op));
+        let op = Unary::IsInf { detect_negative: 0.0, detect_positive: 1.0 };
+        assert_eq!(Unary::read("IsInf", Operator::attributes(&op)), Ok(Some(op)));
+        assert_eq!(op.apply(f64::NEG_INFINITY), 0.0);
+        let tanh = Attributes::new().with("approximate", "tanh");
+        assert_eq!(Unary::read("Gelu", tanh), Ok(Some(Unary::GeluTanh)));
         assert_eq!(Unary::parse("LeakyRelu(1, 2)"), None);
         assert_eq!(Unary::parse("Relu(1)"), None);
     }

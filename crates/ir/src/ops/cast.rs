@@ -1,0 +1,173 @@
+//! Changes of element type: Cast and CastLike.
+
+use super::inputs::{at_most, extents, required, scalars};
+use super::number::{Number, Scalar};
+use super::{InputInfo, Operator};
+use crate::attributes::Attributes;
+use crate::dim::Dim;
+use crate::dispatch_numeric;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::ValueType;
+use crate::tensor::Tensor;
+
+/// ONNX `Cast`: `input -> output` of type `to`.
+///
+/// Integers wrap into shorter ones. Floats become integers by truncation; what lies outside saturates and NaN is 0, where
+/// ONNX leaves both open. Anything but 0 is true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cast {
+    /// Element type of the output.
+    pub to: DType,
+    /// What happens outside the range of 8-bit floats.
+    pub saturate: bool,
+}
+
+/// ONNX `CastLike`: `input, target_type -> output` of the second input's element type. As [`Cast`] otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CastLike {
+    /// What happens outside the range of 8-bit floats.
+    pub saturate: bool,
+}
+
+/// The tensor with its elements in another type.
+///
+/// # Errors
+/// For element types that are not numbers or truth values.
+pub(super) fn cast(input: &Tensor, to: DType) -> Result<Tensor> {
+    if input.dtype() == to {
+        return Ok(input.clone());
+    }
+    let unsupported = |_| Error::Unsupported(format!("a cast from {} to {to}", input.dtype()));
+    let values = scalars(input).map_err(unsupported)?;
+    if to == DType::Bool {
+        let truth = |value| value != Scalar::Int(0) && value != Scalar::Float(0.0);
+        return Tensor::from_bools(input.shape(), values.into_iter().map(truth));
+    }
+    dispatch_numeric!(to, T => {
+        Tensor::from_vec(input.shape(), values.iter().map(|&value| T::from_scalar(value)).collect())
+    })
+    .map_err(|error| if to.is_numeric() { error } else { unsupported(error) })
+}
+
+fn write(saturate: bool) -> Attributes {
+    let mut attributes = Attributes::new();
+    if !saturate {
+        attributes.set("saturate", false);
+    }
+    attributes
+}
+
+/// Extents survive a cast to an integer type.
+fn cast_extents(inputs: &[Option<InputInfo<'_>>], to: Option<DType>) -> Option<Vec<Dim>> {
+    to.filter(|to| matches!(to, DType::I64 | DType::I32))?;
+    extents(inputs.first()?.as_ref()?)
+}
+
+impl Cast {
+    pub(super) fn read(mut attributes: Attributes) -> Result<Self> {
+        let to = attributes.dtype("to")?.ok_or_else(|| Error::attribute("to", "is required"))?;
+        let saturate = attributes.flag("saturate", true)?;
+        attributes.finish("saturate, to")?;
+        Ok(Self { to, saturate })
+    }
+}
+
+impl Operator for Cast {
+    fn name(&self) -> &str {
+        "Cast"
+    }
+
+    fn attributes(&self) -> Attributes {
+        write(self.saturate).with("to", self.to)
+    }
+
+    fn infer(&self, inputs: &[Option<InputInfo<'_>>], _outputs: usize) -> Result<Vec<ValueType>> {
+        at_most(inputs, 1)?;
+        let input = required(inputs, 0, "input")?;
+        Ok(vec![ValueType { dtype: Some(self.to), shape: input.ty.shape.clone() }])
+    }
+
+    fn infer_extents(&self, inputs: &[Option<InputInfo<'_>>]) -> Option<Vec<Dim>> {
+        cast_extents(inputs, Some(self.to))
+    }
+
+    fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
+        at_most(inputs, 1)?;
+        Ok(vec![cast(required(inputs, 0, "input")?, self.to)?])
+    }
+}
+
+impl CastLike {
+    pub(super) fn read(mut attributes: Attributes) -> Result<Self> {
+        let saturate = attributes.flag("saturate", true)?;
+        attributes.finish("saturate")?;
+        Ok(Self { saturate })
+    }
+}
+
+impl Operator for CastLike {
+    fn name(&self) -> &str {
+        "CastLike"
+    }
+
+    fn attributes(&self) -> Attributes {
+        write(self.saturate)
+    }
+
+    fn infer(&self, inputs: &[Option<InputInfo<'_>>], _outputs: usize) -> Result<Vec<ValueType>> {
+        at_most(inputs, 2)?;
+        let (input, target) = (required(inputs, 0, "input")?, required(inputs, 1, "target_type")?);
+        Ok(vec![ValueType { dtype: target.ty.dtype, shape: input.ty.shape.clone() }])
+    }
+
+    fn infer_extents(&self, inputs: &[Option<InputInfo<'_>>]) -> Option<Vec<Dim>> {
+        cast_extents(inputs, inputs.get(1)?.as_ref()?.ty.dtype)
+    }
+
+    fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
+        at_most(inputs, 2)?;
+        let target = required(inputs, 1, "target_type")?;
+        Ok(vec![cast(required(inputs, 0, "input")?, target.dtype())?])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::f16;
+
+    #[test]
+    fn numbers_convert_without_detours() {
+        let wide = Tensor::from_vec([2], vec![i64::MAX, -1]).unwrap();
+        assert_eq!(
+            cast(&wide, DType::U64).unwrap(),
+            Tensor::from_vec([2], vec![i64::MAX as u64, u64::MAX]).unwrap()
+        );
+        assert_eq!(cast(&wide, DType::I8).unwrap(), Tensor::from_vec([2], vec![-1i8, -1]).unwrap());
+        // Between two f32 and just above the middle: by way of f64 it would round to even, down.
+        let odd = Tensor::from_vec([1], vec![(1i64 << 60) + (1 << 36) + 1]).unwrap();
+        let up = Tensor::from_vec([1], vec![((1i64 << 60) + (1 << 37)) as f32]).unwrap();
+        assert_eq!(cast(&odd, DType::F32).unwrap(), up);
+        let reals = Tensor::from_vec([4], vec![-1.9f32, 300.0, f32::NAN, -0.0]).unwrap();
+        assert_eq!(cast(&reals, DType::U8).unwrap(), Tensor::from_vec([4], vec![0u8, 255, 0, 0]).unwrap());
+        assert_eq!(cast(&reals, DType::I32).unwrap(), Tensor::from_vec([4], vec![-1, 300, 0, 0]).unwrap());
+        assert_eq!(
+            cast(&reals, DType::Bool).unwrap(),
+            Tensor::from_bools([4], [true, true, true, false]).unwrap()
+        );
+        let truth = Tensor::from_bools([2], [true, false]).unwrap();
+        let halves = Tensor::from_vec([2], vec![f16::ONE, f16::ZERO]).unwrap();
+        assert_eq!(cast(&truth, DType::F16).unwrap(), halves);
+    }
+
+    #[test]
+    fn attributes_read_back_and_other_types_are_refused() {
+        let op = Cast { to: DType::BF16, saturate: false };
+        assert_eq!(Cast::read(op.attributes()), Ok(op));
+        assert!(Cast::read(Attributes::new()).is_err());
+        let x = Tensor::scalar(1f32);
+        let error = cast(&x, DType::F8E5M2).unwrap_err();
+        assert_eq!(error, Error::Unsupported("a cast from f32 to f8e5m2".into()));
+    }
+}
