@@ -97,10 +97,9 @@ pub fn is_per_channel(tensor: &Tensor, rank: usize, channels: usize) -> bool {
     shape.iter().enumerate().all(|(i, &extent)| extent == 1 || (i + missing == 1 && extent == channels))
 }
 
-/// True for operators that give something else each time they run.
+/// True for operators that give something else each time they run, or may.
 pub fn is_random(op: &Op) -> bool {
-    let name = op.name();
-    name.starts_with("Random") || matches!(name, "Bernoulli" | "Multinomial")
+    matches!(op, Op::Random(_) | Op::Bernoulli(_) | Op::Multinomial(_) | Op::Dropout(_))
 }
 
 /// Values that `value` is computed from by operators that `through` accepts, at most `limit` nodes away, nearest first.

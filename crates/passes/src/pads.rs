@@ -1,4 +1,4 @@
-//! Pads by axis, from and to the operators' attribute.
+//! Attributes of operators with windows: pads by axis, lists of strides and dilations in their shortest spelling.
 
 use tconvc_ir::ops::Padding;
 
@@ -23,5 +23,18 @@ pub fn split(padding: &Padding, axes: usize) -> Option<Vec<[i64; 2]>> {
         }
         Padding::Valid => Some(vec![[0, 0]; axes]),
         Padding::SameUpper | Padding::SameLower => None,
+    }
+}
+
+/// A list of strides or dilations in its shortest spelling: none when all are 1.
+pub fn ones(values: &[usize]) -> Vec<usize> {
+    if values.iter().all(|&value| value == 1) { vec![] } else { values.to_vec() }
+}
+
+/// In words, for the journal.
+pub fn describe(padding: &Padding) -> String {
+    match padding {
+        Padding::Explicit { begin, end } if !begin.is_empty() => format!("pads {begin:?} and {end:?}"),
+        _ => "no pads".into(),
     }
 }

@@ -97,6 +97,19 @@ fn redirect(graph: &mut Graph, maker: NodeId, old: ValueId, new: ValueId) -> Res
     Ok(graph.remove_value(old)?)
 }
 
+/// Makes a node have its first output only.
+///
+/// # Errors
+/// When another is read.
+pub fn keep_first_output(graph: &mut Graph, node: NodeId) -> Result<()> {
+    let Some(old) = graph.remove_node(node) else { return Ok(()) };
+    graph.add_node_defining(&old.name, old.op.clone(), old.inputs(), &old.outputs()[..1])?;
+    for &output in old.outputs()[1..].iter().flatten() {
+        graph.remove_value(output)?;
+    }
+    Ok(())
+}
+
 /// Takes `user`, the only reader of what `maker` gives, out of the graph: `maker` gives what `user` gave. The caller has
 /// changed `maker` so that it does the work of both.
 ///

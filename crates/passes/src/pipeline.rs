@@ -6,10 +6,11 @@ use crate::journal::Journal;
 use crate::options::Options;
 use crate::pass::{Context, Pass};
 use crate::rewrites::{
-    Affine, BatchNorm, Canonicalise, CommonSubexpressions, Crop, DeadCode, Epilogue, Fold, Noop, PadIntoConv,
-    Recognise, Reshape, Transpose,
+    Affine, BatchNorm, Canonicalise, CommonSubexpressions, Crop, DeadCode, Epilogue, Fold, Gemm, Noop,
+    PadIntoConv, Recognise, Reshape, Transpose, ZeroStuffing,
 };
-use tconvc_ir::Graph;
+use tconvc_ir::verify::verify;
+use tconvc_ir::{Graph, infer::infer};
 
 /// Passes that run one after the other, again and again until none of them changes anything.
 pub struct Stage {
@@ -32,8 +33,10 @@ pub const PIPELINE: &[Stage] = &[
             &BatchNorm,
             &Affine,
             &PadIntoConv,
+            &ZeroStuffing,
             &Crop,
             &Epilogue,
+            &Gemm,
             &Canonicalise,
             &Fold,
             &Noop,
@@ -82,6 +85,7 @@ pub fn optimise(graph: &mut Graph, options: &Options) -> Result<Journal> {
         }
     }
     let mut journal = Journal::new();
+    infer(graph)?;
     for stage in PIPELINE {
         if stage.name == "forms" {
             let passes: Vec<&dyn Pass> = options.custom.iter().map(|pass| &**pass as &dyn Pass).collect();
@@ -139,18 +143,22 @@ fn run_stage(
         if !changed {
             return Ok(end.is_some());
         }
+        // What became constant may tell more of shapes.
+        infer(graph)?;
     }
     Err(Error::Endless { pass: stage.into(), rewrites: journal.applied().count() })
 }
 
-/// Runs one pass; checks afterwards, when that is asked for, that graph outputs are what they were.
+/// Runs one pass; checks afterwards, when that is asked for, that the graph is well formed and its outputs are what they were.
 fn run_checked(pass: &dyn Pass, graph: &mut Graph, context: &mut Context<'_>) -> Result<bool> {
     if !context.options.check {
         return pass.run(graph, context);
     }
     let signature = Signature::of(graph);
     let changed = pass.run(graph, context)?;
-    signature.check(graph).map_err(|problem| Error::Broken { pass: pass.about().name.into(), problem })?;
+    let broken = |problem: String| Error::Broken { pass: pass.about().name.into(), problem };
+    verify(graph).map_err(|error| broken(error.to_string()))?;
+    signature.check(graph).map_err(broken)?;
     Ok(changed)
 }
 

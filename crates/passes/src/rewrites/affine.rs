@@ -61,14 +61,20 @@ impl Rewrite for Affine {
             (Binary::Sub, _) => Map::SubFrom,
             _ => return Err(Miss::Elsewhere),
         };
-        if let Some(conv) = producer(graph, node, 1 - position).filter(|&conv| parts(graph, conv).is_some()) {
-            return behind(graph, conv, data, constant).map(|()| Found { map, conv, constant, behind: true });
-        }
-        let output = sole_output(graph, node).or_elsewhere()?;
-        let (conv, _) = sole_user(graph, output)
-            .filter(|&(conv, at)| at == 0 && parts(graph, conv).is_some())
-            .or_elsewhere()?;
-        before(graph, conv, map, data, constant).map(|()| Found { map, conv, constant, behind: false })
+        let behind = match producer(graph, node, 1 - position).filter(|&conv| parts(graph, conv).is_some()) {
+            Some(conv) => {
+                behind(graph, conv, data, constant).map(|()| Found { map, conv, constant, behind: true })
+            }
+            None => Err(Miss::Elsewhere),
+        };
+        behind.or_else(|miss| {
+            let output = sole_output(graph, node).or_elsewhere()?;
+            let reader =
+                sole_user(graph, output).filter(|&(conv, at)| at == 0 && parts(graph, conv).is_some());
+            // Without a convolution to go into, it stays with what spoke against the one before.
+            let (conv, _) = reader.ok_or(miss)?;
+            before(graph, conv, map, data, constant).map(|()| Found { map, conv, constant, behind: false })
+        })
     }
 
     fn apply(&self, graph: &mut Graph, node: NodeId, found: Found) -> Result<Decision> {

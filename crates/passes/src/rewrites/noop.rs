@@ -6,11 +6,13 @@ use crate::matching::{OrElsewhere, same_shape, sole_output};
 use crate::options::Options;
 use crate::pass::{About, Miss, Rewrite, Site, require};
 use crate::patch;
+use tconvc_ir::ops::Resize;
+use tconvc_ir::resize_axis::Coordinates;
 use tconvc_ir::{Graph, NodeId, Op, ValueId};
 
 /// Removes operators that do nothing.
 ///
-/// - Pattern: Slice of everything, Pad by nothing, Expand and Reshape to the same shape, Tile by one, Transpose that moves
+/// - Pattern: Identity, Dropout outside of training, Cast to the same type, Slice of everything, Pad by nothing, Expand and Reshape to the same shape, Tile by one, Transpose that moves
 ///   nothing, Concat of one input.
 /// - Guard: the shapes are known to be equal; the name of a graph output can go to another maker.
 /// - Cost: falls by the operator.
@@ -23,7 +25,7 @@ impl Rewrite for Noop {
         About {
             name: "noop",
             summary: "remove operators that give what they are given",
-            pattern: "Slice, Pad, Expand, Reshape, Tile, Transpose, Concat without effect",
+            pattern: "Identity, Dropout, Cast, Slice, Pad, Expand, Tile, Transpose, Resize, Concat without effect",
             claim: "falls by the operator",
         }
     }
@@ -39,14 +41,26 @@ impl Rewrite for Noop {
             Op::Pad(_) => all(1, 0),
             Op::Expand(_) | Op::Reshape(_) => true,
             Op::Tile(_) => all(1, 1),
+            Op::Identity(_) => true,
+            Op::Cast(_) | Op::CastLike(_) => {
+                graph.ty(data).dtype.is_some_and(|dtype| graph.ty(output).dtype == Some(dtype))
+            }
+            // Without training_mode, or with a constant false.
+            Op::Dropout(_) => {
+                let training =
+                    it.input(2).map(|id| graph.constant(id).and_then(|tensor| tensor.to_f64s().ok()));
+                training
+                    .is_none_or(|training| training.is_some_and(|values| values.iter().all(|&x| x == 0.0)))
+            }
             Op::Transpose(op) => {
                 let perm = graph.ty(data).rank().and_then(|rank| op.axes(rank).ok()).or_elsewhere()?;
                 perm.iter().enumerate().all(|(i, &axis)| i == axis)
             }
+            Op::Resize(op) => unscaled(graph, node, op),
             Op::Concat(_) => it.inputs().len() == 1,
             _ => false,
         };
-        if !nothing || !same_shape(graph, data, output) {
+        if !nothing || !(same_shape(graph, data, output) || matches!(it.op, Op::Identity(_))) {
             return Err(Miss::Elsewhere);
         }
         require(patch::can_bypass(graph, node, data), || {
@@ -63,4 +77,16 @@ impl Rewrite for Noop {
         patch::bypass(graph, node, data)?;
         Ok(Decision::only("does nothing: removed"))
     }
+}
+
+/// Every output lies on the input of the same index.
+fn unscaled(graph: &Graph, node: NodeId, op: &Resize) -> bool {
+    let scales = graph.node(node).input(2).map(|id| graph.constant(id).and_then(|list| list.to_f64s().ok()));
+    // The last two lie elsewhere even at a scale of 1.
+    !matches!(op.coordinates, Coordinates::TfCropAndResize | Coordinates::TfHalfPixelForNn)
+        && match scales {
+            // Extents that are the same were asked for, or scales that may be of 1.1 and rounded.
+            None => true,
+            Some(scales) => scales.is_some_and(|scales| scales.iter().all(|&scale| scale == 1.0)),
+        }
 }

@@ -24,20 +24,11 @@ fn shapes(graph: &Graph, node: NodeId) -> Site<Shapes> {
     Ok(Shapes { kernel, data_and_weights })
 }
 
-/// A list that is empty or all ones, as one spelling.
-fn ones(values: &[usize]) -> Vec<usize> {
-    if values.iter().all(|&value| value == 1) { vec![] } else { values.to_vec() }
-}
-
 fn respell<T: PartialEq + Into<tconvc_ir::Op>>(old: &T, new: T, padding: &Padding) -> Site<Change> {
     if *old == new {
         return Err(Miss::Elsewhere);
     }
-    let what = match padding {
-        Padding::Explicit { begin, end } if !begin.is_empty() => format!("pads {begin:?} and {end:?}"),
-        _ => "no pads".into(),
-    };
-    Ok(Change::Respell(new.into(), what))
+    Ok(Change::Respell(new.into(), pads::describe(padding)))
 }
 
 pub(super) fn conv(graph: &Graph, node: NodeId, conv: &Conv) -> Site<Change> {
@@ -68,8 +59,8 @@ pub(super) fn conv(graph: &Graph, node: NodeId, conv: &Conv) -> Site<Change> {
     };
     let new = Conv {
         kernel_shape: kernel,
-        strides: ones(&conv.strides),
-        dilations: ones(&conv.dilations),
+        strides: pads::ones(&conv.strides),
+        dilations: pads::ones(&conv.dilations),
         padding: padding.clone(),
         ..conv.clone()
     };
@@ -116,8 +107,8 @@ pub(super) fn conv_transpose(graph: &Graph, node: NodeId, conv: &ConvTranspose) 
     };
     let new = ConvTranspose {
         kernel_shape: kernel,
-        strides: ones(&conv.strides),
-        dilations: ones(&conv.dilations),
+        strides: pads::ones(&conv.strides),
+        dilations: pads::ones(&conv.dilations),
         padding: padding.clone(),
         output_padding: vec![],
         output_shape: vec![],

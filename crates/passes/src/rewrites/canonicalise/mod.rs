@@ -3,6 +3,7 @@
 
 mod convolution;
 mod elementwise;
+mod pool;
 mod shapes;
 
 use crate::error::Result;
@@ -50,6 +51,8 @@ pub enum Change {
         /// For the journal.
         what: String,
     },
+    /// The node has its first output only.
+    FirstOutput,
     /// The node goes: this input is what it gives.
     Bypass(ValueId),
 }
@@ -67,9 +70,13 @@ impl Rewrite for Canonicalise {
     }
 
     fn find(&self, graph: &Graph, node: NodeId, _: &Options) -> Site<Change> {
+        if let Some(change) = unread_outputs(graph, node) {
+            return Ok(change);
+        }
         match &graph.node(node).op {
             Op::Conv(conv) => convolution::conv(graph, node, conv),
             Op::ConvTranspose(conv) => convolution::conv_transpose(graph, node, conv),
+            Op::Pool(op) => pool::pool(graph, node, op),
             Op::Clip(_) => elementwise::clip(graph, node),
             Op::Variadic(op) => elementwise::variadic(graph, node, *op),
             Op::Binary(op) => elementwise::binary(graph, node, *op),
@@ -105,10 +112,23 @@ impl Rewrite for Canonicalise {
                 patch::replace(graph, node, op, &[Some(data), Some(list)])?;
                 Ok(Decision::only(what))
             }
+            Change::FirstOutput => {
+                patch::keep_first_output(graph, node)?;
+                Ok(Decision::only("drops an output that nothing reads"))
+            }
             Change::Bypass(value) => {
                 patch::bypass(graph, node, value)?;
                 Ok(Decision::only("does nothing: removed"))
             }
         }
     }
+}
+
+/// Outputs behind the first that an operator need not make, when nothing reads them: a mask, indices.
+fn unread_outputs(graph: &Graph, node: NodeId) -> Option<Change> {
+    let it = graph.node(node);
+    let optional = matches!(it.op, Op::Dropout(_) | Op::Pool(_)) && it.outputs().len() > 1;
+    let unread = |&id: &ValueId| !graph.is_output(id) && graph.users(id).is_empty();
+    let drops = optional && it.output(0).is_some() && it.outputs()[1..].iter().flatten().all(unread);
+    drops.then_some(Change::FirstOutput)
 }
