@@ -8,10 +8,13 @@ mod batch_norm;
 mod binary;
 mod broadcast;
 mod cast;
+mod choose;
 mod clip;
 mod concat;
+mod constant;
 mod conv;
 mod epilogue;
+mod gather;
 mod index_map;
 mod inputs;
 mod linear;
@@ -22,8 +25,10 @@ mod opaque;
 mod pad;
 mod pool;
 mod random;
+mod rearrange;
 mod reduce;
 mod resize;
+mod scatter;
 mod select;
 mod shape;
 mod slice;
@@ -37,18 +42,23 @@ pub use arg_reduce::ArgReduce;
 pub use batch_norm::BatchNormalization;
 pub use binary::Binary;
 pub use cast::{Cast, CastLike};
+pub use choose::{Compress, NonZero, TopK, Unique};
 pub use clip::Clip;
 pub use concat::Concat;
+pub use constant::{ConstantOfShape, EyeLike, OneHot, Range};
 pub use conv::{Conv, ConvTranspose, Padding};
 pub use epilogue::{Epilogue, EpilogueStep};
+pub use gather::{Gather, GatherElements, GatherNd};
 pub use index_map::{AxisMap, Border, IndexMap, MappedAxis};
 pub use linear::{Gemm, MatMul};
 pub use opaque::Opaque;
 pub use pad::Pad;
 pub use pool::{GlobalPool, Pool, PoolKind};
 pub use random::{Bernoulli, Distribution, Multinomial, Random};
+pub use rearrange::{ReverseSequence, Trilu};
 pub use reduce::{Reduce, ReduceKind};
 pub use resize::{AspectRatio, Resize, ResizeMode};
+pub use scatter::{ScatterElements, ScatterNd, ScatterReduction};
 pub use select::{Dropout, Identity, Where};
 pub use shape::{Flatten, Reshape, Shape, Size, Squeeze, Unsqueeze};
 pub use slice::{Slice, SliceAxis, Split};
@@ -141,6 +151,9 @@ operators! {
     Shape, Size, Reshape, Flatten, Squeeze, Unsqueeze,
     // data movement
     Transpose, Expand, Tile, Slice, Split, Concat, Pad, DepthToSpace, SpaceToDepth,
+    Trilu, ReverseSequence, Gather, GatherElements, GatherNd, ScatterElements, ScatterNd,
+    // made from a few numbers, or chosen by what they are
+    ConstantOfShape, Range, OneHot, EyeLike, NonZero, TopK, Compress, Unique,
     // resampling
     Resize, Pool, GlobalPool,
 }
@@ -157,20 +170,32 @@ impl Op {
             "Cast" => Cast::read(attributes)?.into(),
             "CastLike" => CastLike::read(attributes)?.into(),
             "Clip" => Clip::read(attributes)?.into(),
+            "Compress" => Compress::read(attributes)?.into(),
             "Concat" => Concat::read(attributes)?.into(),
+            "ConstantOfShape" => ConstantOfShape::read(attributes)?.into(),
             "Conv" => Conv::read(attributes)?.into(),
             "ConvTranspose" => ConvTranspose::read(attributes)?.into(),
             "DepthToSpace" => DepthToSpace::read(attributes)?.into(),
             "Dropout" => Dropout::read(attributes)?.into(),
             "Expand" => Expand::read(attributes)?.into(),
+            "EyeLike" => EyeLike::read(attributes)?.into(),
             "Flatten" => Flatten::read(attributes)?.into(),
+            "Gather" => Gather::read(attributes)?.into(),
+            "GatherElements" => GatherElements::read(attributes)?.into(),
+            "GatherND" => GatherNd::read(attributes)?.into(),
             "Gemm" => Gemm::read(attributes)?.into(),
             "Identity" => Identity::read(attributes)?.into(),
             "MatMul" => MatMul::read(attributes)?.into(),
             "Multinomial" => Multinomial::read(attributes)?.into(),
+            "NonZero" => NonZero::read(attributes)?.into(),
+            "OneHot" => OneHot::read(attributes)?.into(),
             "Pad" => Pad::read(attributes)?.into(),
+            "Range" => Range::read(attributes)?.into(),
             "Reshape" => Reshape::read(attributes)?.into(),
             "Resize" => Resize::read(attributes)?.into(),
+            "ReverseSequence" => ReverseSequence::read(attributes)?.into(),
+            "ScatterElements" => ScatterElements::read(attributes)?.into(),
+            "ScatterND" => ScatterNd::read(attributes)?.into(),
             "Shape" => Shape::read(attributes)?.into(),
             "Size" => Size::read(attributes)?.into(),
             "Slice" => Slice::read(attributes)?.into(),
@@ -178,7 +203,10 @@ impl Op {
             "Split" => Split::read(attributes)?.into(),
             "Squeeze" => Squeeze::read(attributes)?.into(),
             "Tile" => Tile::read(attributes)?.into(),
+            "TopK" => TopK::read(attributes)?.into(),
             "Transpose" => Transpose::read(attributes)?.into(),
+            "Trilu" => Trilu::read(attributes)?.into(),
+            "Unique" => Unique::read(attributes)?.into(),
             "Unsqueeze" => Unsqueeze::read(attributes)?.into(),
             "Where" => Where::read(attributes)?.into(),
             _ => return Self::read_family(name, &attributes),

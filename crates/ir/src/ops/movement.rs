@@ -41,6 +41,13 @@ impl<'a> Raw<'a> {
         Ok(Raw { dtype, size, bytes: Cow::Owned(vec![0; count * size]) })
     }
 
+    /// `count` copies of the only element of a tensor.
+    pub(super) fn repeat(element: &Tensor, count: usize) -> Result<Raw<'static>> {
+        let one = Raw::of(element)?;
+        element_count(&[count, one.size])?;
+        Ok(Raw { dtype: one.dtype, size: one.size, bytes: Cow::Owned(one.get(0).repeat(count)) })
+    }
+
     /// Element number `index` in row-major order.
     pub(super) fn get(&self, index: usize) -> &[u8] {
         &self.bytes[index * self.size..][..self.size]
