@@ -10,7 +10,9 @@ mod pool;
 
 pub use pool::{PoolAxis, pool_extent, same_pads};
 
+use crate::dim::Dim;
 use crate::error::{Error, Result};
+use std::ops::Range;
 
 /// Largest extent, stride, kernel, dilation or pad that is accepted.
 pub const MAX_EXTENT: usize = i32::MAX as usize;
@@ -87,6 +89,13 @@ fn times(a: i64, b: i64) -> i64 {
     a * b
 }
 
+/// The `i` in `0..count` for which `i * stride - offset` is in `0..extent`.
+fn span(count: usize, stride: usize, offset: i64, extent: usize) -> Range<usize> {
+    let first_above = |bound: i64| (bound.max(0) as usize).div_ceil(stride).min(count);
+    let start = first_above(offset);
+    start..first_above(offset + extent as i64).max(start)
+}
+
 macro_rules! axis_getters {
     ($ty:ident) => {
         impl $ty {
@@ -150,6 +159,11 @@ impl ConvAxis {
         ((self.output - 1) * self.stride + self.reach()) as i64 - self.pad - self.input as i64
     }
 
+    /// Outputs whose tap `k` is not in the padding.
+    pub fn outputs_under(&self, k: usize) -> Range<usize> {
+        span(self.output, self.stride, self.pad - (k * self.dilation) as i64, self.input)
+    }
+
     /// Input that output `o` reads under tap `k`, when it is not in the padding.
     pub fn source(&self, o: usize, k: usize) -> Option<usize> {
         let i = (o * self.stride + k * self.dilation) as i64 - self.pad;
@@ -207,6 +221,41 @@ impl DeconvAxis {
         Phase { first, count, taps: taps.collect() }
     }
 
+    /// Number of outputs of the largest phase: `ceil(output / stride)`.
+    pub fn phase_extent(&self) -> usize {
+        self.output.div_ceil(self.stride)
+    }
+
+    /// The same axis extended at the end to whole strides, so that all phases have [`DeconvAxis::phase_extent`] outputs.
+    ///
+    /// # Errors
+    /// When the extent is out of range.
+    pub fn whole_phases(&self) -> Result<Self> {
+        self.cropped(0, self.output as i64 - times(self.phase_extent() as i64, self.stride as i64))
+    }
+
+    /// Pads of the zero-insertion form: those of the sequence with zeros between the inputs, then those of the stride-1
+    /// convolution over it. The convolution's are not negative; the sequence is cropped where the convolution's would be.
+    pub fn insertion_pads(&self) -> ([i64; 2], [i64; 2]) {
+        let halo = self.reach() as i64 - 1;
+        let mut conv = [halo - self.pad, halo - self.pad_end()];
+        let mut insert = conv.map(|pad| pad.min(0));
+        conv = conv.map(|pad| pad.max(0));
+        // Where every input is cropped, zeros on the other side keep the sequence from becoming empty.
+        let missing = 1 - ((self.input - 1) * self.stride + 1) as i64 - insert[0] - insert[1];
+        if missing > 0 {
+            let side = usize::from(conv[1] > conv[0]);
+            insert[side] += missing;
+            conv[side] -= missing;
+        }
+        (insert, conv)
+    }
+
+    /// Inputs whose tap `k` is not cropped.
+    pub fn inputs_under(&self, k: usize) -> Range<usize> {
+        span(self.input, self.stride, self.pad - (k * self.dilation) as i64, self.output)
+    }
+
     /// The same axis with `begin` and `end` more cropped.
     ///
     /// # Errors
@@ -216,6 +265,52 @@ impl DeconvAxis {
         let output = check_output(self.output as i64 - begin - check_pad(end)?)?;
         Ok(Self { pad, output, ..*self })
     }
+}
+
+/// Output extent of a convolution axis: that of [`ConvAxis::new`] when all is known, else its formula.
+///
+/// # Errors
+/// As [`ConvAxis::new`], and on overflow.
+pub fn conv_extent(input: &Dim, kernel: &Dim, stride: usize, dilation: usize, pads: [i64; 2]) -> Result<Dim> {
+    if let (Some(input), Some(kernel)) = (input.known(), kernel.known()) {
+        return Ok(ConvAxis::new(input, kernel, stride, dilation, pads)?.output().into());
+    }
+    let steps = check("stride", stride, 1)?;
+    let room = input.add(&total(pads)?)?.sub(&reach(kernel, dilation)?)?;
+    Ok(collapse(room.floor_div(steps)?.add(&Dim::constant(1))?))
+}
+
+/// Output extent of a transposed convolution's axis: that of [`DeconvAxis::new`] when all is known, else its formula.
+///
+/// # Errors
+/// As [`DeconvAxis::new`], and on overflow.
+pub fn deconv_extent(
+    input: &Dim,
+    kernel: &Dim,
+    stride: usize,
+    dilation: usize,
+    pads: [i64; 2],
+) -> Result<Dim> {
+    if let (Some(input), Some(kernel)) = (input.known(), kernel.known()) {
+        return Ok(DeconvAxis::new(input, kernel, stride, dilation, pads)?.output().into());
+    }
+    let steps = Dim::constant(check("stride", stride, 1)?);
+    let full = input.sub(&Dim::constant(1))?.mul(&steps)?.add(&reach(kernel, dilation)?)?;
+    Ok(collapse(full.sub(&total(pads)?)?))
+}
+
+fn reach(kernel: &Dim, dilation: usize) -> Result<Dim> {
+    let dilation = Dim::constant(check("dilation", dilation, 1)?);
+    kernel.sub(&Dim::constant(1))?.mul(&dilation)?.add(&Dim::constant(1))
+}
+
+fn total(pads: [i64; 2]) -> Result<Dim> {
+    Ok(Dim::constant(check_pad(pads[0])? + check_pad(pads[1])?))
+}
+
+/// An extent that depends on an unknown one is unknown.
+fn collapse(extent: Dim) -> Dim {
+    if extent.is_unknown() { Dim::unknown() } else { extent }
 }
 
 /// A convolution whose extents are all known: `[N, Cin, ..] * [Cout, Cin/group, ..] -> [N, Cout, ..]`.
@@ -370,6 +465,26 @@ impl DeconvGeometry {
         let per_pair: u64 = self.axes.iter().map(|axis| (axis.output * axis.kernel) as u64).product();
         channel_pairs(self.channels).saturating_mul(per_pair)
     }
+}
+
+/// Axes with axes of extent 1 before them, for loops that are written once for 1 to 3 axes.
+pub(crate) trait Axis: Copy {
+    /// The axis that leaves everything as it is: one input, one tap, one output.
+    const UNIT: Self;
+}
+
+impl Axis for ConvAxis {
+    const UNIT: Self = Self { input: 1, kernel: 1, stride: 1, dilation: 1, pad: 0, output: 1 };
+}
+
+impl Axis for DeconvAxis {
+    const UNIT: Self = Self { input: 1, kernel: 1, stride: 1, dilation: 1, pad: 0, output: 1 };
+}
+
+/// The last three of `axes`, missing ones in front filled up with [`Axis::UNIT`].
+pub(crate) fn three<A: Axis>(axes: &[A]) -> [A; 3] {
+    let at = |i: usize| (axes.len() + i).checked_sub(3).map_or(A::UNIT, |i| axes[i]);
+    [at(0), at(1), at(2)]
 }
 
 fn channel_pairs(channels: Channels) -> u64 {

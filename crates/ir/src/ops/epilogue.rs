@@ -1,9 +1,17 @@
-//! What a convolution does with each sum before it stores it: activations, residual additions. Filled by a pass, never
-//! by an import; the text form and the ONNX export spell it out.
+//! What a convolution does with each sum before it stores it: bias, activations, residual additions. Filled by a pass,
+//! never by an import; the text form and the ONNX export spell it out.
 
+use super::InputInfo;
+use super::inputs::{at_most, required};
+use super::sums::Sums;
 use super::unary::Unary;
-use crate::attributes::AttributeValue;
+use super::window::may_equal;
+use crate::attributes::{AttributeValue, Attributes};
+use crate::dim::Dim;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+use std::borrow::Cow;
 
 /// Steps applied in order to `sum + bias`. Steps with an operand take it from the node's inputs behind the bias, in order.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -17,7 +25,8 @@ pub struct Epilogue {
 pub enum EpilogueStep {
     /// An activation.
     Unary(Unary),
-    /// `x < 0 ? slope * x : x`; the operand is the slope, constant, one number a channel (`[Cout, 1, ..]`) or one for all.
+    /// `x < 0 ? slope * x : x`; the operand is the slope, one number a channel (`[Cout, 1, ..]`, with or without a leading
+    /// 1) or one for all.
     PRelu,
     /// Adds the operand, of the output's shape.
     Add,
@@ -67,5 +76,155 @@ impl Epilogue {
             }),
         };
         Ok(Self { steps: steps.iter().map(parse).collect::<Result<_>>()? })
+    }
+
+    pub(super) fn read(attributes: &mut Attributes) -> Result<Self> {
+        Self::from_strings(&attributes.strings("epilogue")?.unwrap_or_default())
+    }
+
+    pub(super) fn write(&self, attributes: &mut Attributes) {
+        if !self.is_empty() {
+            attributes.set("epilogue", self.to_attribute());
+        }
+    }
+
+    /// Checks the bias, at input `bias` when the operator has one, and the operands from input `first` on, against an
+    /// output of `dtype` and `shape`, as far as known.
+    pub(super) fn check(
+        &self,
+        inputs: &[Option<InputInfo<'_>>],
+        bias: Option<usize>,
+        first: usize,
+        dtype: Option<DType>,
+        shape: Option<&[Dim]>,
+    ) -> Result<()> {
+        at_most(inputs, first + self.operands())?;
+        let present = |index: usize| inputs.get(index).copied().flatten();
+        let same_type = |index, name, input: InputInfo<'_>| match (input.ty.dtype, dtype) {
+            (Some(found), Some(expected)) if found != expected => {
+                Err(Error::input(index, name, format!("expected {expected} elements, found {found}")))
+            }
+            _ => Ok(()),
+        };
+        if let Some((index, input)) = bias.and_then(|index| Some((index, present(index)?))) {
+            same_type(index, "B", input)?;
+            if let (Some(found), Some(shape)) = (&input.ty.shape, shape)
+                && !matches!(found.as_slice(), [extent] if may_equal(extent, &shape[1]))
+            {
+                return Err(Error::input(
+                    index,
+                    "B",
+                    format!("expected shape [{}], found {found:?}", shape[1]),
+                ));
+            }
+        }
+        let mut operands = first..;
+        for step in &self.steps {
+            if let EpilogueStep::Unary(unary) = step {
+                if let Some(dtype) = dtype.filter(|&dtype| unary.output_dtype(dtype) != Ok(dtype)) {
+                    return Err(Error::attribute(
+                        "epilogue",
+                        format!("{} does not give {dtype}", unary.name()),
+                    ));
+                }
+                continue;
+            }
+            let index = operands.next().unwrap_or_default();
+            let input = present(index)
+                .ok_or_else(|| Error::input(index, "epilogue operand", "is required by the epilogue"))?;
+            same_type(index, "epilogue operand", input)?;
+            let (Some(found), Some(shape)) = (&input.ty.shape, shape) else { continue };
+            let (fits, expected) = match step {
+                EpilogueStep::PRelu => {
+                    (is_slope(found, shape), format!("one number, or one a channel of {shape:?}"))
+                }
+                _ => (
+                    found.len() == shape.len() && found.iter().zip(shape).all(|(a, b)| may_equal(a, b)),
+                    format!("shape {shape:?}"),
+                ),
+            };
+            if !fits {
+                return Err(Error::input(
+                    index,
+                    "epilogue operand",
+                    format!("expected {expected}, found {found:?}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// True for `[]`, all-one shapes, `[C, 1, ..]` and `[1, C, 1, ..]`.
+fn is_slope(found: &[Dim], shape: &[Dim]) -> bool {
+    let one = Dim::constant(1);
+    let Some(channel) = shape.len().checked_sub(1).and_then(|rank| found.len().checked_sub(rank)) else {
+        return found.iter().all(|extent| may_equal(extent, &one));
+    };
+    channel <= 1
+        && found.iter().enumerate().all(|(axis, extent)| {
+            may_equal(extent, &one) || (axis == channel && may_equal(extent, &shape[1]))
+        })
+}
+
+/// An epilogue with its bias and operands at hand: turns planes of sums into planes of elements.
+pub(super) struct Finish<'a, T: Sums> {
+    bias: Option<Cow<'a, [T]>>,
+    steps: Vec<(EpilogueStep, Cow<'a, [T]>)>,
+    channels: usize,
+}
+
+impl<'a, T: Sums> Finish<'a, T> {
+    /// For an output of `channels` channels; bias and operands stand in `inputs` as [`Epilogue::check`] says, and passed it.
+    pub(super) fn new(
+        epilogue: &Epilogue,
+        inputs: &[Option<&'a Tensor>],
+        bias: Option<usize>,
+        first: usize,
+        channels: usize,
+    ) -> Result<Self> {
+        let bias = bias.and_then(|index| inputs.get(index).copied().flatten());
+        let mut operands = first..;
+        let mut operand = |step: EpilogueStep| -> Result<Cow<'a, [T]>> {
+            if !step.has_operand() {
+                return Ok(Cow::Borrowed(&[]));
+            }
+            required(inputs, operands.next().unwrap_or_default(), "epilogue operand")?.elements::<T>()
+        };
+        Ok(Self {
+            bias: bias.map(Tensor::elements::<T>).transpose()?,
+            steps: epilogue.steps.iter().map(|&step| Ok((step, operand(step)?))).collect::<Result<_>>()?,
+            channels,
+        })
+    }
+
+    /// Finishes the sums of plane `plane` (image times channels plus channel) and appends the elements to `output`.
+    pub(super) fn plane(&self, plane: usize, sums: &mut [T::Sum], output: &mut Vec<T>) -> Result<()> {
+        let channel = plane % self.channels;
+        if let Some(bias) = &self.bias {
+            let bias = bias[channel].widen();
+            for sum in sums.iter_mut() {
+                *sum = T::add(*sum, bias);
+            }
+        }
+        for (step, operand) in &self.steps {
+            match step {
+                EpilogueStep::Unary(unary) => T::apply(*unary, sums)?,
+                EpilogueStep::PRelu => {
+                    let slope = operand[if operand.len() == 1 { 0 } else { channel }].widen();
+                    for sum in sums.iter_mut().filter(|sum| T::is_negative(**sum)) {
+                        *sum = T::mul(slope, *sum);
+                    }
+                }
+                EpilogueStep::Add => {
+                    let residual = &operand[plane * sums.len()..][..sums.len()];
+                    for (sum, &value) in sums.iter_mut().zip(residual) {
+                        *sum = T::add(*sum, value.widen());
+                    }
+                }
+            }
+        }
+        output.extend(sums.iter().map(|&sum| T::store(sum)));
+        Ok(())
     }
 }

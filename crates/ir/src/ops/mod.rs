@@ -13,7 +13,9 @@ mod clip;
 mod concat;
 mod constant;
 mod conv;
+mod conv_transpose;
 mod epilogue;
+mod forms;
 mod gather;
 mod index_map;
 mod inputs;
@@ -35,8 +37,11 @@ mod slice;
 mod softmax;
 mod space;
 mod spread;
+mod sums;
+mod taps;
 mod unary;
 mod variadic;
+mod window;
 
 pub use arg_reduce::ArgReduce;
 pub use batch_norm::BatchNormalization;
@@ -46,8 +51,10 @@ pub use choose::{Compress, NonZero, TopK, Unique};
 pub use clip::Clip;
 pub use concat::Concat;
 pub use constant::{ConstantOfShape, EyeLike, OneHot, Range};
-pub use conv::{Conv, ConvTranspose, Padding};
+pub use conv::Conv;
+pub use conv_transpose::ConvTranspose;
 pub use epilogue::{Epilogue, EpilogueStep};
+pub use forms::{ColumnGemm, Interleave, OverlapAdd, PhaseConv, ZeroInsert};
 pub use gather::{Gather, GatherElements, GatherNd};
 pub use index_map::{AxisMap, Border, IndexMap, MappedAxis};
 pub use linear::{Gemm, MatMul};
@@ -67,6 +74,7 @@ pub use space::{ChannelOrder, DepthToSpace, SpaceToDepth};
 pub use spread::{Expand, Tile, Transpose};
 pub use unary::Unary;
 pub use variadic::Variadic;
+pub use window::Padding;
 
 use crate::attributes::Attributes;
 use crate::dim::Dim;
@@ -156,6 +164,8 @@ operators! {
     ConstantOfShape, Range, OneHot, EyeLike, NonZero, TopK, Compress, Unique,
     // resampling
     Resize, Pool, GlobalPool,
+    // the three forms of a transposed convolution
+    ZeroInsert, PhaseConv, Interleave, ColumnGemm, OverlapAdd,
 }
 
 impl Op {
@@ -170,6 +180,7 @@ impl Op {
             "Cast" => Cast::read(attributes)?.into(),
             "CastLike" => CastLike::read(attributes)?.into(),
             "Clip" => Clip::read(attributes)?.into(),
+            "ColumnGemm" => ColumnGemm::read(attributes)?.into(),
             "Compress" => Compress::read(attributes)?.into(),
             "Concat" => Concat::read(attributes)?.into(),
             "ConstantOfShape" => ConstantOfShape::read(attributes)?.into(),
@@ -185,11 +196,14 @@ impl Op {
             "GatherND" => GatherNd::read(attributes)?.into(),
             "Gemm" => Gemm::read(attributes)?.into(),
             "Identity" => Identity::read(attributes)?.into(),
+            "Interleave" => Interleave::read(attributes)?.into(),
             "MatMul" => MatMul::read(attributes)?.into(),
             "Multinomial" => Multinomial::read(attributes)?.into(),
             "NonZero" => NonZero::read(attributes)?.into(),
             "OneHot" => OneHot::read(attributes)?.into(),
+            "OverlapAdd" => OverlapAdd::read(attributes)?.into(),
             "Pad" => Pad::read(attributes)?.into(),
+            "PhaseConv" => PhaseConv::read(attributes)?.into(),
             "Range" => Range::read(attributes)?.into(),
             "Reshape" => Reshape::read(attributes)?.into(),
             "Resize" => Resize::read(attributes)?.into(),
@@ -209,6 +223,7 @@ impl Op {
             "Unique" => Unique::read(attributes)?.into(),
             "Unsqueeze" => Unsqueeze::read(attributes)?.into(),
             "Where" => Where::read(attributes)?.into(),
+            "ZeroInsert" => ZeroInsert::read(attributes)?.into(),
             _ => return Self::read_family(name, &attributes),
         }))
     }

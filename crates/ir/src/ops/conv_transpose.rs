@@ -1,0 +1,308 @@
+//! Transposed convolution as ONNX spells it. Its axes are [`crate::geometry::DeconvAxis`]; the forms it is rewritten into
+//! are in [`super::forms`].
+
+use super::epilogue::{Epilogue, Finish};
+use super::inputs::required;
+use super::sums::Sums;
+use super::taps::{Extents, Line, PlaneTaps, add_tap};
+use super::window::{self, Padding, collapse, may_equal, per_axis};
+use super::{InputInfo, Operator};
+use crate::attributes::Attributes;
+use crate::dim::Dim;
+use crate::dispatch_numeric;
+use crate::error::{Error, Result};
+use crate::geometry::{Channels, DeconvAxis, DeconvGeometry, deconv_extent, three};
+use crate::graph::ValueType;
+use crate::tensor::Tensor;
+
+/// ONNX `ConvTranspose`: `X [N, Cin, ..], W [Cin, Cout/group, ..], B [Cout]?, epilogue operands.. -> Y [N, Cout, ..]`.
+///
+/// `y[n, c, o] = epilogue(b[c] + sum of x[n, ci, i] * w[ci, c, k])` over all `i` and `k` with
+/// `i * stride + k * dilation - pad = o` (for each axis) and all `ci` of the group of `c`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConvTranspose {
+    /// Kernel extents; empty is those of the weights.
+    pub kernel_shape: Vec<usize>,
+    /// Strides; empty is all 1.
+    pub strides: Vec<usize>,
+    /// Dilations; empty is all 1.
+    pub dilations: Vec<usize>,
+    /// Number of groups.
+    pub group: usize,
+    /// Pads, cropped from the full output.
+    pub padding: Padding,
+    /// Added to the end of each axis; empty is all 0. Canonicalisation turns it into negative pads.
+    pub output_padding: Vec<usize>,
+    /// Wanted output extents; empty is to follow from the pads. Canonicalisation turns it into pads.
+    pub output_shape: Vec<usize>,
+    /// Applied to each sum before it is stored.
+    pub epilogue: Epilogue,
+}
+
+impl ConvTranspose {
+    pub(super) fn read(mut attributes: Attributes) -> Result<Self> {
+        let output_padding = attributes.ints("output_padding")?.unwrap_or_default();
+        let non_negative = |value| {
+            let problem = || Error::attribute("output_padding", format!("expected 0 or more, found {value}"));
+            usize::try_from(value).map_err(|_| problem())
+        };
+        let op = Self {
+            kernel_shape: window::read_sizes(&mut attributes, "kernel_shape")?,
+            strides: window::read_sizes(&mut attributes, "strides")?,
+            dilations: window::read_sizes(&mut attributes, "dilations")?,
+            group: window::read_group(&mut attributes)?,
+            padding: Padding::read(&mut attributes)?,
+            output_padding: output_padding.into_iter().map(non_negative).collect::<Result<_>>()?,
+            output_shape: window::read_sizes(&mut attributes, "output_shape")?,
+            epilogue: Epilogue::read(&mut attributes)?,
+        };
+        attributes.finish(
+            "auto_pad, dilations, group, kernel_shape, output_padding, output_shape, pads, strides",
+        )?;
+        Ok(op)
+    }
+
+    /// In canonical form: explicit signed pads, no `output_padding` and no `output_shape`.
+    pub fn from_geometry(geometry: &DeconvGeometry, epilogue: Epilogue) -> Self {
+        let (begin, end) = pads_of(geometry);
+        Self {
+            kernel_shape: vec![],
+            strides: steps(geometry, DeconvAxis::stride),
+            dilations: steps(geometry, DeconvAxis::dilation),
+            group: geometry.channels().groups(),
+            padding: Padding::Explicit { begin, end },
+            output_padding: vec![],
+            output_shape: vec![],
+            epilogue,
+        }
+    }
+
+    /// Geometry for data and weights of these shapes: `auto_pad`, `output_shape` and `output_padding` become signed pads.
+    ///
+    /// ONNX's texts and runtimes disagree in places; docs/geometry.md has the evidence. The reading used here, for every
+    /// opset:
+    /// - With explicit pads or `VALID`, the output extent is `full + output_padding - pads`.
+    /// - With `SAME_*`, it is `input * stride`, whatever `output_padding` is; with `output_shape`, it is that, and `pads`
+    ///   are ignored. What `full + output_padding` has too much is cropped: half at each side, the odd one at the end
+    ///   for `SAME_UPPER` and at the beginning otherwise (opset 11's text, not opset 1's, which contradicts itself).
+    /// - What it has too little is added at the end; pads that follow from an extent are not negative. So `SAME_*` is the
+    ///   transpose of `Conv`'s.
+    /// - `output_shape` may have all axes; batch and channels must then be right.
+    ///
+    /// # Errors
+    /// When the shapes and attributes do not fit together.
+    pub fn geometry(&self, x: &[usize], w: &[usize]) -> Result<DeconvGeometry> {
+        let kernel = window::kernel(&self.kernel_shape, x, w)?;
+        let axes = kernel.len();
+        let axis = |i: usize| {
+            let Steps { stride, dilation, pads, extra, wanted } = self.steps(i, axes)?;
+            let free = DeconvAxis::new(x[i + 2], kernel[i], stride, dilation, [0, 0])?;
+            let full = free.full_output() as i64;
+            let target = match (wanted, pads) {
+                (Some(wanted), _) => wanted as i64,
+                (None, None) => (x[i + 2] as i64).saturating_mul(stride as i64),
+                (None, Some([begin, end])) => {
+                    return free.cropped(begin, end.saturating_sub(extra));
+                }
+            };
+            let total = full.saturating_add(extra).saturating_sub(target).max(0);
+            let half = total / 2;
+            let begin = if self.padding == Padding::SameUpper { half } else { total - half };
+            free.cropped(begin, full.saturating_sub(target).saturating_sub(begin))
+        };
+        let geometry = deconv_geometry(x, w, self.group, (0..axes).map(axis).collect::<Result<_>>()?)?;
+        if self.output_shape.len() == axes + 2 && self.output_shape != geometry.output_shape() {
+            let problem = format!("{:?} is not {:?}", self.output_shape, geometry.output_shape());
+            return Err(Error::attribute("output_shape", problem));
+        }
+        Ok(geometry)
+    }
+
+    /// What the attributes say of axis `i` of `axes`.
+    fn steps(&self, i: usize, axes: usize) -> Result<Steps> {
+        let wanted = match self.output_shape.len() {
+            0 => None,
+            n if n == axes + 2 => Some(self.output_shape[i + 2]),
+            _ => Some(per_axis("output_shape", &self.output_shape, axes, 0)?[i]),
+        };
+        Ok(Steps {
+            stride: per_axis("strides", &self.strides, axes, 1)?[i],
+            dilation: per_axis("dilations", &self.dilations, axes, 1)?[i],
+            pads: self.padding.per_axis(axes)?.map(|pads| pads[i]),
+            extra: i64::try_from(per_axis("output_padding", &self.output_padding, axes, 0)?[i])
+                .unwrap_or(i64::MAX),
+            wanted,
+        })
+    }
+
+    /// Extent of axis `i` of `axes`, for an input extent or a kernel that need not be known.
+    fn extent(&self, i: usize, axes: usize, input: &Dim, kernel: &Dim) -> Result<Dim> {
+        let Steps { stride, dilation, pads, extra, wanted } = self.steps(i, axes)?;
+        match (wanted, pads) {
+            (Some(wanted), _) => Ok(wanted.into()),
+            (None, None) => Ok(collapse(input.mul(&stride.into())?)),
+            (None, Some([begin, end])) => {
+                deconv_extent(input, kernel, stride, dilation, [begin, end.saturating_sub(extra)])
+            }
+        }
+    }
+}
+
+struct Steps {
+    stride: usize,
+    dilation: usize,
+    /// `None` for `SAME_*`.
+    pads: Option<[i64; 2]>,
+    /// Output padding.
+    extra: i64,
+    /// Extent in `output_shape`.
+    wanted: Option<usize>,
+}
+
+impl Operator for ConvTranspose {
+    fn name(&self) -> &str {
+        "ConvTranspose"
+    }
+
+    fn attributes(&self) -> Attributes {
+        let mut attributes = Attributes::new();
+        window::write_sizes(&mut attributes, "kernel_shape", &self.kernel_shape);
+        window::write_sizes(&mut attributes, "strides", &self.strides);
+        window::write_sizes(&mut attributes, "dilations", &self.dilations);
+        window::write_group(&mut attributes, self.group);
+        self.padding.write(&mut attributes);
+        window::write_sizes(&mut attributes, "output_padding", &self.output_padding);
+        window::write_sizes(&mut attributes, "output_shape", &self.output_shape);
+        self.epilogue.write(&mut attributes);
+        attributes
+    }
+
+    fn infer(&self, inputs: &[Option<InputInfo<'_>>], _outputs: usize) -> Result<Vec<ValueType>> {
+        let extent = |i: usize, axes, input: &Dim, kernel: &Dim| self.extent(i, axes, input, kernel);
+        let mut ty = infer_deconv(inputs, self.group, &self.kernel_shape, extent)?;
+        let known =
+            |index: usize| inputs.get(index).copied().flatten().and_then(|input| input.ty.known_shape());
+        if let (Some(x), Some(w)) = (known(0), known(1)) {
+            ty.shape = Some(self.geometry(&x, &w)?.output_shape().into_iter().map(Dim::from).collect());
+        }
+        self.epilogue.check(inputs, Some(2), 3, ty.dtype, ty.shape.as_deref())?;
+        Ok(vec![ty])
+    }
+
+    fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
+        let shape = window::output_shape(self, inputs)?;
+        let (x, w) = (required(inputs, 0, "X")?, required(inputs, 1, "W")?);
+        let geometry = self.geometry(x.shape(), w.shape())?;
+        let axes = three(geometry.axes());
+        let (plane, extents) = (deconv_taps(&axes), Extents(axes.map(|axis| axis.output())));
+        let output = dispatch_numeric!(x.dtype(), T => {
+            let finish = Finish::<T>::new(&self.epilogue, inputs, Some(2), 3, geometry.channels().output())?;
+            deconv_planes(&geometry, &[plane], extents, [x, w], &finish, shape)
+        })?;
+        Ok(vec![output])
+    }
+}
+
+/// Strides or dilations of a geometry in their shortest spelling.
+pub(super) fn steps(geometry: &DeconvGeometry, step: fn(&DeconvAxis) -> usize) -> Vec<usize> {
+    window::short_steps(geometry.axes().iter().map(step).collect())
+}
+
+/// Pads of a geometry, at the beginning and at the end of each axis, in their shortest spelling.
+pub(super) fn pads_of(geometry: &DeconvGeometry) -> (Vec<i64>, Vec<i64>) {
+    let axes = geometry.axes();
+    window::short_pads(
+        axes.iter().map(DeconvAxis::pad).collect(),
+        axes.iter().map(DeconvAxis::pad_end).collect(),
+    )
+}
+
+/// Geometry of these axes, with the channels of data and weights of these shapes.
+pub(super) fn deconv_geometry(
+    x: &[usize],
+    w: &[usize],
+    group: usize,
+    axes: Vec<DeconvAxis>,
+) -> Result<DeconvGeometry> {
+    let channels = Channels::new(x[0], x[1], w[1].saturating_mul(group), group)?;
+    if channels.input() != w[0] {
+        return Err(Error::input(1, "W", format!("expected [{}, Cout/group, ..], found {w:?}", x[1])));
+    }
+    DeconvGeometry::new(channels, axes)
+}
+
+/// Type of `[N, Cout, ..]` for data and transposed-convolution weights, with `extent` of an axis' number, the number of
+/// axes, and its input and kernel extents.
+pub(super) fn infer_deconv(
+    inputs: &[Option<InputInfo<'_>>],
+    group: usize,
+    kernel_shape: &[usize],
+    mut extent: impl FnMut(usize, usize, &Dim, &Dim) -> Result<Dim>,
+) -> Result<ValueType> {
+    let (dtype, shapes) = window::slid(inputs, kernel_shape)?;
+    let Some((x, w)) = shapes else { return Ok(ValueType { dtype, shape: None }) };
+    if !may_equal(&x[1], &w[0]) {
+        return Err(Error::input(1, "W", format!("expected [{}, Cout/group, ..], found {w:?}", x[1])));
+    }
+    if [&x[1], &w[0]].into_iter().any(|channels| channels.known().is_some_and(|n| !n.is_multiple_of(group))) {
+        return Err(Error::attribute("group", format!("{group} does not divide {} input channels", x[1])));
+    }
+    let axes = x.len() - 2;
+    let spatial = (0..axes).map(|i| extent(i, axes, &x[i + 2], &w[i + 2])).collect::<Result<Vec<_>>>()?;
+    let channels = collapse(w[1].mul(&group.into())?);
+    Ok(ValueType { dtype, shape: Some([&[x[0].clone(), channels], spatial.as_slice()].concat()) })
+}
+
+/// All taps of a transposed convolution, with their index into the kernel.
+pub(super) fn deconv_taps(axes: &[DeconvAxis; 3]) -> PlaneTaps {
+    let [depth, height, width] = axes;
+    let mut taps = vec![];
+    for z in 0..depth.kernel() {
+        for y in 0..height.kernel() {
+            for x in 0..width.kernel() {
+                let lines = [Line::deconv(depth, z), Line::deconv(height, y), Line::deconv(width, x)];
+                taps.push((taps.len(), lines));
+            }
+        }
+    }
+    taps
+}
+
+/// Sums the taps of each plane that an output channel has, over the input channels of its group, and finishes them.
+/// The weights lie as `ConvTranspose` has them.
+pub(super) fn deconv_planes<T: Sums>(
+    geometry: &DeconvGeometry,
+    planes: &[PlaneTaps],
+    into: Extents,
+    [x, w]: [&Tensor; 2],
+    finish: &Finish<'_, T>,
+    shape: Vec<usize>,
+) -> Result<Tensor> {
+    let channels = geometry.channels();
+    let (inputs, outputs) = (channels.input_per_group(), channels.output_per_group());
+    let axes = three(geometry.axes());
+    let from = Extents(axes.map(|axis| axis.input()));
+    let kernel: usize = axes.map(|axis| axis.kernel()).iter().product();
+    let (x, w) = (x.elements::<T>()?, w.elements::<T>()?);
+    let mut output = Vec::with_capacity(shape.iter().product());
+    let mut sums = vec![T::ZERO; into.len()];
+    for image in 0..channels.batch() * channels.groups() {
+        let group = image % channels.groups();
+        let data: Vec<T::Sum> =
+            x[image * inputs * from.len()..][..inputs * from.len()].iter().map(|x| x.widen()).collect();
+        for c in 0..outputs {
+            for plane in planes {
+                sums.fill(T::ZERO);
+                for ci in 0..inputs {
+                    let weights = &w[((group * inputs + ci) * outputs + c) * kernel..][..kernel];
+                    let data = &data[ci * from.len()..][..from.len()];
+                    for &(tap, lines) in plane {
+                        add_tap::<T>((&mut sums, into), weights[tap].widen(), (data, from), lines);
+                    }
+                }
+                finish.plane(image * outputs + c, &mut sums, &mut output)?;
+            }
+        }
+    }
+    Tensor::from_vec(shape, output)
+}
