@@ -1,7 +1,7 @@
 //! Reads every model of the real networks and of ONNX's conformance cases, where they are at hand.
 
 use std::path::{Path, PathBuf};
-use tconvc_ir::{DType, Op, onnx};
+use tconvc_ir::{DType, Graph, Op, infer, onnx};
 
 /// The folder with models and conformance cases: `TCONVC_SHARED`, or beside the repository.
 #[allow(clippy::print_stderr, reason = "a skipped test says so")]
@@ -52,6 +52,32 @@ fn all_models_are_read() {
         }
     }
     assert!(failed.is_empty(), "{} models are refused:\n{}", failed.len(), failed.join("\n"));
+}
+
+/// True when a file cannot say all of it: a node that ONNX spells in another way, a shape without element type.
+fn says_more_than_onnx(graph: &Graph) -> bool {
+    let order = graph.order().expect("the graph has no cycle");
+    order.into_iter().any(|id| matches!(&graph.node(id).op, Op::Softmax(op) if op.flatten))
+        || graph.values().any(|(_, value)| value.ty.dtype.is_none() && value.ty.shape.is_some())
+}
+
+#[test]
+fn all_models_survive_export_and_import() {
+    let trip = |graph: &Graph, path: &Path| {
+        let bytes = onnx::write(graph).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        onnx::read_bytes(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    for path in models() {
+        let mut graph = onnx::read_path(&path).unwrap();
+        for inferred in [false, true] {
+            if inferred {
+                infer::infer(&mut graph).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            }
+            let once = trip(&graph, &path);
+            assert!(graph == once || says_more_than_onnx(&graph), "{} differs", path.display());
+            assert!(once == trip(&once, &path), "{} differs after the second trip", path.display());
+        }
+    }
 }
 
 #[test]

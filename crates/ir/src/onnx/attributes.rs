@@ -3,7 +3,7 @@
 use super::files::Files;
 use super::proto::{AttributeProto, NodeProto, kind};
 use super::tensors;
-use super::wire::decode;
+use super::wire::{decode, encode};
 use crate::attributes::{AttributeValue, Attributes};
 use crate::error::{Error, Result};
 use prost::bytes::Bytes;
@@ -88,4 +88,27 @@ fn value(proto: AttributeProto, bytes: &Bytes, files: &Files) -> Result<Attribut
 
 fn opaque(bytes: &Bytes) -> AttributeValue {
     AttributeValue::Opaque(bytes.to_vec())
+}
+
+/// An attribute in encoded form.
+pub(super) fn write(name: &str, value: &AttributeValue) -> Bytes {
+    let mut proto = AttributeProto { name: name.to_owned(), ..AttributeProto::default() };
+    match value {
+        AttributeValue::Opaque(bytes) => return Bytes::copy_from_slice(bytes),
+        AttributeValue::Int(value) => (proto.kind, proto.i) = (kind::INT, Some(*value)),
+        AttributeValue::Ints(values) => (proto.kind, proto.ints) = (kind::INTS, values.clone()),
+        AttributeValue::Float(value) => (proto.kind, proto.f) = (kind::FLOAT, Some(*value)),
+        AttributeValue::Floats(values) => (proto.kind, proto.floats) = (kind::FLOATS, values.clone()),
+        AttributeValue::String(text) => {
+            (proto.kind, proto.s) = (kind::STRING, Some(Bytes::copy_from_slice(text.as_bytes())));
+        }
+        AttributeValue::Strings(texts) => {
+            let texts = texts.iter().map(|text| Bytes::copy_from_slice(text.as_bytes()));
+            (proto.kind, proto.strings) = (kind::STRINGS, texts.collect());
+        }
+        AttributeValue::Tensor(tensor) => {
+            (proto.kind, proto.t) = (kind::TENSOR, Some(encode(&tensors::to_proto("", tensor))));
+        }
+    }
+    encode(&proto)
 }

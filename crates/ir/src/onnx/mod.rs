@@ -5,8 +5,10 @@
 //! not known stays [`crate::ops::Opaque`]. Nothing here infers shapes; the types that a file declares are kept as hints.
 
 mod attributes;
+mod export;
 mod files;
 mod import;
+mod names;
 mod proto;
 mod subgraph;
 mod tensors;
@@ -38,6 +40,16 @@ pub fn read_path(path: impl AsRef<Path>) -> Result<Graph> {
 /// As [`read_path`], without the file's name.
 pub fn read_bytes(bytes: &[u8]) -> Result<Graph> {
     import::model(&Bytes::copy_from_slice(bytes), &Files::none())
+}
+
+/// Writes a model: opset 21, IR version 10, everything in one file. Operators of our own are spelled out in ONNX's.
+///
+/// The model's own opset is kept where a subgraph, which we pass through, is written for it.
+///
+/// # Errors
+/// When the graph has a cycle, an operator cannot be spelled in ONNX, or the file would be larger than 2 GiB.
+pub fn write(graph: &Graph) -> Result<Vec<u8>> {
+    export::model(graph)
 }
 
 /// Reads a tensor file (an encoded `TensorProto`), such as the inputs and outputs of ONNX's backend tests: name and tensor.

@@ -236,8 +236,8 @@ pub(super) struct TypeProto {
 /// Element type and shape of a tensor.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct TensorTypeProto {
-    #[prost(int32, tag = "1")]
-    pub elem_type: i32,
+    #[prost(int32, optional, tag = "1")]
+    pub elem_type: Option<i32>,
     /// [`TensorShapeProto`]; absent where not even the rank is known.
     #[prost(bytes = "bytes", optional, tag = "2")]
     pub shape: Option<Bytes>,

@@ -3,10 +3,10 @@
 
 use super::attributes::kind_of;
 use super::proto::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, kind};
-use super::wire::decode;
+use super::wire::{decode, encode};
 use crate::error::{Error, Result};
 use prost::bytes::Bytes;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Deepest nesting of subgraphs that is accepted.
 const MAX_DEPTH: usize = 32;
@@ -53,14 +53,7 @@ impl Contents {
 
     fn visit_graph(&mut self, graph: &GraphProto, scopes: &mut Vec<HashSet<String>>) -> Result<()> {
         let nodes: Vec<NodeProto> = graph.node.iter().map(decode).collect::<Result<_>>()?;
-        let mut scope = HashSet::new();
-        for input in &graph.input {
-            scope.insert(decode::<ValueInfoProto>(input)?.name);
-        }
-        for initializer in &graph.initializer {
-            scope.insert(decode::<TensorProto>(initializer)?.name);
-        }
-        scope.extend(nodes.iter().flat_map(|node| node.output.iter().cloned()));
+        let scope = defined(graph, &nodes)?;
         self.defined.extend(scope.iter().cloned());
         scopes.push(scope);
         for node in &nodes {
@@ -85,6 +78,62 @@ impl Contents {
             self.free.push(name.to_owned());
         }
     }
+}
+
+/// Attributes whose subgraphs read outer values under other names: new names by old ones.
+pub(super) fn rename(attributes: &[Bytes], names: &HashMap<String, String>) -> Result<Vec<Bytes>> {
+    let renamed = |bytes: &Bytes| -> Result<Bytes> {
+        if !holds_graph(bytes) {
+            return Ok(bytes.clone());
+        }
+        let mut attribute: AttributeProto = decode(bytes)?;
+        for graph in attribute.g.iter_mut().chain(&mut attribute.graphs) {
+            *graph = rename_in_graph(graph, names.clone())?;
+        }
+        Ok(encode(&attribute))
+    };
+    attributes.iter().map(renamed).collect()
+}
+
+fn rename_in_graph(bytes: &Bytes, mut names: HashMap<String, String>) -> Result<Bytes> {
+    let mut graph: GraphProto = decode(bytes)?;
+    let mut nodes: Vec<NodeProto> = graph.node.iter().map(decode).collect::<Result<_>>()?;
+    for name in defined(&graph, &nodes)? {
+        names.remove(&name);
+    }
+    if names.is_empty() {
+        return Ok(bytes.clone());
+    }
+    for node in &mut nodes {
+        for input in &mut node.input {
+            if let Some(name) = names.get(input) {
+                input.clone_from(name);
+            }
+        }
+        node.attribute = rename(&node.attribute, &names)?;
+    }
+    graph.node = nodes.iter().map(encode).collect();
+    for output in &mut graph.output {
+        let mut declared: ValueInfoProto = decode(output)?;
+        if let Some(name) = names.get(&declared.name) {
+            declared.name.clone_from(name);
+            *output = encode(&declared);
+        }
+    }
+    Ok(encode(&graph))
+}
+
+/// Names that a graph defines.
+fn defined(graph: &GraphProto, nodes: &[NodeProto]) -> Result<HashSet<String>> {
+    let mut names = HashSet::new();
+    for input in &graph.input {
+        names.insert(decode::<ValueInfoProto>(input)?.name);
+    }
+    for initializer in &graph.initializer {
+        names.insert(decode::<TensorProto>(initializer)?.name);
+    }
+    names.extend(nodes.iter().flat_map(|node| node.output.iter().cloned()));
+    Ok(names)
 }
 
 /// A cheap look whether an attribute may hold a graph, so that large tensors are not decoded for nothing.

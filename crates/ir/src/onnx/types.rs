@@ -1,13 +1,13 @@
 //! `ValueInfoProto` to name and [`ValueType`] and back, with the names of symbolic extents.
 
 use super::proto::{DimensionProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto};
-use super::wire::decode;
+use super::wire::{decode, encode};
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::ValueType;
 use prost::bytes::Bytes;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 /// Name of a value and what the file says of its type.
 pub(super) struct Declared {
@@ -18,48 +18,49 @@ pub(super) struct Declared {
     pub kind: &'static str,
 }
 
-/// Names of symbolic extents: those of the file where they can be symbols of ours, else close to them.
+/// Symbolic extents: those of the inputs, by the names that the file has for them.
 #[derive(Default)]
 pub(super) struct Symbols {
-    names: HashMap<String, String>,
-    taken: HashSet<String>,
+    named: HashSet<String>,
+    unnamed: usize,
 }
 
 impl Symbols {
-    /// The symbol for a name in the file.
-    fn named(&mut self, name: &str) -> Dim {
-        if let Some(known) = self.names.get(name) {
-            return Dim::symbol(known);
+    /// Extent of an input; one without a name is unknown for now.
+    fn of_input(&mut self, name: &str) -> Dim {
+        if name.is_empty() || name == Dim::UNKNOWN {
+            return Dim::unknown();
         }
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let mut base: String = name.chars().map(|c| if plain(c) { c } else { '_' }).collect();
-        if base.starts_with(|c: char| c.is_ascii_digit()) {
-            base.insert(0, '_');
-        }
-        let symbol = self.fresh(&base);
-        let dim = Dim::symbol(&symbol);
-        self.names.insert(name.to_owned(), symbol);
-        dim
+        self.named.insert(name.to_owned());
+        Dim::symbol(name)
     }
 
-    /// A symbol of its own for an extent without a name.
-    fn unnamed(&mut self) -> Dim {
-        let symbol = self.fresh("d");
-        Dim::symbol(&symbol)
+    /// Gives the extents of an input that have no name symbols of their own, once all names are known.
+    pub fn name_unknown(&mut self, ty: &mut ValueType) {
+        for dim in ty.shape.iter_mut().flatten().filter(|dim| dim.is_unknown()) {
+            let mut name = format!("d{}", self.unnamed);
+            while !self.named.insert(name.clone()) {
+                self.unnamed += 1;
+                name = format!("d{}", self.unnamed);
+            }
+            *dim = Dim::symbol(&name);
+        }
     }
 
-    fn fresh(&mut self, base: &str) -> String {
-        let mut name = base.to_owned();
-        let mut number = 0;
-        while name.is_empty() || name == Dim::UNKNOWN || !self.taken.insert(name.clone()) {
-            name = format!("{base}{number}");
-            number += 1;
+    /// Extent of another value: a symbol of an input, an expression of them as we write it, or a symbol that gives way
+    /// when types are inferred.
+    fn of_value(&self, name: &str) -> Dim {
+        if name.is_empty() {
+            Dim::unknown()
+        } else if self.named.contains(name) {
+            Dim::symbol(name)
+        } else {
+            name.parse().unwrap_or_else(|_| Dim::symbol(name))
         }
-        name
     }
 }
 
-/// Reads a declaration. Extents without a name are symbols of their own for an input, unknown elsewhere.
+/// Reads a declaration, of an input or of another value. Extents without a name are unknown.
 pub(super) fn read(bytes: &Bytes, symbols: &mut Symbols, input: bool) -> Result<Declared> {
     let proto: ValueInfoProto = decode(bytes)?;
     let name = proto.name;
@@ -92,8 +93,8 @@ pub(super) fn read(bytes: &Bytes, symbols: &mut Symbols, input: bool) -> Result<
 fn tensor_type(bytes: &Bytes, symbols: &mut Symbols, input: bool) -> Result<ValueType> {
     let proto: TensorTypeProto = decode(bytes)?;
     let dtype = match proto.elem_type {
-        0 => None,
-        code => Some(DType::from_onnx_code(code)?),
+        None | Some(0) => None,
+        Some(code) => Some(DType::from_onnx_code(code)?),
     };
     let Some(shape) = proto.shape else {
         return Ok(ValueType { dtype, shape: None });
@@ -101,9 +102,28 @@ fn tensor_type(bytes: &Bytes, symbols: &mut Symbols, input: bool) -> Result<Valu
     let shape: TensorShapeProto = decode(&shape)?;
     let extent = |dim: DimensionProto| match dim {
         DimensionProto { dim_value: Some(value), .. } if value >= 0 => Dim::constant(value),
-        DimensionProto { dim_param: Some(name), .. } if !name.is_empty() => symbols.named(&name),
-        _ if input => symbols.unnamed(),
-        _ => Dim::unknown(),
+        DimensionProto { dim_param, .. } if input => symbols.of_input(&dim_param.unwrap_or_default()),
+        DimensionProto { dim_param, .. } => symbols.of_value(&dim_param.unwrap_or_default()),
     };
     Ok(ValueType { dtype, shape: Some(shape.dim.into_iter().map(extent).collect()) })
+}
+
+/// The declaration of a value.
+pub(super) fn write(name: &str, ty: &ValueType) -> ValueInfoProto {
+    let dimension = |dim: &Dim| match dim.known_i64() {
+        Some(value) => DimensionProto { dim_value: Some(value), dim_param: None },
+        None if dim.is_unknown() => DimensionProto::default(),
+        None => {
+            let name = dim.as_symbol().map_or_else(|| dim.to_string(), str::to_owned);
+            DimensionProto { dim_value: None, dim_param: Some(name) }
+        }
+    };
+    let shape =
+        ty.shape.as_ref().map(|shape| TensorShapeProto { dim: shape.iter().map(dimension).collect() });
+    let tensor = TensorTypeProto {
+        elem_type: Some(ty.dtype.map_or(0, DType::onnx_code)),
+        shape: shape.map(|shape| encode(&shape)),
+    };
+    let ty = TypeProto { tensor_type: Some(encode(&tensor)), ..TypeProto::default() };
+    ValueInfoProto { name: name.to_owned(), ty: Some(encode(&ty)) }
 }

@@ -4,7 +4,7 @@ use super::proto;
 use crate::error::{Error, Result};
 use prost::Message;
 use prost::bytes::Bytes;
-use prost::encoding::{WireType, decode_key, decode_varint};
+use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
 
 /// Most fields a single message may have: decoded elements take up to about 50 bytes each.
 const MAX_FIELDS: usize = 1 << 22;
@@ -88,4 +88,17 @@ fn check_size(mut rest: &[u8], flat: &[u32]) -> Result<(), String> {
 /// Encodes a message.
 pub(super) fn encode(message: &impl Proto) -> Bytes {
     message.encode_to_vec().into()
+}
+
+/// Appends a field that holds a message.
+pub(super) fn put_message(out: &mut Vec<u8>, tag: u32, message: &impl Proto) {
+    put_header(out, tag, message.encoded_len());
+    message.encode_raw(out);
+}
+
+/// Appends the beginning of a field of `length` bytes.
+pub(super) fn put_header(out: &mut Vec<u8>, tag: u32, length: usize) {
+    out.reserve(length + 16);
+    encode_key(tag, WireType::LengthDelimited, out);
+    encode_varint(length as u64, out);
 }

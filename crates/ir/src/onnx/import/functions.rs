@@ -1,10 +1,11 @@
 //! Functions that a model defines for itself are inlined, so that the rest of the program never sees them.
 
 use super::super::attributes::kind_of;
+use super::super::names::Names;
 use super::super::proto::{FunctionProto, NodeProto, kind};
 use super::super::wire::{decode, encode};
 use super::domain;
-use super::nodes::{Names, Source, decode_attributes};
+use super::nodes::{Source, decode_attributes};
 use crate::error::{Error, Result};
 use prost::bytes::Bytes;
 use std::collections::HashMap;

@@ -4,7 +4,7 @@ mod functions;
 mod nodes;
 mod normalise;
 mod order;
-pub(super) mod upgrade;
+mod upgrade;
 
 use super::files::Files;
 use super::proto::{GraphProto, ModelProto, OperatorSetIdProto};
@@ -96,17 +96,18 @@ fn declare(graph: &mut Graph, proto: &GraphProto, sources: &[Source], files: &Fi
     }
     // An input that has an initialiser is a constant: always so before IR version 4, a default that we fix since.
     let fixed: HashSet<&str> = constants.iter().map(|(name, _)| name.as_str()).collect();
-    for input in &inputs {
+    for input in &mut inputs {
         if fixed.contains(input.name.as_str()) {
             continue;
         }
-        let Some(ty) = &input.ty else {
+        let Some(ty) = &mut input.ty else {
             return Err(Error::Unsupported(format!(
                 "input `{}` is {}, accepted are tensors",
                 input.name, input.kind
             )));
         };
         named(&input.name, "an input")?;
+        symbols.name_unknown(ty);
         graph.add_input(&input.name, ty.clone())?;
     }
     for (name, tensor) in constants {

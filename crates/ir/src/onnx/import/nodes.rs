@@ -8,8 +8,8 @@ use super::super::{attributes, tensors};
 use super::{CANONICAL_OPSET, domain, normalise, upgrade};
 use crate::attributes::{AttributeValue, Attributes};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, ValueId, ValueType};
-use crate::ops::{Op, Opaque};
+use crate::graph::{Graph, NodeId, ValueId, ValueType};
+use crate::ops::{InputInfo, Op, Opaque};
 use crate::tensor::Tensor;
 use prost::bytes::Bytes;
 use std::collections::{HashMap, HashSet};
@@ -116,19 +116,6 @@ impl Lift<'_> {
         let op = read_op(op_type, attributes)?;
         let (_, outputs) = self.graph.add_node(&name, op, inputs, vec![ValueType::default()])?;
         outputs.first().copied().ok_or_else(|| Error::Graph(format!("node `{name}` makes nothing")))
-    }
-
-    /// Adds a node beside this one that makes one of its outputs.
-    pub fn emit_defining(
-        &mut self,
-        op_type: &str,
-        attributes: Attributes,
-        inputs: &[Option<ValueId>],
-        output: ValueId,
-    ) -> Result<()> {
-        let name = format!("{}.{op_type}", self.node.name);
-        self.graph.add_node_defining(&name, read_op(op_type, attributes)?, inputs, &[Some(output)])?;
-        Ok(())
     }
 
     /// True when something reads the output.
@@ -250,7 +237,7 @@ fn add(graph: &mut Graph, source: &Source, files: &Files, used: &HashSet<String>
     normalise::check_foreign(&node.op_type, &node.attributes)?;
     let mut lift = Lift { graph, node, used };
     upgrade::upgrade(&mut lift, opset)?;
-    normalise::normalise(&mut lift, opset)?;
+    normalise::normalise(&mut lift)?;
     let Lift { mut node, .. } = lift;
     while node.inputs.last().is_some_and(Option::is_none) {
         node.inputs.pop();
@@ -259,8 +246,27 @@ fn add(graph: &mut Graph, source: &Source, files: &Files, used: &HashSet<String>
         node.outputs.pop();
     }
     let op = read_op(&node.op_type, node.attributes)?;
-    graph.add_node_defining(&node.name, op, &node.inputs, &node.outputs)?;
+    let id = graph.add_node_defining(&node.name, op, &node.inputs, &node.outputs)?;
+    if opset < upgrade::RANKS_BEFORE {
+        note_types(graph, id);
+    }
     Ok(true)
+}
+
+/// Notes what follows from the inputs of a node, where the file says nothing: some rules ask for ranks. What does not fit
+/// together is for inference to say.
+fn note_types(graph: &mut Graph, id: NodeId) {
+    let node = graph.node(id);
+    let info = |input: &Option<ValueId>| {
+        input.map(|id| InputInfo { ty: graph.ty(id), constant: graph.constant(id), extents: None })
+    };
+    let inputs: Vec<_> = node.inputs().iter().map(info).collect();
+    let Ok(types) = node.op.infer(&inputs, node.outputs().len()) else { return };
+    for (output, ty) in node.outputs().to_vec().into_iter().zip(types) {
+        if let Some(output) = output.filter(|&output| *graph.ty(output) == ValueType::default()) {
+            graph.set_ty(output, ty);
+        }
+    }
 }
 
 fn find(graph: &Graph, name: &str, what: &str) -> Result<ValueId> {
@@ -282,25 +288,6 @@ fn read_op(op_type: &str, attributes: Attributes) -> Result<Op> {
             Ok(Opaque { domain, op_type, attributes, captures: 0 }.into())
         }
         Err(error) => Err(error),
-    }
-}
-
-/// Makes names unique, quickly even when they are all the same.
-#[derive(Default)]
-pub(super) struct Names {
-    taken: HashSet<String>,
-    next: HashMap<String, u64>,
-}
-
-impl Names {
-    pub fn unique(&mut self, base: &str) -> String {
-        let mut name = base.to_owned();
-        while !self.taken.insert(name.clone()) {
-            let number = self.next.entry(base.to_owned()).or_insert(0);
-            *number += 1;
-            name = format!("{base}.{number}");
-        }
-        name
     }
 }
 

@@ -11,24 +11,23 @@ const OWN: &[&str] =
     &["Clamp", "GeluTanh", "ZeroInsert", "PhaseConv", "Interleave", "ColumnGemm", "OverlapAdd"];
 
 /// Attributes of our own.
-const OWN_ATTRIBUTE: &str = "epilogue";
+const OWN_ATTRIBUTES: &[&str] = &["epilogue", "flatten"];
 
 /// Refuses what only looks like an operator of ours.
 pub(super) fn check_foreign(op_type: &str, attributes: &Attributes) -> Result<()> {
     if OWN.contains(&op_type) {
         return Err(Error::Unsupported(format!("operator `{op_type}`, which ONNX does not have")));
     }
-    if attributes.contains(OWN_ATTRIBUTE) {
-        return Err(Error::attribute(OWN_ATTRIBUTE, "is not known to ONNX"));
+    match OWN_ATTRIBUTES.iter().find(|name| attributes.contains(name)) {
+        Some(name) => Err(Error::attribute(*name, "is not known to ONNX")),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Brings a node of opset 21 into our form.
-pub(super) fn normalise(lift: &mut Lift<'_>, opset: i64) -> Result<()> {
+pub(super) fn normalise(lift: &mut Lift<'_>) -> Result<()> {
     match lift.node.op_type.as_str() {
         "Clip" => clip(lift),
-        "Dropout" => dropout(lift, opset),
         "Gelu" => gelu(lift),
         "Resize" => {
             resize(lift);
@@ -59,36 +58,6 @@ fn clip(lift: &mut Lift<'_>) -> Result<()> {
         lift.node.attributes.set("min", min);
         lift.node.attributes.set("max", max);
     }
-    Ok(())
-}
-
-/// Outside of training nothing is dropped, and the mask is true everywhere.
-fn dropout(lift: &mut Lift<'_>, opset: i64) -> Result<()> {
-    let training = match (lift.input(2), lift.constant_input(2)) {
-        (None, _) => false,
-        (Some(_), None) => true,
-        (Some(_), Some(mode)) => mode.bools().map_or(true, |mut mode| mode.any(|on| on)),
-    };
-    let mask = lift.output_used(1);
-    // Before opset 10 the mask was not boolean.
-    if training || (mask && opset < 10) {
-        return Ok(());
-    }
-    let x = lift.input(0);
-    if mask && let Some(output) = lift.node.outputs.get(1).copied().flatten() {
-        let shape = lift.emit("Shape", Attributes::new(), &[x])?;
-        let value = Tensor::from_bools([1], [true])?;
-        lift.emit_defining(
-            "ConstantOfShape",
-            Attributes::new().with("value", value),
-            &[Some(shape)],
-            output,
-        )?;
-    }
-    "Identity".clone_into(&mut lift.node.op_type);
-    lift.node.attributes = Attributes::new();
-    lift.node.inputs.truncate(1);
-    lift.node.outputs.truncate(1);
     Ok(())
 }
 

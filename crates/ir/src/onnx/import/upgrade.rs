@@ -5,7 +5,7 @@
 //! operator without a rule has been spelled the same way all along, or has only gained types and optional parts.
 
 use super::nodes::Lift;
-use crate::attributes::{AttributeValue, Attributes};
+use crate::attributes::Attributes;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -62,6 +62,7 @@ const RULES: &[Rule] = &[
     rule(&["Clip"], 11, Change::By(clip)),
     rule(&["Concat"], 4, Change::DefaultInt("axis", 1)),
     rule(&["DFT"], 20, Change::By(dft)),
+    rule(&["Dropout"], 10, Change::By(dropout_mask)),
     rule(&["Dropout"], 12, Change::By(dropout)),
     // `C` is broadcast without being told.
     rule(&["Gemm"], 7, Change::Remove(&["broadcast"])),
@@ -83,6 +84,9 @@ const RULES: &[Rule] = &[
     rule(&["TopK"], 10, Change::By(top_k)),
     rule(&["Upsample"], 10, Change::By(upsample)),
 ];
+
+/// Rules that ask for ranks hold before this opset.
+pub(super) const RANKS_BEFORE: i64 = 13;
 
 /// Lifts a node of that opset to the canonical one.
 pub(super) fn upgrade(lift: &mut Lift<'_>, opset: i64) -> Result<()> {
@@ -203,7 +207,18 @@ fn dft(lift: &mut Lift<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The ratio was an attribute. Nothing is dropped in inference; only a used mask keeps the node.
+/// The mask was not boolean.
+fn dropout_mask(lift: &mut Lift<'_>) -> Result<()> {
+    if lift.output_used(1) {
+        return Err(Error::Unsupported(
+            "the mask of Dropout as it was before opset 10; accepted is the first output".into(),
+        ));
+    }
+    lift.node.outputs.truncate(1);
+    Ok(())
+}
+
+/// The ratio was an attribute.
 fn dropout(lift: &mut Lift<'_>) -> Result<()> {
     if let Some(ratio) = lift.node.attributes.float("ratio")? {
         let ratio = lift.constant("ratio", Tensor::scalar(ratio));
@@ -284,17 +299,10 @@ fn upsample(lift: &mut Lift<'_>) -> Result<()> {
 /// Ran over all axes from `axis` (1 by default) to the last, as over one.
 fn softmax(lift: &mut Lift<'_>) -> Result<()> {
     let axis = lift.node.attributes.int("axis")?.unwrap_or(1);
-    let x = lift.input(0);
-    lift.node.attributes.set("axis", AttributeValue::Int(-1));
-    if axis == -1 || lift.rank(0).is_some_and(|rank| axis == rank - 1) {
-        return Ok(());
+    if axis != -1 && lift.rank(0).is_none_or(|rank| axis != rank - 1) {
+        lift.node.attributes.set("axis", axis);
+        lift.node.attributes.set("flatten", true);
     }
-    let shape = lift.emit("Shape", Attributes::new(), &[x])?;
-    let flat = lift.emit("Flatten", Attributes::new().with("axis", axis), &[x])?;
-    let op_type = std::mem::replace(&mut lift.node.op_type, "Reshape".into());
-    let attributes = std::mem::take(&mut lift.node.attributes);
-    let normal = lift.emit(&op_type, attributes, &[Some(flat)])?;
-    lift.node.inputs = vec![Some(normal), Some(shape)];
     Ok(())
 }
 

@@ -1,0 +1,102 @@
+//! A [`Graph`] becomes a model in ONNX's words. This file writes the model around the nodes.
+
+mod convolution;
+mod elementwise;
+mod opset;
+mod writer;
+
+use super::import::DOC_STRING;
+use super::proto::{ModelProto, OperatorSetIdProto, StringStringEntryProto};
+use super::wire::put_header;
+use crate::attributes::{AttributeValue, Attributes};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, NodeId};
+use crate::ops::{Op, Operator};
+use prost::Message;
+use writer::{Chain, Writer};
+
+/// Largest file that a protocol buffer can be.
+const MAX_FILE_BYTES: usize = i32::MAX as usize;
+
+/// Version of the file format that goes with an opset.
+fn ir_version(opset: i64) -> i64 {
+    if opset > 22 { 11 } else { 10 }
+}
+
+/// Writes a model.
+pub(super) fn model(graph: &Graph) -> Result<Vec<u8>> {
+    check_size(graph)?;
+    let opset = opset::choose(graph)?;
+    let order = graph.order()?;
+    let mut writer = Writer::new(graph, &order);
+    for id in order {
+        let node = graph.node(id);
+        write_node(&mut writer, id).map_err(|error| error.at(&node.name, node.op.name()))?;
+    }
+    let graph_bytes = writer.finish()?;
+
+    let mut opsets = graph.opsets.clone();
+    opsets.insert(String::new(), opset);
+    let metadata = graph.metadata.iter().filter(|(key, _)| *key != DOC_STRING);
+    let model = ModelProto {
+        ir_version: ir_version(opset),
+        producer_name: "tconvc".into(),
+        producer_version: env!("CARGO_PKG_VERSION").into(),
+        doc_string: graph.metadata.get(DOC_STRING).cloned().unwrap_or_default(),
+        graph: None,
+        opset_import: opsets
+            .into_iter()
+            .map(|(domain, version)| OperatorSetIdProto { domain, version })
+            .collect(),
+        metadata_props: metadata
+            .map(|(key, value)| StringStringEntryProto { key: key.clone(), value: value.clone() })
+            .collect(),
+        functions: vec![],
+    };
+    let mut out = model.encode_to_vec();
+    put_header(&mut out, 7, graph_bytes.len());
+    out.extend_from_slice(&graph_bytes);
+    if out.len() > MAX_FILE_BYTES {
+        return Err(too_large(out.len()));
+    }
+    Ok(out)
+}
+
+/// Refuses early what would not fit into a file.
+fn check_size(graph: &Graph) -> Result<()> {
+    let sizes = graph.values().filter_map(|(id, _)| Some(graph.constant(id)?.bytes().len()));
+    let total = sizes.fold(0usize, usize::saturating_add);
+    if total > MAX_FILE_BYTES { Err(too_large(total)) } else { Ok(()) }
+}
+
+fn too_large(bytes: usize) -> Error {
+    Error::Unsupported(format!(
+        "an ONNX file of {bytes} bytes; accepted are {MAX_FILE_BYTES}, the most that a protocol buffer can hold \
+         (weights in a file of their own are read, but not written)"
+    ))
+}
+
+/// Writes one node, by as many of ONNX's as it takes.
+fn write_node(writer: &mut Writer<'_>, id: NodeId) -> Result<()> {
+    let graph = writer.graph();
+    let node = graph.node(id);
+    match &node.op {
+        Op::Opaque(op) => return writer.opaque(node, op),
+        Op::Unary(op) => elementwise::unary(Chain::new(writer, node), *op)?,
+        Op::Softmax(op) => elementwise::softmax(Chain::new(writer, node), op.kind.name(), op.attributes()),
+        Op::Conv(op) => convolution::conv(Chain::new(writer, node), op.attributes(), &op.epilogue)?,
+        Op::ConvTranspose(op) => {
+            convolution::conv_transpose(Chain::new(writer, node), op.attributes(), &op.epilogue)?;
+        }
+        op => writer.plain(node, "", op.name(), &op.attributes()),
+    }
+    Ok(())
+}
+
+/// Takes a list of integers out of attributes that are known to be well-formed.
+fn take_ints(attributes: &mut Attributes, name: &str) -> Vec<i64> {
+    match attributes.take(name) {
+        Some(AttributeValue::Ints(values)) => values,
+        _ => vec![],
+    }
+}
