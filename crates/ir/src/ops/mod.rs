@@ -14,6 +14,8 @@ mod concat;
 mod constant;
 mod conv;
 mod conv_transpose;
+mod cumsum;
+mod einsum;
 mod epilogue;
 mod forms;
 mod gather;
@@ -22,6 +24,8 @@ mod inputs;
 mod linear;
 mod lists;
 mod movement;
+mod norm;
+mod norm_local;
 mod number;
 mod opaque;
 mod pad;
@@ -53,11 +57,15 @@ pub use concat::Concat;
 pub use constant::{ConstantOfShape, EyeLike, OneHot, Range};
 pub use conv::Conv;
 pub use conv_transpose::ConvTranspose;
+pub use cumsum::CumSum;
+pub use einsum::Einsum;
 pub use epilogue::{Epilogue, EpilogueStep};
 pub use forms::{ColumnGemm, Interleave, OverlapAdd, PhaseConv, ZeroInsert};
 pub use gather::{Gather, GatherElements, GatherNd};
 pub use index_map::{AxisMap, Border, IndexMap, MappedAxis};
 pub use linear::{Gemm, MatMul};
+pub use norm::{GroupNormalization, InstanceNormalization, LayerNormalization, RmsNormalization};
+pub use norm_local::{LpNormalization, Lrn, MeanVarianceNormalization};
 pub use opaque::Opaque;
 pub use pad::Pad;
 pub use pool::{GlobalPool, Pool, PoolKind};
@@ -148,11 +156,14 @@ operators! {
     // elementwise
     Unary, Binary, Variadic, Clip, Cast, CastLike, Where, Identity, Dropout,
     // along axes
-    Reduce, ArgReduce, Softmax, BatchNormalization,
+    Reduce, ArgReduce, CumSum, Softmax,
+    // normalisation
+    BatchNormalization, InstanceNormalization, LayerNormalization, GroupNormalization, RmsNormalization,
+    MeanVarianceNormalization, LpNormalization, Lrn,
     // random numbers
     Random, Bernoulli, Multinomial,
     // matrix products
-    MatMul, Gemm,
+    MatMul, Gemm, Einsum,
     // convolutions
     Conv, ConvTranspose,
     // shapes
@@ -186,8 +197,10 @@ impl Op {
             "ConstantOfShape" => ConstantOfShape::read(attributes)?.into(),
             "Conv" => Conv::read(attributes)?.into(),
             "ConvTranspose" => ConvTranspose::read(attributes)?.into(),
+            "CumSum" => CumSum::read(attributes)?.into(),
             "DepthToSpace" => DepthToSpace::read(attributes)?.into(),
             "Dropout" => Dropout::read(attributes)?.into(),
+            "Einsum" => Einsum::read(attributes)?.into(),
             "Expand" => Expand::read(attributes)?.into(),
             "EyeLike" => EyeLike::read(attributes)?.into(),
             "Flatten" => Flatten::read(attributes)?.into(),
@@ -195,15 +208,22 @@ impl Op {
             "GatherElements" => GatherElements::read(attributes)?.into(),
             "GatherND" => GatherNd::read(attributes)?.into(),
             "Gemm" => Gemm::read(attributes)?.into(),
+            "GroupNormalization" => GroupNormalization::read(attributes)?.into(),
             "Identity" => Identity::read(attributes)?.into(),
+            "InstanceNormalization" => InstanceNormalization::read(attributes)?.into(),
             "Interleave" => Interleave::read(attributes)?.into(),
+            "LRN" => Lrn::read(attributes)?.into(),
+            "LayerNormalization" => LayerNormalization::read(attributes)?.into(),
+            "LpNormalization" => LpNormalization::read(attributes)?.into(),
             "MatMul" => MatMul::read(attributes)?.into(),
+            "MeanVarianceNormalization" => MeanVarianceNormalization::read(attributes)?.into(),
             "Multinomial" => Multinomial::read(attributes)?.into(),
             "NonZero" => NonZero::read(attributes)?.into(),
             "OneHot" => OneHot::read(attributes)?.into(),
             "OverlapAdd" => OverlapAdd::read(attributes)?.into(),
             "Pad" => Pad::read(attributes)?.into(),
             "PhaseConv" => PhaseConv::read(attributes)?.into(),
+            "RMSNormalization" => RmsNormalization::read(attributes)?.into(),
             "Range" => Range::read(attributes)?.into(),
             "Reshape" => Reshape::read(attributes)?.into(),
             "Resize" => Resize::read(attributes)?.into(),
@@ -237,8 +257,7 @@ impl Op {
                 })*
             };
         }
-        families!(Unary, Binary, Variadic, Reduce, Softmax, Pool, GlobalPool);
-        families!(Unary, Binary, Variadic, Reduce, ArgReduce, Softmax, Random);
+        families!(Unary, Binary, Variadic, Reduce, ArgReduce, Softmax, Random, Pool, GlobalPool);
         Ok(None)
     }
 
