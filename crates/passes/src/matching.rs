@@ -54,6 +54,15 @@ pub fn sole_user(graph: &Graph, value: ValueId) -> Option<(NodeId, usize)> {
     }
 }
 
+/// True when the value must keep its name: it is a graph output, or a subgraph in an attribute reads it by name.
+pub fn keeps_name(graph: &Graph, value: ValueId) -> bool {
+    let captured = |(user, position): (NodeId, usize)| match &graph.node(user).op {
+        Op::Opaque(op) => position + op.captures >= graph.node(user).inputs().len(),
+        _ => false,
+    };
+    graph.is_output(value) || graph.users(value).into_iter().any(captured)
+}
+
 /// The inputs of a node with two, both present.
 pub fn two_inputs(graph: &Graph, node: NodeId) -> Option<[ValueId; 2]> {
     match graph.node(node).inputs() {

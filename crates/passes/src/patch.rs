@@ -1,7 +1,7 @@
 //! Small changes of a graph: adding nodes whose types follow from their operator, and putting another maker behind a value.
 
 use crate::error::Result;
-use crate::matching::sole_output;
+use crate::matching::{keeps_name, sole_output};
 use tconvc_ir::ops::InputInfo;
 use tconvc_ir::{DType, Element, Graph, NodeId, Op, Tensor, ValueId, ValueType, dispatch_numeric};
 
@@ -57,8 +57,8 @@ pub fn replace(
     Ok(graph.add_node_defining(&old.name, op, inputs, old.outputs())?)
 }
 
-/// True when [`bypass`] can be done: the only output of `node` can be had from `value` without it. A graph output keeps its
-/// name, so there the maker of `value` has to take the name over, which a graph input or another graph output cannot.
+/// True when [`bypass`] can be done: the only output of `node` can be had from `value` without it. A graph output (and what a
+/// subgraph reads) keeps its name, so there the maker of `value` has to take the name over, which a graph input or another graph output cannot.
 pub fn can_bypass(graph: &Graph, node: NodeId, value: ValueId) -> bool {
     let Some(output) = sole_output(graph, node) else { return false };
     output != value
@@ -77,8 +77,9 @@ pub fn bypass(graph: &mut Graph, node: NodeId, value: ValueId) -> Result<()> {
     let (true, Some(output)) = (can_bypass(graph, node, value), sole_output(graph, node)) else {
         return Err(refuse(graph).into());
     };
+    let keeps = keeps_name(graph, output);
     graph.remove_node(node);
-    if !graph.is_output(output) {
+    if !keeps {
         graph.replace_uses(output, value);
         return Ok(graph.remove_value(output)?);
     }

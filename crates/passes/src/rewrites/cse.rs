@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::journal::Decision;
-use crate::matching::is_random;
+use crate::matching::{is_random, keeps_name};
 use crate::pass::{About, Context, Pass};
 use std::collections::HashMap;
 use tconvc_ir::{DType, Graph, NodeId, Op, Tensor, ValueId};
@@ -27,9 +27,14 @@ impl Pass for CommonSubexpressions {
     }
 
     fn run(&self, graph: &mut Graph, context: &mut Context<'_>) -> Result<bool> {
-        context.journal.forget_refusals(NAME);
-        let merged = merge_constants(graph, context)?;
-        Ok(merge_nodes(graph, context)? || merged)
+        let mut changed = merge_constants(graph)?;
+        loop {
+            context.journal.forget_refusals(NAME);
+            if !merge_nodes(graph, context)? || context.exhausted() {
+                return Ok(changed);
+            }
+            changed = true;
+        }
     }
 }
 
@@ -41,25 +46,23 @@ fn fingerprint(tensor: &Tensor) -> Fingerprint {
     (tensor.dtype(), tensor.shape().to_vec(), bytes[..bytes.len().min(32)].to_vec())
 }
 
-fn merge_constants(graph: &mut Graph, context: &mut Context<'_>) -> Result<bool> {
+/// Not noted in the journal: there are many, and nobody asks why.
+fn merge_constants(graph: &mut Graph) -> Result<bool> {
     let mut kept: HashMap<Fingerprint, Vec<ValueId>> = HashMap::new();
     let mut changed = false;
-    // Graph outputs first: they keep their constant, so others had better read that one.
+    // Graph outputs first: they keep their name, so others had better read that one.
     let mut constants: Vec<ValueId> =
         graph.values().map(|(id, _)| id).filter(|&id| graph.constant(id).is_some()).collect();
-    constants.sort_by_key(|&id| (!graph.is_output(id), id));
+    constants.sort_by_key(|&id| (!keeps_name(graph, id), id));
     for id in constants {
         let Some(tensor) = graph.constant(id) else { continue };
         let alike = kept.entry(fingerprint(tensor)).or_default();
         let twin = alike.iter().copied().find(|&other| graph.constant(other) == Some(tensor));
         match twin {
-            Some(_) if graph.is_output(id) || context.exhausted() => {}
+            Some(_) if keeps_name(graph, id) => {}
             Some(twin) => {
-                let name = graph.value(id).name.clone();
                 graph.replace_uses(id, twin);
                 graph.remove_value(id)?;
-                let decision = Decision::only(format!("is `{}`", graph.value(twin).name));
-                context.applied(NAME, &name, "constant", decision);
                 changed = true;
             }
             None => alike.push(id),
@@ -71,7 +74,7 @@ fn merge_constants(graph: &mut Graph, context: &mut Context<'_>) -> Result<bool>
 fn merge_nodes(graph: &mut Graph, context: &mut Context<'_>) -> Result<bool> {
     let mut seen: HashMap<(String, Vec<Option<ValueId>>), Vec<NodeId>> = HashMap::new();
     let mut changed = false;
-    // In this order the inputs of a node are merged before the node is looked at, so one sweep is enough.
+    // In this order the inputs of a node are mostly merged before the node is looked at; what is left is for another sweep.
     for node in graph.order()? {
         let (op, inputs) = (&graph.node(node).op, graph.node(node).inputs().to_vec());
         if matches!(op, Op::Opaque(_)) || is_random(op) {
@@ -83,9 +86,9 @@ fn merge_nodes(graph: &mut Graph, context: &mut Context<'_>) -> Result<bool> {
             alike.push(node);
             continue;
         };
-        let is_output =
-            |node: NodeId| graph.node(node).outputs().iter().flatten().any(|&id| graph.is_output(id));
-        let (keep, drop) = match (is_output(alike[position]), is_output(node)) {
+        let named =
+            |node: NodeId| graph.node(node).outputs().iter().flatten().any(|&id| keeps_name(graph, id));
+        let (keep, drop) = match (named(alike[position]), named(node)) {
             (true, true) => {
                 let (name, op) = (&graph.node(node).name, graph.node(node).op.name());
                 let reason = format!("it and `{}` both make graph outputs", graph.node(alike[position]).name);
