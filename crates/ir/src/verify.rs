@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, ValueType};
 use crate::infer;
-use crate::ops::{Epilogue, Op};
+use crate::ops::Op;
 
 /// Checks every rule of the graph:
 /// - value and node names are unique, and a value has one definition that is where it says;
@@ -39,17 +39,8 @@ fn broken(rule: &str, detail: impl std::fmt::Display) -> Error {
     Error::Graph(format!("rule `{rule}` is broken: {detail}"))
 }
 
-/// An operator's epilogue, and the position of its first operand.
-fn epilogue(op: &Op) -> Option<(&Epilogue, usize)> {
-    match op {
-        Op::Conv(conv) => Some((&conv.epilogue, 3)),
-        Op::ConvTranspose(conv) => Some((&conv.epilogue, 3)),
-        _ => None,
-    }
-}
-
 fn check_inputs(node: &Node) -> Result<()> {
-    if let Some((epilogue, first)) = epilogue(&node.op) {
+    if let Some((epilogue, first)) = node.op.epilogue() {
         let operands = node.inputs().get(first..).unwrap_or_default();
         let (expected, found) = (epilogue.operands(), operands.len());
         if found != expected || operands.iter().any(Option::is_none) {
@@ -93,7 +84,7 @@ fn check_types(graph: &Graph) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::{ConvTranspose, EpilogueStep, Opaque, Padding, Unary};
+    use crate::ops::{ConvTranspose, Epilogue, EpilogueStep, Opaque, Padding, Unary};
     use crate::{Attributes, DType, Tensor, ValueId};
 
     fn ty(shape: &[usize]) -> ValueType {

@@ -261,6 +261,28 @@ impl Op {
         Ok(None)
     }
 
+    /// The epilogue of an operator that has one, and the position of its first operand among the inputs.
+    pub fn epilogue(&self) -> Option<(&Epilogue, usize)> {
+        match self {
+            Self::Conv(op) => Some((&op.epilogue, 3)),
+            Self::ConvTranspose(op) => Some((&op.epilogue, 3)),
+            Self::OverlapAdd(op) => Some((&op.epilogue, 2)),
+            Self::Interleave(op) => Some((&op.epilogue, 1)),
+            _ => None,
+        }
+    }
+
+    /// As [`Op::epilogue`], to change it.
+    pub fn epilogue_mut(&mut self) -> Option<(&mut Epilogue, usize)> {
+        match self {
+            Self::Conv(op) => Some((&mut op.epilogue, 3)),
+            Self::ConvTranspose(op) => Some((&mut op.epilogue, 3)),
+            Self::OverlapAdd(op) => Some((&mut op.epilogue, 2)),
+            Self::Interleave(op) => Some((&mut op.epilogue, 1)),
+            _ => None,
+        }
+    }
+
     /// See [`Operator::name`].
     pub fn name(&self) -> &str {
         self.as_operator().name()

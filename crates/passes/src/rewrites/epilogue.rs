@@ -6,7 +6,7 @@ use crate::matching::{OrElsewhere, is_per_channel, producer, same_shape, sole_ou
 use crate::options::Options;
 use crate::pass::{About, Miss, Rewrite, Site, require};
 use crate::patch;
-use tconvc_ir::ops::{Binary, Epilogue as Steps, EpilogueStep};
+use tconvc_ir::ops::{Binary, EpilogueStep};
 use tconvc_ir::{DType, Dim, Graph, NodeId, Op, ValueId};
 
 /// Takes what follows a convolution into its epilogue.
@@ -62,7 +62,7 @@ impl Rewrite for Epilogue {
     fn apply(&self, graph: &mut Graph, node: NodeId, found: Join) -> Result<Decision> {
         let Join { maker, step, operand } = found;
         let name = graph.node(maker).name.clone();
-        let Some((steps, first)) = epilogue_mut(graph.op_mut(maker)) else {
+        let Some((steps, first)) = graph.op_mut(maker).epilogue_mut() else {
             return Err(tconvc_ir::Error::Graph(format!("node `{name}` has no epilogue")).into());
         };
         let position = first + steps.operands();
@@ -75,19 +75,10 @@ impl Rewrite for Epilogue {
     }
 }
 
-/// The epilogue of an operator that has one, and the position of its first operand among the inputs.
-fn epilogue_mut(op: &mut Op) -> Option<(&mut Steps, usize)> {
-    match op {
-        Op::Conv(op) => Some((&mut op.epilogue, 3)),
-        Op::ConvTranspose(op) => Some((&mut op.epilogue, 3)),
-        _ => None,
-    }
-}
-
 /// The node with an epilogue that makes input `position` of `node` for it alone.
 fn maker(graph: &Graph, node: NodeId, position: usize) -> Site<NodeId> {
     let maker = producer(graph, node, position).or_elsewhere()?;
-    epilogue_mut(&mut graph.node(maker).op.clone()).or_elsewhere()?;
+    graph.node(maker).op.epilogue().or_elsewhere()?;
     let value = sole_output(graph, maker).or_elsewhere()?;
     let name = &graph.node(maker).name;
     require(!graph.is_output(value), || format!("what {name} gives is an output of the graph"))?;
