@@ -8,8 +8,10 @@ mod batch_norm;
 mod binary;
 mod broadcast;
 mod cast;
+mod center_crop_pad;
 mod choose;
 mod clip;
+mod col2im;
 mod concat;
 mod constant;
 mod conv;
@@ -19,6 +21,7 @@ mod einsum;
 mod epilogue;
 mod forms;
 mod gather;
+mod gridsample;
 mod index_map;
 mod inputs;
 mod linear;
@@ -44,6 +47,7 @@ mod spread;
 mod sums;
 mod taps;
 mod unary;
+mod unpool;
 mod variadic;
 mod window;
 
@@ -51,8 +55,10 @@ pub use arg_reduce::ArgReduce;
 pub use batch_norm::BatchNormalization;
 pub use binary::Binary;
 pub use cast::{Cast, CastLike};
+pub use center_crop_pad::CenterCropPad;
 pub use choose::{Compress, NonZero, TopK, Unique};
 pub use clip::Clip;
+pub use col2im::Col2Im;
 pub use concat::Concat;
 pub use constant::{ConstantOfShape, EyeLike, OneHot, Range};
 pub use conv::Conv;
@@ -62,6 +68,7 @@ pub use einsum::Einsum;
 pub use epilogue::{Epilogue, EpilogueStep};
 pub use forms::{ColumnGemm, Interleave, OverlapAdd, PhaseConv, ZeroInsert};
 pub use gather::{Gather, GatherElements, GatherNd};
+pub use gridsample::{AffineGrid, GridSample, SampleBorder, SampleMode};
 pub use index_map::{AxisMap, Border, IndexMap, MappedAxis};
 pub use linear::{Gemm, MatMul};
 pub use norm::{GroupNormalization, InstanceNormalization, LayerNormalization, RmsNormalization};
@@ -81,6 +88,7 @@ pub use softmax::{Softmax, SoftmaxKind};
 pub use space::{ChannelOrder, DepthToSpace, SpaceToDepth};
 pub use spread::{Expand, Tile, Transpose};
 pub use unary::Unary;
+pub use unpool::MaxUnpool;
 pub use variadic::Variadic;
 pub use window::Padding;
 
@@ -174,7 +182,7 @@ operators! {
     // made from a few numbers, or chosen by what they are
     ConstantOfShape, Range, OneHot, EyeLike, NonZero, TopK, Compress, Unique,
     // resampling
-    Resize, Pool, GlobalPool,
+    Resize, Pool, GlobalPool, MaxUnpool, Col2Im, GridSample, AffineGrid, CenterCropPad,
     // the three forms of a transposed convolution
     ZeroInsert, PhaseConv, Interleave, ColumnGemm, OverlapAdd,
 }
@@ -186,11 +194,14 @@ impl Op {
     /// When an attribute is missing, unknown or out of range.
     pub fn read(name: &str, attributes: Attributes) -> Result<Option<Self>> {
         Ok(Some(match name {
+            "AffineGrid" => AffineGrid::read(attributes)?.into(),
             "BatchNormalization" => BatchNormalization::read(attributes)?.into(),
             "Bernoulli" => Bernoulli::read(attributes)?.into(),
             "Cast" => Cast::read(attributes)?.into(),
             "CastLike" => CastLike::read(attributes)?.into(),
+            "CenterCropPad" => CenterCropPad::read(attributes)?.into(),
             "Clip" => Clip::read(attributes)?.into(),
+            "Col2Im" => Col2Im::read(attributes)?.into(),
             "ColumnGemm" => ColumnGemm::read(attributes)?.into(),
             "Compress" => Compress::read(attributes)?.into(),
             "Concat" => Concat::read(attributes)?.into(),
@@ -208,6 +219,7 @@ impl Op {
             "GatherElements" => GatherElements::read(attributes)?.into(),
             "GatherND" => GatherNd::read(attributes)?.into(),
             "Gemm" => Gemm::read(attributes)?.into(),
+            "GridSample" => GridSample::read(attributes)?.into(),
             "GroupNormalization" => GroupNormalization::read(attributes)?.into(),
             "Identity" => Identity::read(attributes)?.into(),
             "InstanceNormalization" => InstanceNormalization::read(attributes)?.into(),
@@ -216,6 +228,7 @@ impl Op {
             "LayerNormalization" => LayerNormalization::read(attributes)?.into(),
             "LpNormalization" => LpNormalization::read(attributes)?.into(),
             "MatMul" => MatMul::read(attributes)?.into(),
+            "MaxUnpool" => MaxUnpool::read(attributes)?.into(),
             "MeanVarianceNormalization" => MeanVarianceNormalization::read(attributes)?.into(),
             "Multinomial" => Multinomial::read(attributes)?.into(),
             "NonZero" => NonZero::read(attributes)?.into(),

@@ -2,7 +2,8 @@
 
 use super::inputs::{at_most, check_dtype, required};
 use super::number::Number;
-use super::{InputInfo, Operator, Padding};
+use super::window::{Padding, per_axis, read_sizes, write_sizes};
+use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dispatch_numeric;
@@ -84,9 +85,9 @@ impl Pool {
         let op = Self {
             kind,
             kernel_shape,
-            strides: attributes.sizes("strides")?.unwrap_or_default(),
-            dilations: attributes.sizes("dilations")?.unwrap_or_default(),
-            padding: read_padding(&mut attributes)?,
+            strides: read_sizes(&mut attributes, "strides")?,
+            dilations: read_sizes(&mut attributes, "dilations")?,
+            padding: Padding::read(&mut attributes)?,
             ceil_mode: attributes.flag("ceil_mode", false)?,
         };
         attributes.finish(match kind {
@@ -114,23 +115,14 @@ impl Pool {
             );
             return Err(Error::input(0, "X", problem));
         }
-        let per_axis = |name: &str, values: &[usize]| match values.len() {
-            0 => Ok(vec![1; axes]),
-            length if length == axes => Ok(values.to_vec()),
-            length => Err(Error::attribute(name, format!("expected {axes} numbers, found {length}"))),
-        };
-        let (strides, dilations) =
-            (per_axis("strides", &self.strides)?, per_axis("dilations", &self.dilations)?);
-        let pads = |i: usize| match &self.padding {
-            Padding::Explicit { begin, end } => match (begin.len(), end.len()) {
-                (0, 0) => Ok(Some([0, 0])),
-                lengths if lengths == (axes, axes) => Ok(Some([begin[i], end[i]])),
-                _ => Err(Error::attribute("pads", format!("expected begins and ends of {axes} axes"))),
-            },
-            Padding::Valid => Ok(Some([0, 0])),
-            Padding::SameUpper | Padding::SameLower => Ok(None),
-        };
-        (0..axes).map(|i| make(i, self.kernel_shape[i], strides[i], dilations[i], pads(i)?)).collect()
+        let strides = per_axis("strides", &self.strides, axes, 1)?;
+        let dilations = per_axis("dilations", &self.dilations, axes, 1)?;
+        let pads = self.padding.per_axis(axes)?;
+        (0..axes)
+            .map(|i| {
+                make(i, self.kernel_shape[i], strides[i], dilations[i], pads.as_ref().map(|pads| pads[i]))
+            })
+            .collect()
     }
 
     /// The spatial axes for an input of that shape.
@@ -148,26 +140,6 @@ impl Pool {
     }
 }
 
-fn read_padding(attributes: &mut Attributes) -> Result<Padding> {
-    let pads = attributes.ints("pads")?.unwrap_or_default();
-    match attributes.string("auto_pad")?.as_deref() {
-        None | Some("" | "NOTSET") if pads.len() % 2 == 0 => {
-            let (begin, end) = pads.split_at(pads.len() / 2);
-            Ok(Padding::Explicit { begin: begin.to_vec(), end: end.to_vec() })
-        }
-        None | Some("" | "NOTSET") => {
-            Err(Error::attribute("pads", format!("expected begins and ends, found {} numbers", pads.len())))
-        }
-        Some("SAME_UPPER") => Ok(Padding::SameUpper),
-        Some("SAME_LOWER") => Ok(Padding::SameLower),
-        Some("VALID") => Ok(Padding::Valid),
-        Some(other) => Err(Error::attribute(
-            "auto_pad",
-            format!("`{other}` is not one of NOTSET, SAME_UPPER, SAME_LOWER, VALID"),
-        )),
-    }
-}
-
 impl Operator for Pool {
     fn name(&self) -> &str {
         match self.kind {
@@ -179,18 +151,9 @@ impl Operator for Pool {
 
     fn attributes(&self) -> Attributes {
         let mut attributes = Attributes::new().with("kernel_shape", self.kernel_shape.as_slice());
-        for (name, sizes) in [("strides", &self.strides), ("dilations", &self.dilations)] {
-            if !sizes.is_empty() {
-                attributes.set(name, sizes.as_slice());
-            }
-        }
-        match &self.padding {
-            Padding::Explicit { begin, end } if begin.is_empty() && end.is_empty() => {}
-            Padding::Explicit { begin, end } => attributes.set("pads", [begin.as_slice(), end].concat()),
-            Padding::SameUpper => attributes.set("auto_pad", "SAME_UPPER"),
-            Padding::SameLower => attributes.set("auto_pad", "SAME_LOWER"),
-            Padding::Valid => attributes.set("auto_pad", "VALID"),
-        }
+        write_sizes(&mut attributes, "strides", &self.strides);
+        write_sizes(&mut attributes, "dilations", &self.dilations);
+        self.padding.write(&mut attributes);
         if self.ceil_mode {
             attributes.set("ceil_mode", 1);
         }
