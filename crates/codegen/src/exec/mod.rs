@@ -154,6 +154,14 @@ impl CodeModule {
         self.functions.iter().map(|f| f.bytes.len()).sum()
     }
 
+    /// The bytes of a function: code, then literals. Calls in it are not resolved.
+    ///
+    /// # Panics
+    /// Where the number is of another module.
+    pub fn machine_code(&self, id: FunctionId) -> &[u8] {
+        &self.functions[id.0 as usize].bytes
+    }
+
     /// Adds a tile. The same tile twice is the same function.
     ///
     /// # Errors

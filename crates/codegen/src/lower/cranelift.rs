@@ -367,8 +367,8 @@ impl Lowering<'_> {
             BinaryOp::Mul => self.builder.ins().fmul(a, b),
             BinaryOp::Div => self.builder.ins().fdiv(a, b),
             // On x86 these two are recognised as `maxps a, b` and `minps a, b`.
-            BinaryOp::Max => self.select(FloatCC::LessThan, b, a, a, b),
-            BinaryOp::Min => self.select(FloatCC::LessThan, a, b, a, b),
+            BinaryOp::Max => self.select_of(FloatCC::LessThan, (b, a), a, b),
+            BinaryOp::Min => self.select_of(FloatCC::LessThan, (a, b), a, b),
             BinaryOp::And => self.builder.ins().band(a, b),
             BinaryOp::Or => self.builder.ins().bor(a, b),
             BinaryOp::Xor => self.builder.ins().bxor(a, b),
@@ -382,9 +382,24 @@ impl Lowering<'_> {
     }
 
     fn select(&mut self, cc: FloatCC, a: Value, b: Value, yes: Value, no: Value) -> Value {
+        let compared = (self.detached(a), self.detached(b));
+        self.select_of(cc, compared, yes, no)
+    }
+
+    fn select_of(&mut self, cc: FloatCC, (a, b): (Value, Value), yes: Value, no: Value) -> Value {
         let mask = self.builder.ins().fcmp(cc, a, b);
         let mask = self.cast(F32X4, mask);
         self.builder.ins().bitselect(mask, yes, no)
+    }
+
+    /// A value to compare. Before AVX, Cranelift 0.135 makes a load that is not aligned an operand of `cmpps`, which
+    /// faults; a cast on the way keeps them apart.
+    fn detached(&mut self, value: Value) -> Value {
+        if self.target.x86_level().is_none_or(|level| level >= X86Level::V3) {
+            return value;
+        }
+        let bits = self.cast(I32X4, value);
+        self.cast(F32X4, bits)
     }
 
     // Parts of vectors in memory.

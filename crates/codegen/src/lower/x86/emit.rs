@@ -27,7 +27,7 @@ pub(crate) fn needs(inst: &Inst, isa: Isa) -> Needs {
         Inst::StoreLane { lane, .. } => just(usize::from(lane >= 4), 0),
         Inst::Binary { b, .. } | Inst::Fma { b, .. } => just(splat(b), 0),
         Inst::Select { .. } => just(usize::from(!wide), 0),
-        Inst::Shuffle { a, b, pattern, .. } => plan(pattern, a == b, isa).needs(isa),
+        Inst::Shuffle { dst, a, b, pattern } => plan(pattern, a == b, isa).needs(dst == a || dst == b),
         Inst::AdvanceBy { .. } => just(0, 1),
         _ => just(0, 0),
     }
@@ -427,10 +427,19 @@ impl Lowering {
                 self.asm.put(Instruction::with4(Code::VEX_Vblendps_ymm_ymm_ymmm256_imm8, dst, a, b, imm));
             }
             Plan::Permute(source) => self.permute(dst, self.scratch(0), of(source), pattern),
+            // One form overwrites the index, the other one of the sources.
+            Plan::PermuteBoth if dst == a || dst == b => {
+                let (pattern, other) = if dst == a { (pattern, b) } else { (pattern.swapped(lanes), a) };
+                let (index, numbers) = (self.scratch(0), self.index(pattern, 2 * lanes));
+                self.asm.put(Instruction::with2(codes::load(isa), index, numbers));
+                let code = Code::EVEX_Vpermt2ps_zmm_k1z_zmm_zmmm512b32;
+                self.asm.put(Instruction::with3(code, dst, index, other));
+            }
             Plan::PermuteBoth => {
-                let index = self.index(pattern, 2 * lanes);
-                self.asm.put(Instruction::with2(codes::load(isa), dst, index));
-                self.asm.put(Instruction::with3(Code::EVEX_Vpermi2ps_zmm_k1z_zmm_zmmm512b32, dst, a, b));
+                let numbers = self.index(pattern, 2 * lanes);
+                self.asm.put(Instruction::with2(codes::load(isa), dst, numbers));
+                let code = Code::EVEX_Vpermi2ps_zmm_k1z_zmm_zmmm512b32;
+                self.asm.put(Instruction::with3(code, dst, a, b));
             }
             Plan::PermuteAndBlend(imm) => {
                 let (x, y) = (self.scratch(0), self.scratch(1));

@@ -29,25 +29,22 @@ pub(super) enum Plan {
     Blend(i32),
     /// `vpermps` with an index from memory.
     Permute(Source),
-    /// 16 lanes: `vpermi2ps` with an index from memory.
+    /// 16 lanes: `vpermi2ps` or `vpermt2ps` with an index from memory.
     PermuteBoth,
     /// 8 lanes: two `vpermps` and the blend given.
     PermuteAndBlend(i32),
 }
 
 impl Plan {
-    pub(super) fn needs(self, isa: Isa) -> Needs {
-        match self {
-            Plan::Permute(_) => Needs { vectors: 1, ..Needs::default() },
-            Plan::PermuteBoth => Needs { early: true, ..Needs::default() },
-            Plan::PermuteAndBlend(_) => Needs { vectors: 2, ..Needs::default() },
-            // The immediate of vblendps covers 8 lanes.
-            Plan::Blend(_) => {
-                debug_assert_eq!(isa, Isa::X86V3);
-                Needs::default()
-            }
-            _ => Needs::default(),
-        }
+    /// `overwrites` says that the destination is one of the sources.
+    pub(super) fn needs(self, overwrites: bool) -> Needs {
+        let vectors = match self {
+            Plan::Permute(_) => 1,
+            Plan::PermuteBoth => usize::from(overwrites),
+            Plan::PermuteAndBlend(_) => 2,
+            _ => 0,
+        };
+        Needs { vectors, generals: 0, early: self == Plan::PermuteBoth && !overwrites }
     }
 }
 

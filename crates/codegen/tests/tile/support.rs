@@ -1,14 +1,13 @@
 //! Runs a tile in the interpreter and as machine code of every target that runs here, and compares all memory.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 use std::ptr;
 
+use crate::emulator;
 use tconvc_codegen::exec::CodeModule;
 use tconvc_codegen::target::{Isa, Target};
 use tconvc_codegen::tile::{Interpreter, Memory, Rounding, Tile, TileBuilder, TileError};
 
-/// Every kind of code that this machine can run.
+/// Every kind of code that this machine can run, by itself or emulated.
 pub fn targets() -> Vec<Target> {
     let mut all = vec![Target::parse("portable").unwrap(), Target::host()];
     for name in ["x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64"] {
@@ -16,7 +15,7 @@ pub fn targets() -> Vec<Target> {
         all.extend(target.clone().with_isa(Isa::Portable));
         all.push(target);
     }
-    all.retain(Target::runs_here);
+    all.retain(|target| target.runs_here() || target.isa() != Isa::Portable);
     let mut unique: Vec<Target> = Vec::new();
     for target in all {
         if !unique.iter().any(|u| u.to_string() == target.to_string()) {
@@ -99,10 +98,13 @@ pub fn interpret(tile: &Tile, target: &Target, case: &Case) -> Vec<Vec<f32>> {
     (0..case.buffers.len()).map(|b| memory.floats(b)).collect()
 }
 
-/// The buffers after machine code ran, between guard pages.
+/// The buffers after machine code ran, between guard pages, or in the emulator where it cannot run.
 pub fn execute(tile: &Tile, target: &Target, case: &Case, at_end: bool) -> Vec<Vec<f32>> {
     let mut module = CodeModule::new(target).unwrap();
     let id = module.tile(tile).unwrap();
+    if !target.runs_here() {
+        return emulate(tile, target, case);
+    }
     let code = module.finish().unwrap();
     let buffers: Vec<Guarded> = case.buffers.iter().map(|b| Guarded::new(b, at_end)).collect();
     let pointers: Vec<*mut u8> = buffers
@@ -113,6 +115,13 @@ pub fn execute(tile: &Tile, target: &Target, case: &Case, at_end: bool) -> Vec<V
     // SAFETY: the interpreter ran the same tile on buffers of the same sizes without leaving them.
     unsafe { code.call_tile(id, &pointers, &case.counts) };
     buffers.iter().map(Guarded::floats).collect()
+}
+
+/// The buffers after the emulator ran the machine code.
+pub fn emulate(tile: &Tile, target: &Target, case: &Case) -> Vec<Vec<f32>> {
+    let mut module = CodeModule::new(target).unwrap();
+    let id = module.tile(tile).unwrap();
+    emulator::run(module.machine_code(id), &case.buffers, &case.offsets, &case.counts)
 }
 
 /// Equal bits, or both NaN.
@@ -138,8 +147,11 @@ pub fn agree_on(
     let tile = builder.finish()?;
     let case = case(target.lanes());
     let expected = interpret(&tile, target, &case);
-    for at_end in [true, false] {
-        let got = execute(&tile, target, &case, at_end);
+    let mut results = vec![execute(&tile, target, &case, true), execute(&tile, target, &case, false)];
+    if target.isa() != Isa::Portable {
+        results.push(emulate(&tile, target, &case));
+    }
+    for got in results {
         for (buffer, (e, g)) in expected.iter().zip(&got).enumerate() {
             for (i, (&e, &g)) in e.iter().zip(g).enumerate() {
                 assert!(
