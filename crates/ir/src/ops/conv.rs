@@ -170,14 +170,17 @@ impl Operator for Conv {
         let (x, w) = (required(inputs, 0, "X")?, required(inputs, 1, "W")?);
         let geometry = self.geometry(x.shape(), w.shape())?;
         let output = dispatch_numeric!(x.dtype(), T => {
-            let finish = Finish::<T>::new(&self.epilogue, inputs, Some(2), 3, geometry.channels().output())?;
+            let finish = Finish::<T>::new(&self.epilogue, inputs, Some(2), 3, &shape)?;
             convolve(&geometry, &x.elements::<T>()?, &w.elements::<T>()?, &finish, shape)
         })?;
         Ok(vec![output])
     }
 }
 
-/// Row by row, so that the sums of a row stay in the cache while all taps of all input channels are added to it.
+/// Output channels that are summed side by side, so that a row of data is read from the cache for all but the first.
+const BLOCK: usize = 8;
+
+/// Row by row: the sums of a row stay in the cache while all taps of all input channels are added to it.
 fn convolve<T: Sums>(
     geometry: &ConvGeometry,
     x: &[T],
@@ -188,45 +191,54 @@ fn convolve<T: Sums>(
     let channels = geometry.channels();
     let (inputs, outputs) = (channels.input_per_group(), channels.output_per_group());
     let [depth, height, width] = three(geometry.axes());
-    let from = depth.input() * height.input() * width.input();
+    let (plane, rows) = (depth.input() * height.input() * width.input(), depth.output() * height.output());
     let kernel = depth.kernel() * height.kernel() * width.kernel();
     let lines: Vec<Line> = (0..width.kernel()).map(|k| Line::conv(&width, k)).collect();
-    let mut output = Vec::with_capacity(shape.iter().product());
-    let mut sums = vec![T::ZERO; depth.output() * height.output() * width.output()];
+    let mut output = vec![T::default(); shape.iter().product()];
+    let mut sums = vec![T::ZERO; BLOCK * width.output()];
     for image in 0..channels.batch() * channels.groups() {
-        let group = image % channels.groups();
         let data: Vec<T::Sum> =
-            x[image * inputs * from..][..inputs * from].iter().map(|x| x.widen()).collect();
-        for c in 0..outputs {
-            let weights: Vec<T::Sum> = w[(group * outputs + c) * inputs * kernel..][..inputs * kernel]
-                .iter()
-                .map(|w| w.widen())
-                .collect();
-            sums.fill(T::ZERO);
-            for (row, sums) in sums.chunks_exact_mut(width.output()).enumerate() {
-                let (oz, oy) = (row / height.output(), row % height.output());
-                // Rows of data and of weights that meet in this row of sums, for the first input channel.
-                let mut met = vec![];
-                for kz in 0..depth.kernel() {
-                    for ky in 0..height.kernel() {
-                        if let (Some(z), Some(y)) = (depth.source(oz, kz), height.source(oy, ky)) {
-                            let data = (z * height.input() + y) * width.input();
-                            met.push((data, (kz * height.kernel() + ky) * width.kernel()));
+            x[image * inputs * plane..][..inputs * plane].iter().map(|x| x.widen()).collect();
+        let first_filter = image % channels.groups() * outputs;
+        for block in (0..outputs).step_by(BLOCK) {
+            let members = block..outputs.min(block + BLOCK);
+            let filters = &w[(first_filter + block) * inputs * kernel..][..members.len() * inputs * kernel];
+            for row in 0..rows {
+                sums.fill(T::ZERO);
+                let met = rows_met(&depth, &height, row);
+                for ci in 0..inputs {
+                    for &(z, y, tap) in &met {
+                        let data =
+                            &data[ci * plane + (z * height.input() + y) * width.input()..][..width.input()];
+                        let filters = filters.chunks_exact(inputs * kernel);
+                        for (sums, filter) in sums.chunks_exact_mut(width.output()).zip(filters) {
+                            let weights = &filter[ci * kernel + tap * width.kernel()..][..width.kernel()];
+                            for (&line, weight) in lines.iter().zip(weights) {
+                                add_line::<T>(sums, weight.widen(), data, line);
+                            }
                         }
                     }
                 }
-                for ci in 0..inputs {
-                    for &(row, taps) in &met {
-                        let data = &data[ci * from + row..][..width.input()];
-                        let weights = &weights[ci * kernel + taps..][..width.kernel()];
-                        for (&line, &weight) in lines.iter().zip(weights) {
-                            add_line::<T>(sums, weight, data, line);
-                        }
-                    }
+                for (c, sums) in members.clone().zip(sums.chunks_exact_mut(width.output())) {
+                    let start = ((image * outputs + c) * rows + row) * width.output();
+                    finish.store(start, sums, &mut output)?;
                 }
             }
-            finish.plane(image * outputs + c, &mut sums, &mut output)?;
         }
     }
     Tensor::from_vec(shape, output)
+}
+
+/// What meets in a row of the output: depth and row of the data, and row of the kernel.
+fn rows_met(depth: &ConvAxis, height: &ConvAxis, row: usize) -> Vec<(usize, usize, usize)> {
+    let (oz, oy) = (row / height.output(), row % height.output());
+    let mut met = vec![];
+    for kz in 0..depth.kernel() {
+        for ky in 0..height.kernel() {
+            if let (Some(z), Some(y)) = (depth.source(oz, kz), height.source(oy, ky)) {
+                met.push((z, y, kz * height.kernel() + ky));
+            }
+        }
+    }
+    met
 }

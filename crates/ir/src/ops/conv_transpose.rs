@@ -196,7 +196,7 @@ impl Operator for ConvTranspose {
         let axes = three(geometry.axes());
         let (plane, extents) = (deconv_taps(&axes), Extents(axes.map(|axis| axis.output())));
         let output = dispatch_numeric!(x.dtype(), T => {
-            let finish = Finish::<T>::new(&self.epilogue, inputs, Some(2), 3, geometry.channels().output())?;
+            let finish = Finish::<T>::new(&self.epilogue, inputs, Some(2), 3, &shape)?;
             deconv_planes(&geometry, &[plane], extents, [x, w], &finish, shape)
         })?;
         Ok(vec![output])
@@ -284,14 +284,14 @@ pub(super) fn deconv_planes<T: Sums>(
     let from = Extents(axes.map(|axis| axis.input()));
     let kernel: usize = axes.map(|axis| axis.kernel()).iter().product();
     let (x, w) = (x.elements::<T>()?, w.elements::<T>()?);
-    let mut output = Vec::with_capacity(shape.iter().product());
+    let mut output = vec![T::default(); shape.iter().product()];
     let mut sums = vec![T::ZERO; into.len()];
     for image in 0..channels.batch() * channels.groups() {
         let group = image % channels.groups();
         let data: Vec<T::Sum> =
             x[image * inputs * from.len()..][..inputs * from.len()].iter().map(|x| x.widen()).collect();
         for c in 0..outputs {
-            for plane in planes {
+            for (number, plane) in planes.iter().enumerate() {
                 sums.fill(T::ZERO);
                 for ci in 0..inputs {
                     let weights = &w[((group * inputs + ci) * outputs + c) * kernel..][..kernel];
@@ -300,7 +300,8 @@ pub(super) fn deconv_planes<T: Sums>(
                         add_tap::<T>((&mut sums, into), weights[tap].widen(), (data, from), lines);
                     }
                 }
-                finish.plane(image * outputs + c, &mut sums, &mut output)?;
+                let start = ((image * outputs + c) * planes.len() + number) * into.len();
+                finish.store(start, &mut sums, &mut output)?;
             }
         }
     }

@@ -167,21 +167,25 @@ fn is_slope(found: &[Dim], shape: &[Dim]) -> bool {
         })
 }
 
-/// An epilogue with its bias and operands at hand: turns planes of sums into planes of elements.
+/// An epilogue with its bias and operands at hand: turns sums into elements of the output.
 pub(super) struct Finish<'a, T: Sums> {
     bias: Option<Cow<'a, [T]>>,
     steps: Vec<(EpilogueStep, Cow<'a, [T]>)>,
+    /// Elements of a channel of the output, channels of the output.
+    plane: usize,
     channels: usize,
+    /// Channels of the output that share a bias.
+    shared: usize,
 }
 
 impl<'a, T: Sums> Finish<'a, T> {
-    /// For an output of `channels` channels; bias and operands stand in `inputs` as [`Epilogue::check`] says, and passed it.
+    /// For an output of that shape; bias and operands stand in `inputs` as [`Epilogue::check`] says, and passed it.
     pub(super) fn new(
         epilogue: &Epilogue,
         inputs: &[Option<&'a Tensor>],
         bias: Option<usize>,
         first: usize,
-        channels: usize,
+        shape: &[usize],
     ) -> Result<Self> {
         let bias = bias.and_then(|index| inputs.get(index).copied().flatten());
         let mut operands = first..;
@@ -191,18 +195,17 @@ impl<'a, T: Sums> Finish<'a, T> {
             }
             required(inputs, operands.next().unwrap_or_default(), "epilogue operand")?.elements::<T>()
         };
-        Ok(Self {
-            bias: bias.map(Tensor::elements::<T>).transpose()?,
-            steps: epilogue.steps.iter().map(|&step| Ok((step, operand(step)?))).collect::<Result<_>>()?,
-            channels,
-        })
+        let bias = bias.map(Tensor::elements::<T>).transpose()?;
+        let shared = bias.as_ref().map_or(1, |bias| shape[1] / bias.len());
+        let steps = epilogue.steps.iter().map(|&step| Ok((step, operand(step)?))).collect::<Result<_>>()?;
+        Ok(Self { bias, steps, plane: shape[2..].iter().product(), channels: shape[1], shared })
     }
 
-    /// Finishes the sums of plane `plane` (image times channels plus channel) and appends the elements to `output`.
-    pub(super) fn plane(&self, plane: usize, sums: &mut [T::Sum], output: &mut Vec<T>) -> Result<()> {
-        let channel = plane % self.channels;
+    /// Finishes sums that lie in one channel and stores them in `output` from element `start` on.
+    pub(super) fn store(&self, start: usize, sums: &mut [T::Sum], output: &mut [T]) -> Result<()> {
+        let channel = start / self.plane % self.channels;
         if let Some(bias) = &self.bias {
-            let bias = bias[channel].widen();
+            let bias = bias[channel / self.shared].widen();
             for sum in sums.iter_mut() {
                 *sum = T::add(*sum, bias);
             }
@@ -217,14 +220,15 @@ impl<'a, T: Sums> Finish<'a, T> {
                     }
                 }
                 EpilogueStep::Add => {
-                    let residual = &operand[plane * sums.len()..][..sums.len()];
-                    for (sum, &value) in sums.iter_mut().zip(residual) {
+                    for (sum, &value) in sums.iter_mut().zip(&operand[start..]) {
                         *sum = T::add(*sum, value.widen());
                     }
                 }
             }
         }
-        output.extend(sums.iter().map(|&sum| T::store(sum)));
+        for (element, &sum) in output[start..].iter_mut().zip(sums.iter()) {
+            *element = T::store(sum);
+        }
         Ok(())
     }
 }

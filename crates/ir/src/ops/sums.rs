@@ -7,7 +7,7 @@ use crate::tensor::Tensor;
 use half::{bf16, f16};
 
 /// An element type with the type its sums are taken in.
-pub(crate) trait Sums: Element {
+pub(crate) trait Sums: Element + Default {
     /// Type of a sum.
     type Sum: Copy + Send + Sync + 'static;
 

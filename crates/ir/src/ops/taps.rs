@@ -87,8 +87,8 @@ pub(super) fn add_line<T: Sums>(sums: &mut [T::Sum], weight: T::Sum, data: &[T::
         }
         return;
     }
-    let pairs = sums.iter_mut().step_by(line.into[1]).zip(data.iter().step_by(line.from[1]));
-    for (sum, &value) in pairs.take(line.count) {
-        *sum = T::add(*sum, T::mul(weight, value));
+    for i in 0..line.count {
+        let sum = &mut sums[i * line.into[1]];
+        *sum = T::add(*sum, T::mul(weight, data[i * line.from[1]]));
     }
 }

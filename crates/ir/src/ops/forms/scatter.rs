@@ -248,7 +248,7 @@ impl Operator for OverlapAdd {
             let (from, into) =
                 (Extents(axes.map(|axis| axis.input())), Extents(axes.map(|axis| axis.output())));
             let taps: PlaneTaps = deconv_taps(&axes);
-            let mut output = Vec::with_capacity(shape.iter().product());
+            let mut output = vec![T::default(); shape.iter().product()];
             let mut sums = vec![T::ZERO; into.len()];
             for (plane, columns) in columns.chunks_exact(taps.len() * from.len()).enumerate() {
                 sums.fill(T::ZERO);
@@ -257,7 +257,7 @@ impl Operator for OverlapAdd {
                         columns[tap * from.len()..][..from.len()].iter().map(|x| x.widen()).collect();
                     add_tap::<T>((&mut sums, into), T::ONE, (&column, from), *lines);
                 }
-                finish.plane(plane, &mut sums, &mut output)?;
+                finish.store(plane * into.len(), &mut sums, &mut output)?;
             }
             Tensor::from_vec(shape, output)
         }
@@ -265,7 +265,7 @@ impl Operator for OverlapAdd {
         let columns = required(inputs, 0, "columns")?;
         let axes = three(&self.axes()?);
         let output = dispatch_numeric!(columns.dtype(), T => {
-            let finish = Finish::<T>::new(&self.epilogue, inputs, Some(1), 2, shape[1])?;
+            let finish = Finish::<T>::new(&self.epilogue, inputs, Some(1), 2, &shape)?;
             overlap(&columns.elements::<T>()?, axes, &finish, shape)
         })?;
         Ok(vec![output])

@@ -136,7 +136,7 @@ impl Operator for PhaseConv {
             combinations(&axes.map(|axis| axis.phases())).map(|phases| phase_taps(&axes, phases)).collect();
         let extents = Extents(axes.map(|axis| axis.phase_extent()));
         let output = dispatch_numeric!(x.dtype(), T => {
-            let finish = Finish::<T>::new(&Epilogue::default(), inputs, Some(2), 3, geometry.channels().output())?;
+            let finish = Finish::<T>::new(&Epilogue::default(), inputs, Some(2), 3, &shape)?;
             deconv_planes(&geometry, &planes, extents, [x, w], &finish, shape)
         })?;
         Ok(vec![output])
@@ -253,11 +253,11 @@ impl Operator for Interleave {
             };
             let size: usize = extents.iter().product();
             let channel: usize = strides.iter().product::<usize>() * input.iter().product::<usize>();
-            let mut output = Vec::with_capacity(shape.iter().product());
+            let mut output = vec![T::default(); shape.iter().product()];
             for plane in 0..shape[0] * shape[1] {
                 let p = &p[plane * channel..][..channel];
                 let at = |i: usize| p[index([i / width / height, i / width % height, i % width])].widen();
-                finish.plane(plane, &mut (0..size).map(at).collect::<Vec<_>>(), &mut output)?;
+                finish.store(plane * size, &mut (0..size).map(at).collect::<Vec<_>>(), &mut output)?;
             }
             Tensor::from_vec(shape, output)
         }
@@ -265,7 +265,7 @@ impl Operator for Interleave {
         let p = required(inputs, 0, "P")?;
         let (strides, extents) = (last_three(&self.phases()?), last_three(&self.output));
         let output = dispatch_numeric!(p.dtype(), T => {
-            let finish = Finish::<T>::new(&self.epilogue, inputs, None, 1, shape[1])?;
+            let finish = Finish::<T>::new(&self.epilogue, inputs, None, 1, &shape)?;
             interleave(&p.elements::<T>()?, strides, extents, &finish, shape)
         })?;
         Ok(vec![output])
