@@ -124,7 +124,7 @@ impl Conv {
             let Steps { stride, dilation, pads } = self.steps(i, axes)?;
             shape.push(match pads {
                 Some(pads) => conv_extent(&x[i + 2], &w[i + 2], stride, dilation, pads)?,
-                None => window::collapse(x[i + 2].ceil_div(stride as i64)?),
+                None => x[i + 2].ceil_div(stride as i64)?,
             });
         }
         Ok(ValueType { dtype, shape: Some(shape) })

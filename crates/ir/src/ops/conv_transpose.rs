@@ -5,7 +5,7 @@ use super::epilogue::{Epilogue, Finish};
 use super::inputs::required;
 use super::sums::Sums;
 use super::taps::{Extents, Line, PlaneTaps, add_tap};
-use super::window::{self, Padding, collapse, may_equal, per_axis};
+use super::window::{self, Padding, may_equal, per_axis};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
@@ -140,7 +140,7 @@ impl ConvTranspose {
         let Steps { stride, dilation, pads, extra, wanted } = self.steps(i, axes)?;
         match (wanted, pads) {
             (Some(wanted), _) => Ok(wanted.into()),
-            (None, None) => Ok(collapse(input.mul(&stride.into())?)),
+            (None, None) => Ok(input.mul(&stride.into())?),
             (None, Some([begin, end])) => {
                 deconv_extent(input, kernel, stride, dilation, [begin, end.saturating_sub(extra)])
             }
@@ -249,7 +249,7 @@ pub(super) fn infer_deconv(
     }
     let axes = x.len() - 2;
     let spatial = (0..axes).map(|i| extent(i, axes, &x[i + 2], &w[i + 2])).collect::<Result<Vec<_>>>()?;
-    let channels = collapse(w[1].mul(&group.into())?);
+    let channels = w[1].mul(&group.into())?;
     Ok(ValueType { dtype, shape: Some([&[x[0].clone(), channels], spatial.as_slice()].concat()) })
 }
 

@@ -183,11 +183,6 @@ pub(super) fn may_equal(a: &Dim, b: &Dim) -> bool {
     a.equals(b) != Some(false)
 }
 
-/// An extent that depends on an unknown one is unknown.
-pub(super) fn collapse(extent: Dim) -> Dim {
-    if extent.is_unknown() { Dim::unknown() } else { extent }
-}
-
 /// Extents of data and weights of a convolution, as far as known; the kernel's are those of `kernel_shape` where given.
 pub(super) type SlidShapes = (Vec<Dim>, Vec<Dim>);
 

@@ -88,12 +88,12 @@ impl Operator for ColumnGemm {
         at_most(inputs, 2)?;
         let (mut taps, mut positions) = (Dim::constant(1), Dim::constant(1));
         let ty = infer_deconv(inputs, self.group, &[], |_, _, input, kernel| {
-            taps = window::collapse(taps.mul(kernel)?);
-            positions = window::collapse(positions.mul(input)?);
+            taps = taps.mul(kernel)?;
+            positions = positions.mul(input)?;
             Ok(Dim::unknown())
         })?;
         let columns = |shape: Vec<Dim>| -> Result<Vec<Dim>> {
-            Ok(vec![shape[0].clone(), window::collapse(shape[1].mul(&taps)?), positions.clone()])
+            Ok(vec![shape[0].clone(), shape[1].mul(&taps)?, positions.clone()])
         };
         Ok(vec![ValueType { dtype: ty.dtype, shape: ty.shape.map(columns).transpose()? }])
     }
@@ -222,7 +222,7 @@ impl Operator for OverlapAdd {
                 if window::may_equal(found, &positions.into())
                     && rows.known().is_none_or(|rows| rows.is_multiple_of(taps)) =>
             {
-                (batch.clone(), window::collapse(rows.floor_div(taps as i64)?))
+                (batch.clone(), rows.floor_div(taps as i64)?)
             }
             Some(shape) => {
                 return Err(Error::input(

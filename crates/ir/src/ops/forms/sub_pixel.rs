@@ -227,7 +227,7 @@ impl Operator for Interleave {
                         format!("expected a multiple of {count} channels, found {shape:?}"),
                     ));
                 }
-                (shape[0].clone(), window::collapse(shape[1].floor_div(count as i64)?))
+                (shape[0].clone(), shape[1].floor_div(count as i64)?)
             }
         };
         let shape: Vec<Dim> = [batch, channels].into_iter().chain(spatial()).collect();
