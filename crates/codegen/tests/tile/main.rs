@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod emulator;
+mod encoding;
 mod lanes;
 mod math;
 mod random;
+mod rules;
 mod statements;
 mod support;

@@ -1,0 +1,112 @@
+//! Machine code decodes to what the target has and nothing else.
+
+use std::collections::BTreeSet;
+
+use iced_x86::{CpuidFeature, Decoder, DecoderOptions, Mnemonic};
+
+use tconvc_codegen::exec::CodeModule;
+use tconvc_codegen::target::Target;
+use tconvc_codegen::tile::{BinaryOp, Cmp, Inst, Lanes, Pattern, TileBuilder, UnaryOp};
+
+/// A tile with every kind of instruction.
+fn everything(b: &mut TileBuilder) {
+    use UnaryOp::{Abs, Ceil, Copy, Floor, Neg, Round, Sqrt, ToFloat, ToInt, Trunc};
+    let [x, out] = b.pointers(["x", "out"]);
+    let n = b.count("n");
+    let lanes = b.lanes();
+    b.repeat(n, &[(x, 4)], |b| {
+        let mut v = b.load_lanes(x.at(0), Lanes::FirstOf(n));
+        let w = b.load_lanes(x.at(1000), Lanes::First(lanes as u8 - 1));
+        let g = b.gather(x.at(0), 12, lanes);
+        for op in [Copy, Neg, Abs, Sqrt, Floor, Ceil, Trunc, Round, ToInt, ToFloat] {
+            v = b.unary(op, v);
+        }
+        for op in [BinaryOp::Add, BinaryOp::Max, BinaryOp::And, BinaryOp::Xor, BinaryOp::IntSub] {
+            v = b.binary(op, v, x.at(64).splat());
+        }
+        v = b.select(Cmp::Le, v, 3.0, v, g);
+        b.fma(v, w, 2.5);
+        b.fma_sub(v, w, x.at(64));
+        b.horner(v, w, x.at(4).splat());
+        v = b.shl(v, 3);
+        for seed in 0..40 {
+            let pattern = Pattern::new(lanes, |i| (i * (2 * seed + 1) + seed / 3) % (2 * lanes));
+            b.push(Inst::Shuffle { dst: v, a: v, b: w, pattern });
+        }
+        let pair = b.interleave(&[v, w]);
+        let v = b.reduce_max(pair[1]);
+        let v = b.exp(v);
+        b.store_lanes(v, out.at(0), Lanes::FirstOf(n));
+        b.store_lanes(v, out.at(0), Lanes::First(3));
+        b.store_lanes(v, out.at(0), Lanes::First(lanes as u8 - 1));
+        b.store_lane(v, lanes - 1, out.at(0));
+        b.advance_by(x, n, 4);
+        b.prefetch(x.at(0));
+    });
+}
+
+#[test]
+fn only_instructions_of_the_level_are_used() {
+    use CpuidFeature::{AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, FMA, SSE};
+    let old =
+        [CpuidFeature::INTEL8086, CpuidFeature::INTEL386, CpuidFeature::X64, CpuidFeature::MULTIBYTENOP];
+    let v3 = [AVX, AVX2, FMA, BMI2, CMOV, SSE];
+    let v4 = [AVX512F, AVX512VL, AVX512DQ, AVX512BW];
+    for name in ["x86-64-v3", "x86-64-v4"] {
+        let target = Target::parse(name).unwrap();
+        let mut b = TileBuilder::new("everything", &target);
+        everything(&mut b);
+        let mut module = CodeModule::new(&target).unwrap();
+        let id = module.tile(&b.finish().unwrap()).unwrap();
+        let mut allowed: Vec<CpuidFeature> = old.into_iter().chain(v3).collect();
+        if name == "x86-64-v4" {
+            allowed.extend(v4);
+        }
+        let (mut used, mut mnemonics) = (BTreeSet::new(), Vec::new());
+        for i in &mut Decoder::new(64, module.machine_code(id), DecoderOptions::NONE) {
+            assert!(!i.is_invalid());
+            mnemonics.push(i.mnemonic());
+            if i.mnemonic() == Mnemonic::Ret {
+                break;
+            }
+            used.extend(i.cpuid_features().iter().map(|f| format!("{f:?}")));
+            let foreign: Vec<_> = i.cpuid_features().iter().filter(|f| !allowed.contains(f)).collect();
+            assert!(foreign.is_empty(), "{:?} needs {foreign:?}, which {name} has not", i.mnemonic());
+        }
+        assert_eq!(mnemonics[mnemonics.len() - 2..], [Mnemonic::Vzeroupper, Mnemonic::Ret]);
+        assert_eq!(used.contains("AVX512F"), name == "x86-64-v4");
+    }
+}
+
+#[test]
+fn splats_and_constants_are_embedded_with_avx_512() {
+    let target = Target::parse("x86-64-v4").unwrap();
+    let mut b = TileBuilder::new("tile", &target);
+    let [x, w] = b.pointers(["x", "w"]);
+    let acc = b.load(x.at(0));
+    b.fma(acc, acc, w.at(8).splat());
+    b.horner(acc, acc, 1.5);
+    b.store(acc, x.at(0));
+    let mut module = CodeModule::new(&target).unwrap();
+    module.tile(&b.finish().unwrap()).unwrap();
+    let asm = module.asm();
+    assert!(asm.contains("vfmadd231ps zmm0, zmm0, [rsi+8]{1to16}"), "{asm}");
+    let constant = asm.lines().find(|l| l.contains("vfmadd213ps")).unwrap();
+    assert!(constant.ends_with("{1to16}") && !asm.contains("vbroadcastss"), "{asm}");
+}
+
+#[test]
+fn four_lanes_compile_for_other_machines() {
+    for name in ["aarch64", "aarch64-apple-darwin", "x86_64-pc-windows-msvc", "x86-64"] {
+        let target = Target::parse(name).unwrap();
+        let mut b = TileBuilder::new("everything", &target);
+        everything(&mut b);
+        let tile = b.finish().unwrap();
+        let mut module = CodeModule::new(&target).unwrap().keep_text();
+        module.tile(&tile).unwrap();
+        let text = if name.starts_with("aarch64") { "fmla v" } else { "ret" };
+        assert!(module.asm().contains(text), "{name}: {}", module.asm());
+        assert!(module.clif().contains("function u0:0(i64, i64, i64)"), "{name}: {}", module.clif());
+        assert_eq!(module.finish().is_ok(), target.runs_here(), "{name}");
+    }
+}
