@@ -1,1 +1,45 @@
 //! A compiler for neural networks that up-sample.
+//!
+//! tconvc reads an ONNX model, rewrites every transposed convolution (`ConvTranspose`) into the cheapest of three
+//! equivalent forms, and compiles the network for its shapes into machine code that runs inside the caller's process.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use tconvc::{Compiler, Form, Model, Target, Tensor};
+//!
+//! let model = Model::from_path("models/dcgan_digits.onnx")?;
+//! let compiled = Compiler::new()
+//!     .target(Target::host())
+//!     .form(Form::Auto)
+//!     .threads(1)
+//!     .input_shape("z", [1, 64, 1, 1])
+//!     .compile(&model)?;
+//!
+//! let z = Tensor::from_vec([1, 64, 1, 1], vec![0.5f32; 64])?;
+//! let outputs = compiled.run([("z", z.view())])?;
+//! assert_eq!(outputs[0].shape()[0], 1);
+//! println!("{}", compiled.report());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Shapes that a model leaves open can be given with [`Compiler::input_shape`], or left to the calls: code is then made
+//! for each shape when it is first used, and kept.
+
+mod cache;
+mod compiled;
+mod compiler;
+mod error;
+mod model;
+mod report;
+mod session;
+
+pub use compiled::{CompiledModel, Outputs};
+pub use compiler::{Compiler, Rewritten};
+pub use error::Error;
+pub use model::{Model, PortInfo};
+pub use report::{LayerReport, Report, StepReport};
+pub use session::Session;
+pub use tconvc_codegen::target::Target;
+pub use tconvc_ir::{DType, Element, Tensor, TensorView, TensorViewMut};
+pub use tconvc_passes::{Form, Journal};

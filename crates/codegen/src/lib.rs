@@ -2,8 +2,15 @@
 //!
 //! No stability is promised here: applications depend on the `tconvc` crate.
 
+mod builder;
+pub mod compile;
+pub mod error;
 pub mod exec;
+mod kernels;
 pub mod lower;
+pub mod memory;
 pub mod pool;
+pub mod program;
+pub mod session;
 pub mod target;
 pub mod tile;

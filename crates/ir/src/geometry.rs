@@ -16,6 +16,7 @@ pub use pool::{PoolAxis, pool_extent, same_pads};
 
 use crate::dim::Dim;
 use crate::error::{Error, Result};
+use std::fmt;
 use std::ops::Range;
 
 /// Largest extent, stride, kernel, dilation or pad that is accepted.
@@ -268,6 +269,36 @@ pub(crate) fn three<A: Axis>(axes: &[A]) -> [A; 3] {
 
 fn channel_pairs(channels: Channels) -> u64 {
     (channels.batch * channels.input).saturating_mul(channels.output_per_group()) as u64
+}
+
+impl fmt::Display for DeconvGeometry {
+    /// `256->128 k4x4 s2x2 p1x1 16x16 -> 32x32`, with batch, groups and dilation where they are not 1.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let spell =
+            |of: &dyn Fn(&DeconvAxis) -> String| self.axes.iter().map(of).collect::<Vec<_>>().join("x");
+        let Channels { batch, input, output, groups } = self.channels;
+        write!(
+            f,
+            "{input}->{output} k{} s{}",
+            spell(&|a| a.kernel().to_string()),
+            spell(&|a| a.stride().to_string())
+        )?;
+        if self.axes.iter().any(|axis| axis.dilation() != 1) {
+            write!(f, " d{}", spell(&|a| a.dilation().to_string()))?;
+        }
+        let pads = spell(&|axis| match (axis.pad(), axis.pad_end()) {
+            (begin, end) if begin == end => begin.to_string(),
+            (begin, end) => format!("{begin}:{end}"),
+        });
+        write!(f, " p{pads}")?;
+        if groups != 1 {
+            write!(f, " g{groups}")?;
+        }
+        if batch != 1 {
+            write!(f, " n{batch}")?;
+        }
+        write!(f, " {} -> {}", spell(&|a| a.input().to_string()), spell(&|a| a.output().to_string()))
+    }
 }
 
 #[cfg(test)]

@@ -91,6 +91,11 @@ impl<'a> TensorViewMut<'a> {
     }
 
     /// The elements as little-endian bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes
+    }
+
+    /// The elements as little-endian bytes, to write.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         self.bytes
     }

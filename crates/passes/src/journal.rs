@@ -28,6 +28,9 @@ pub struct Candidate {
 /// What a rewrite says about itself: what was chosen, from what, and why.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Decision {
+    /// What it is about, where the node's name does not say enough: a geometry, for example.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub subject: String,
     /// What was done, in few words.
     pub chosen: String,
     /// The ways that were weighed; empty when there was only one.
@@ -123,9 +126,12 @@ impl fmt::Display for Entry {
     /// `epilogue: conv1 (Conv): takes Relu in`, or `crop: up (ConvTranspose): refused: the slice has a step of 2`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} ({}): ", self.pass, self.node, self.op)?;
-        let Decision { chosen, considered, cost, reason } = &self.decision;
+        let Decision { subject, chosen, considered, cost, reason } = &self.decision;
         if self.verdict == Verdict::Refused {
             return write!(f, "refused: {reason}");
+        }
+        if !subject.is_empty() {
+            write!(f, "{subject}: ")?;
         }
         f.write_str(chosen)?;
         if let Some(cost) = cost {

@@ -10,6 +10,7 @@
 mod check;
 pub mod cost;
 mod error;
+mod forms;
 mod journal;
 pub mod matching;
 mod options;
@@ -17,10 +18,12 @@ pub mod pads;
 mod pass;
 pub mod patch;
 pub mod pipeline;
+pub mod plan;
 pub mod rewrites;
 
 pub use check::Signature;
 pub use error::{Error, Result};
+pub use forms::ChooseForm;
 pub use journal::{Candidate, Decision, Entry, Journal, Verdict};
 pub use options::{Form, Options, StopAfter};
 pub use pass::{About, Context, Miss, Pass, Rewrite, Site, require};

@@ -1,5 +1,6 @@
 //! What the caller can ask of the pipeline.
 
+use crate::cost::Machine;
 use crate::error::{Error, Result};
 use crate::pass::Pass;
 use std::fmt;
@@ -82,8 +83,8 @@ impl FromStr for StopAfter {
 pub struct Options {
     /// Form of the transposed convolutions.
     pub form: Form,
-    /// Threads that the program will run on, for the cost model; at least 1.
-    pub threads: usize,
+    /// The machine that the program will run on, for the cost model.
+    pub machine: Machine,
     /// Names of passes to leave out.
     pub disabled: Vec<String>,
     /// Where to stop.
@@ -98,7 +99,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             form: Form::Auto,
-            threads: 1,
+            machine: Machine::default(),
             disabled: vec![],
             stop_after: None,
             custom: vec![],
@@ -112,7 +113,7 @@ impl fmt::Debug for Options {
         let custom: Vec<&str> = self.custom.iter().map(|pass| pass.about().name).collect();
         f.debug_struct("Options")
             .field("form", &self.form)
-            .field("threads", &self.threads)
+            .field("machine", &self.machine)
             .field("disabled", &self.disabled)
             .field("stop_after", &self.stop_after)
             .field("custom", &custom)

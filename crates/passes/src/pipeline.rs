@@ -2,6 +2,7 @@
 
 use crate::check::Signature;
 use crate::error::{Error, Result};
+use crate::forms::ChooseForm;
 use crate::journal::Journal;
 use crate::options::Options;
 use crate::pass::{Context, Pass};
@@ -44,6 +45,7 @@ pub const PIPELINE: &[Stage] = &[
             &DeadCode,
         ],
     },
+    Stage { name: "forms", passes: &[&ChooseForm, &Fold, &CommonSubexpressions, &DeadCode] },
 ];
 
 /// Rounds of a stage after which it is taken to be endless: each round makes at least one rewrite, and what stages gain

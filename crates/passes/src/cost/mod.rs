@@ -1,4 +1,10 @@
-//! The cost model: what a graph is modelled to cost. So far multiply-adds and the bytes that nodes read and write.
+//! The cost model: multiply-adds and bytes of nodes and graphs, and predicted times of the three forms.
+
+mod deconv;
+mod machine;
+
+pub use deconv::{FormCost, form_costs};
+pub use machine::Machine;
 
 use serde::Serialize;
 use std::fmt;
@@ -11,11 +17,15 @@ pub struct Cost {
     pub macs: u64,
     /// Bytes read and written.
     pub bytes: u64,
+    /// Predicted microseconds, where a model of the time exists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predicted_us: Option<f64>,
 }
 
 impl fmt::Display for Cost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} MACs, {} bytes", self.macs, self.bytes)
+        write!(f, "{} MACs, {} bytes", self.macs, self.bytes)?;
+        self.predicted_us.map_or(Ok(()), |time| write!(f, ", {time:.1} us"))
     }
 }
 
@@ -44,7 +54,7 @@ pub fn node_cost(graph: &Graph, node: NodeId) -> Cost {
     let bytes: u64 = bytes.sum();
     // A normalisation is the multiplication and the addition that it becomes.
     let sweeps = if matches!(node.op, Op::BatchNormalization(_)) { 2 } else { 1 };
-    Cost { macs, bytes: bytes * sweeps }
+    Cost { macs, bytes: bytes * sweeps, predicted_us: None }
 }
 
 /// Sum over the nodes of a graph. Nodes on constants alone cost nothing: they are folded before the program runs.

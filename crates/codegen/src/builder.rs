@@ -1,0 +1,196 @@
+//! What the makers of kernels share: the module that collects code, packed weights, places of values, names.
+
+use crate::error::CompileError;
+use crate::exec::{CodeModule, FunctionId, Glue};
+use crate::memory::{ALIGNMENT, AlignedBytes};
+use crate::program::{Kernel, Operand, Port, Space, Step, Work};
+use crate::target::Target;
+use crate::tile::{Tile, TileBuilder, TileError};
+use std::collections::HashMap;
+use tconvc_ir::{Graph, NodeId, Tensor, ValueId};
+use tconvc_passes::plan::{self, Place, Plan};
+
+/// Work below this many nanoseconds is not worth a second thread: about ten times the cost of handing it over.
+const WORTH_A_THREAD_NS: f64 = 4_000.0;
+
+/// Collects a program step by step.
+pub(crate) struct Builder<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) plan: &'a Plan,
+    pub(crate) target: Target,
+    pub(crate) threads: usize,
+    pub(crate) module: CodeModule,
+    weights: Vec<u8>,
+    constants: HashMap<ValueId, usize>,
+    names: HashMap<String, u64>,
+    steps: Vec<Step>,
+    scratch_bytes: usize,
+    /// Node at which the current step's errors are reported.
+    at: Option<NodeId>,
+}
+
+impl<'a> Builder<'a> {
+    pub(crate) fn new(
+        graph: &'a Graph,
+        plan: &'a Plan,
+        target: &Target,
+        threads: usize,
+        module: CodeModule,
+    ) -> Self {
+        Self {
+            graph,
+            plan,
+            target: target.clone(),
+            threads: threads.max(1),
+            module,
+            weights: vec![],
+            constants: HashMap::new(),
+            names: HashMap::new(),
+            steps: vec![],
+            scratch_bytes: 0,
+            at: None,
+        }
+    }
+
+    /// Kernels and errors from here on are of this step; they are named after its last node.
+    pub(crate) fn set_step(&mut self, step: &plan::Step) {
+        self.at = step.nodes.last().copied();
+    }
+
+    /// Name and extents of an f32 value that are known; the plan has checked that they are.
+    pub(crate) fn shape(&self, value: ValueId) -> Result<Vec<usize>, CompileError> {
+        let ty = self.graph.ty(value);
+        ty.known_shape().ok_or_else(|| {
+            self.unsupported(format!("the shape of `{}` is not known: {ty}", self.graph.value(value).name))
+        })
+    }
+
+    /// Name, type and shape of a value.
+    pub(crate) fn port(&self, value: ValueId) -> Result<Port, CompileError> {
+        let info = self.graph.value(value);
+        let dtype = info
+            .ty
+            .dtype
+            .ok_or_else(|| self.unsupported(format!("the type of `{}` is not known", info.name)))?;
+        Ok(Port { name: info.name.clone(), dtype, shape: self.shape(value)? })
+    }
+
+    /// Where a value lives; a constant is copied into the weights on first use.
+    pub(crate) fn operand(&mut self, value: ValueId) -> Result<Operand, CompileError> {
+        let Some(&place) = self.plan.places.get(&value) else {
+            return Err(
+                self.unsupported(format!("`{}` has no place in memory", self.graph.value(value).name))
+            );
+        };
+        Ok(match place {
+            Place::Input { index, offset } => Operand { space: Space::Input(index), offset },
+            Place::Output { index, offset } => Operand { space: Space::Output(index), offset },
+            Place::Arena { offset } => Operand { space: Space::Arena, offset },
+            Place::Constant { value, offset } => {
+                let start = match (self.constants.get(&value), self.graph.constant(value)) {
+                    (Some(&start), _) => start,
+                    (None, Some(tensor)) => {
+                        let start = self.pack_bytes(tensor.bytes()).offset;
+                        self.constants.insert(value, start);
+                        start
+                    }
+                    (None, None) => return Err(self.unsupported("a constant is missing".into())),
+                };
+                Operand { space: Space::Weights, offset: start + offset }
+            }
+        })
+    }
+
+    /// The elements of a constant f32 tensor; `None` when the value is not constant.
+    pub(crate) fn constant(&self, value: ValueId) -> Option<&'a Tensor> {
+        self.graph.constant(value)
+    }
+
+    /// Appends packed weights, aligned to a cache line.
+    pub(crate) fn pack(&mut self, data: &[f32]) -> Operand {
+        self.pack_bytes(bytemuck::cast_slice(data))
+    }
+
+    /// Appends bytes, aligned to a cache line.
+    pub(crate) fn pack_bytes(&mut self, data: &[u8]) -> Operand {
+        let offset = self.weights.len().next_multiple_of(ALIGNMENT);
+        self.weights.resize(offset, 0);
+        self.weights.extend_from_slice(data);
+        Operand { space: Space::Weights, offset }
+    }
+
+    /// A tile builder for the target.
+    pub(crate) fn tile(&self, name: &str) -> TileBuilder {
+        TileBuilder::new(name, &self.target)
+    }
+
+    /// Finishes a tile and adds it to the module. Its name is made unique unless an equal tile is there.
+    pub(crate) fn add_tile(&mut self, tile: Result<Tile, TileError>) -> Result<FunctionId, CompileError> {
+        let tile = tile.map_err(|source| CompileError::Tile { node: self.at_name().0, source })?;
+        Ok(self.module.tile(&tile)?)
+    }
+
+    /// Adds a step function around the tiles. The name gets a number when it is taken.
+    pub(crate) fn add_step(
+        &mut self,
+        name: &str,
+        build: impl FnOnce(&mut Glue<'_>),
+    ) -> Result<FunctionId, CompileError> {
+        let name = self.unique(name);
+        Ok(self.module.step(&name, build)?)
+    }
+
+    /// A name of code that is not taken yet.
+    pub(crate) fn unique(&mut self, name: &str) -> String {
+        let count = self.names.entry(name.to_owned()).or_insert(0);
+        *count += 1;
+        if *count == 1 { name.to_owned() } else { format!("{name}.{count}") }
+    }
+
+    /// Boundaries that give each thread an even share of `units`, or all to the first when the work is too little.
+    pub(crate) fn even_splits(&self, units: u64, total_ns: f64) -> Vec<u64> {
+        let useful = (total_ns / WORTH_A_THREAD_NS).max(1.0) as u64;
+        let parts = (self.threads as u64).min(units.max(1)).min(useful);
+        (0..=parts).map(|part| units * part / parts).collect()
+    }
+
+    /// Appends a step of machine code to the program.
+    pub(crate) fn push_kernel(&mut self, kernel: Kernel) {
+        self.scratch_bytes = self.scratch_bytes.max(kernel.scratch_bytes.next_multiple_of(ALIGNMENT));
+        self.push(Work::Kernel(kernel));
+    }
+
+    /// Appends any step to the program.
+    pub(crate) fn push(&mut self, work: Work) {
+        let (node, _) = self.at_name();
+        self.push_named(&node, work);
+    }
+
+    /// Appends a step that belongs to no node.
+    pub(crate) fn push_named(&mut self, name: &str, work: Work) {
+        self.steps.push(Step { node: name.to_owned(), work });
+    }
+
+    /// Name and operator of the current node.
+    fn at_name(&self) -> (String, String) {
+        self.at.map_or_else(Default::default, |node| {
+            let node = self.graph.node(node);
+            (node.name.clone(), node.op.name().to_owned())
+        })
+    }
+
+    /// An error about the current node.
+    pub(crate) fn unsupported(&self, problem: String) -> CompileError {
+        let (node, op) = self.at_name();
+        CompileError::Unsupported { node, op, problem }
+    }
+
+    /// Steps, packed weights, scratch bytes of a thread, and the module.
+    pub(crate) fn finish(self) -> Result<(Vec<Step>, AlignedBytes, usize, CodeModule), CompileError> {
+        let bytes = self.weights.len();
+        let mut weights =
+            AlignedBytes::zeroed(bytes).ok_or(CompileError::Memory { what: "packed weights", bytes })?;
+        weights.as_mut_slice().copy_from_slice(&self.weights);
+        Ok((self.steps, weights, self.scratch_bytes, self.module))
+    }
+}

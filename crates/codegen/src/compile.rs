@@ -1,0 +1,95 @@
+//! From a planned graph to a program.
+
+use crate::builder::Builder;
+use crate::error::CompileError;
+use crate::exec::CodeModule;
+use crate::kernels;
+use crate::memory::AlignedBytes;
+use crate::program::{Operand, Port, Program, Space, Step, Work};
+use crate::target::Target;
+use std::sync::Arc;
+use tconvc_ir::{Graph, ValueId};
+use tconvc_passes::plan::Plan;
+
+/// What a program is compiled for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The processor.
+    pub target: Target,
+    /// Threads that share each step; at least 1.
+    pub threads: usize,
+    /// Whether Cranelift's IR is kept for listings.
+    pub keep_text: bool,
+}
+
+/// A compiled network whose code is not in executable memory yet: all that a listing for another machine needs.
+pub struct Compiled {
+    module: CodeModule,
+    steps: Vec<Step>,
+    weights: AlignedBytes,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    arena_bytes: usize,
+    scratch_bytes: usize,
+    threads: usize,
+}
+
+impl Compiled {
+    /// The code, for listings.
+    pub fn module(&self) -> &CodeModule {
+        &self.module
+    }
+
+    /// Places the code in executable memory.
+    ///
+    /// # Errors
+    /// When the target is not this machine, or there is no memory.
+    pub fn finish(self) -> Result<Program, CompileError> {
+        Ok(Program {
+            code: Arc::new(self.module.finish()?),
+            steps: self.steps.into(),
+            weights: Arc::new(self.weights),
+            inputs: self.inputs.into(),
+            outputs: self.outputs.into(),
+            arena_bytes: self.arena_bytes,
+            scratch_bytes: self.scratch_bytes,
+            threads: self.threads,
+        })
+    }
+}
+
+/// Compiles a graph along its plan.
+///
+/// # Errors
+/// When a node cannot be compiled; names node, operator and attribute.
+pub fn compile(graph: &Graph, plan: &Plan, options: &Options) -> Result<Compiled, CompileError> {
+    let mut module = CodeModule::new(&options.target)?;
+    if options.keep_text {
+        module = module.keep_text();
+    }
+    let mut builder = Builder::new(graph, plan, &options.target, options.threads, module);
+    for step in &plan.steps {
+        builder.set_step(step);
+        kernels::build(&mut builder, step)?;
+    }
+    let ports = |builder: &Builder<'_>, values: &[ValueId]| {
+        values.iter().map(|&value| builder.port(value)).collect::<Result<Vec<_>, _>>()
+    };
+    let (inputs, outputs) = (ports(&builder, graph.inputs())?, ports(&builder, graph.outputs())?);
+    for &(value, index) in &plan.copies {
+        let (from, to) = (builder.operand(value)?, Operand { space: Space::Output(index), offset: 0 });
+        builder.push_named(&outputs[index].name, Work::Copy { from, to, bytes: outputs[index].bytes() });
+    }
+    let threads = builder.threads;
+    let (steps, weights, scratch_bytes, module) = builder.finish()?;
+    Ok(Compiled {
+        module,
+        steps,
+        weights,
+        inputs,
+        outputs,
+        arena_bytes: plan.arena_bytes,
+        scratch_bytes,
+        threads,
+    })
+}

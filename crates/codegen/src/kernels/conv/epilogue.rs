@@ -1,0 +1,167 @@
+//! The epilogue of a convolution as vector code.
+
+use super::super::unary;
+use crate::builder::Builder;
+use crate::error::CompileError;
+use crate::program::Operand;
+use crate::tile::{Cmp, Lanes, Pointer, TileBuilder, Vector};
+use tconvc_ir::ValueId;
+use tconvc_ir::ops::{Epilogue, EpilogueStep, Unary};
+
+/// One step of a finish; floats by their bits, so that specifications of tiles can be compared and hashed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Step {
+    Unary(UnaryKey),
+    /// Slope of each channel, at the tile's own channels.
+    PRelu,
+    /// A tensor of the output's shape, at the place of the result.
+    Add,
+}
+
+/// A unary operator that compares by the bits of its parameters.
+#[derive(Debug, Clone)]
+struct UnaryKey(Unary);
+
+impl UnaryKey {
+    fn key(&self) -> (&'static str, Vec<u32>) {
+        (self.0.name(), self.0.parameters().into_iter().map(|(_, value)| value.to_bits()).collect())
+    }
+}
+
+impl PartialEq for UnaryKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for UnaryKey {}
+
+impl std::hash::Hash for UnaryKey {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+/// What is done to each sum before it is stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct Finish {
+    steps: Vec<Step>,
+}
+
+/// A vector of results in the output.
+pub(super) struct Place {
+    /// Bytes from the tile's place in the output.
+    pub offset: i32,
+    /// Lanes that exist.
+    pub lanes: Lanes,
+    /// Channel of the tile.
+    pub channel: usize,
+}
+
+/// How an operand of the epilogue follows the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Follows {
+    /// An f32 a channel, all groups.
+    Channels,
+    /// The output's own shape.
+    Output,
+}
+
+/// The operands of a finish in memory.
+pub(super) type FinishOperands = Vec<(Operand, Follows)>;
+
+impl Finish {
+    /// The finish of an epilogue with its operands; `channels` of the output, all groups together.
+    pub fn new(
+        builder: &mut Builder<'_>,
+        epilogue: &Epilogue,
+        operands: &[Option<ValueId>],
+        channels: usize,
+    ) -> Result<(Self, FinishOperands), CompileError> {
+        let (mut steps, mut places) = (vec![], vec![]);
+        let mut rest = operands.iter().copied().flatten();
+        for step in &epilogue.steps {
+            let mut operand = || rest.next();
+            match step {
+                EpilogueStep::Unary(op) => steps.push(Step::Unary(UnaryKey(*op))),
+                EpilogueStep::PRelu => {
+                    let slope = operand().and_then(|value| builder.constant(value));
+                    let Some(slope) = slope else {
+                        return Err(builder.unsupported("the slope of a fused PRelu is not constant".into()));
+                    };
+                    let slope = slope.elements::<f32>()?;
+                    let slopes = match slope.len() {
+                        1 => vec![slope[0]; channels],
+                        n if n == channels => slope.to_vec(),
+                        n => return Err(builder.unsupported(format!("{n} slopes for {channels} channels"))),
+                    };
+                    places.push((builder.pack(&slopes), Follows::Channels));
+                    steps.push(Step::PRelu);
+                }
+                EpilogueStep::Add => {
+                    let Some(value) = operand() else {
+                        return Err(builder.unsupported("the operand of a fused Add is missing".into()));
+                    };
+                    places.push((builder.operand(value)?, Follows::Output));
+                    steps.push(Step::Add);
+                }
+            }
+        }
+        Ok((Self { steps }, places))
+    }
+
+    /// Number of operands, each a pointer parameter of the tile.
+    pub fn operands(&self) -> usize {
+        self.steps.iter().filter(|step| !matches!(step, Step::Unary(_))).count()
+    }
+
+    /// Applies the steps to a vector of neighbouring results.
+    pub fn write(&self, b: &mut TileBuilder, operands: &[Pointer], vector: Vector, place: &Place) -> Vector {
+        self.apply(b, operands, vector, place.channel, |b, operand| {
+            b.load_lanes(operand.at(place.offset), place.lanes)
+        })
+    }
+
+    /// Applies the steps to a vector of results that stand `stride` bytes apart from `offset` on.
+    #[allow(clippy::too_many_arguments, reason = "a place spelled out")]
+    pub fn write_strided(
+        &self,
+        b: &mut TileBuilder,
+        operands: &[Pointer],
+        vector: Vector,
+        offset: i32,
+        stride: i32,
+        exist: usize,
+        channel: usize,
+    ) -> Vector {
+        self.apply(b, operands, vector, channel, |b, operand| b.gather(operand.at(offset), stride, exist))
+    }
+
+    fn apply(
+        &self,
+        b: &mut TileBuilder,
+        operands: &[Pointer],
+        mut vector: Vector,
+        channel: usize,
+        load: impl Fn(&mut TileBuilder, Pointer) -> Vector,
+    ) -> Vector {
+        let mut rest = operands.iter().copied();
+        for step in &self.steps {
+            match step {
+                Step::Unary(op) => vector = unary::apply(b, op.0, vector),
+                Step::PRelu => {
+                    let Some(slopes) = rest.next() else { return vector };
+                    let slope = b.load_splat(slopes.float(channel as i32));
+                    let scaled = b.mul(slope, vector);
+                    vector = b.select(Cmp::Lt, vector, 0.0, scaled, vector);
+                }
+                Step::Add => {
+                    let Some(other) = rest.next() else { return vector };
+                    let other = load(b, other);
+                    vector = b.add(vector, other);
+                }
+            }
+        }
+        vector
+    }
+}

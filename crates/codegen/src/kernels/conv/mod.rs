@@ -1,0 +1,90 @@
+//! Kernels of convolutions: plain ones and the three forms of transposed ones.
+
+mod epilogue;
+mod problem;
+mod rows;
+mod weights;
+
+use super::plain;
+use crate::builder::Builder;
+use crate::error::CompileError;
+use epilogue::Finish;
+use problem::Problem;
+use rows::Job;
+use tconvc_ir::ops::Epilogue;
+use tconvc_ir::{DType, Op, ValueId};
+use tconvc_passes::plan::{Step, StepKind};
+use weights::{Layout, Weights};
+
+/// Makes the kernel of a convolution, or runs its operators by definition where weights are not constant f32.
+pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
+    let graph = builder.graph;
+    let (Some(&first), Some(&last)) = (step.nodes.first(), step.nodes.last()) else { return Ok(()) };
+    let (first, last) = (graph.node(first), graph.node(last));
+    // The node that has weights and bias, and the one with the epilogue and its operands.
+    let (core, own) = match step.kind {
+        StepKind::Conv => (first, 3),
+        StepKind::ZeroInsertion => (last, 3),
+        StepKind::SubPixel => (first, 1),
+        _ => (first, 2),
+    };
+    let (Some(x), Some(w), Some(y)) = (first.input(0), core.input(1), last.output(0)) else {
+        return Err(builder.unsupported("an input or the output is missing".into()));
+    };
+    let bias_value = if step.kind == StepKind::Scatter { last.input(1) } else { core.input(2) };
+    let floats = |value: ValueId| graph.ty(value).dtype == Some(DType::F32);
+    let constant =
+        graph.constant(w).is_some() && bias_value.is_none_or(|bias| graph.constant(bias).is_some());
+    if !constant || !floats(x) || !floats(w) || step.kind == StepKind::Scatter {
+        return plain::build(builder, step);
+    }
+    let (x_shape, w_shape) = (builder.shape(x)?, builder.shape(w)?);
+    let (problem, layout, label) = match (&first.op, &last.op) {
+        (Op::Conv(conv), _) if step.kind == StepKind::Conv => {
+            (Problem::of_conv(&conv.geometry(&x_shape, &w_shape)?), Layout::Conv, "conv")
+        }
+        (Op::ZeroInsert(insert), Op::Conv(conv)) => {
+            let inserted = builder.shape(last.input(0).unwrap_or(x))?;
+            let geometry = conv.geometry(&inserted, &w_shape)?;
+            (Problem::of_insertion(&geometry, &insert.axes(&x_shape)?), Layout::Conv, "zeroinsert")
+        }
+        (Op::PhaseConv(phases), Op::Interleave(_)) => {
+            (Problem::of_phases(&phases.geometry(&x_shape, &w_shape)?), Layout::Deconv, "subpixel")
+        }
+        _ => return Err(builder.unsupported("its nodes spell no form".into())),
+    };
+    let none = Epilogue::default();
+    let epilogue = match &last.op {
+        Op::Conv(conv) => &conv.epilogue,
+        Op::Interleave(interleave) => &interleave.epilogue,
+        _ => &none,
+    };
+    let channels = problem.groups * problem.cout;
+    let operands = last.inputs().get(own..).unwrap_or_default();
+    let (finish, finish_operands) = Finish::new(builder, epilogue, operands, channels)?;
+    let bias = match bias_value.and_then(|bias| graph.constant(bias)) {
+        Some(bias) => bias.elements::<f32>()?.into_owned(),
+        None => vec![0.0; channels],
+    };
+    let Some(weights) = graph.constant(w) else { return plain::build(builder, step) };
+    let weights = Weights::new(weights, layout, problem.groups, problem.cin, problem.cout)?;
+    let name = format!("f32_{label}_{}", describe(&problem));
+    let (input, output) = (builder.operand(x)?, builder.operand(y)?);
+    rows::build(builder, &Job { name, problem, weights, bias, finish, finish_operands, input, output })
+}
+
+/// `256x128_k4x4_s2x2`: channels of a group, kernel, strides.
+fn describe(problem: &Problem) -> String {
+    let spell = |f: fn(&problem::Axis) -> usize| {
+        let numbers: Vec<String> = problem
+            .axes
+            .iter()
+            .skip_while(|axis| axis.input == 1 && axis.output == 1)
+            .map(|axis| f(axis).to_string())
+            .collect();
+        if numbers.is_empty() { "1".to_owned() } else { numbers.join("x") }
+    };
+    let groups = if problem.groups > 1 { format!("_g{}", problem.groups) } else { String::new() };
+    let strides = spell(|axis| axis.in_stride * axis.out_stride * axis.insert);
+    format!("{}x{}_k{}_s{strides}{groups}", problem.cin, problem.cout, spell(|axis| axis.kernel))
+}

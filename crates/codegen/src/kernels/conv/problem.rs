@@ -1,0 +1,173 @@
+//! Convolutions of every kind as one: output phases, each a dense convolution of taps over virtual input positions.
+//!
+//! Along each axis, output `o = phase.first + q * out_stride` sums taps that read position `q * in_stride + tap.shift`.
+//! Position `p` holds input `p / insert` where `insert` divides `p` and the quotient is an input, else zero. So
+//! a convolution has one phase and its stride as `in_stride`, a sub-pixel convolution has its stride as `out_stride`, and
+//! zero insertion has it as `insert`.
+
+use tconvc_ir::geometry::{ConvAxis, ConvGeometry, DeconvAxis, DeconvGeometry, Phase, PhaseTap};
+
+/// Batch, channels and axes of a convolution, with all extents known.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Problem {
+    pub batch: usize,
+    pub groups: usize,
+    /// Input channels of a group.
+    pub cin: usize,
+    /// Output channels of a group.
+    pub cout: usize,
+    /// Always three, z, y and x; those that the network does not have are of extent 1.
+    pub axes: [Axis; 3],
+}
+
+/// One axis.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Axis {
+    pub input: usize,
+    pub output: usize,
+    pub kernel: usize,
+    pub in_stride: usize,
+    pub out_stride: usize,
+    pub insert: usize,
+    pub phases: Vec<Phase>,
+}
+
+impl Axis {
+    /// An axis that is not there.
+    fn none() -> Self {
+        let taps = vec![PhaseTap { kernel: 0, shift: 0 }];
+        let phases = vec![Phase { first: 0, count: 1, taps }];
+        Self { input: 1, output: 1, kernel: 1, in_stride: 1, out_stride: 1, insert: 1, phases }
+    }
+
+    fn of_conv(axis: &ConvAxis, insert: usize, offset: i64, input: usize) -> Self {
+        let shift = |kernel: usize| (kernel * axis.dilation()) as i64 - axis.pad() - offset;
+        let (count, last) = (axis.output(), (input as i64 - 1) * insert as i64);
+        // A tap that only ever reads zeros is no tap.
+        let reads = |tap: &PhaseTap| {
+            (0..count).any(|q| {
+                let position = (q * axis.stride()) as i64 + tap.shift;
+                (0..=last).contains(&position) && position % insert as i64 == 0
+            })
+        };
+        let taps = (0..axis.kernel())
+            .map(|kernel| PhaseTap { kernel, shift: shift(kernel) })
+            .filter(reads)
+            .collect();
+        Self {
+            input,
+            output: count,
+            kernel: axis.kernel(),
+            in_stride: axis.stride(),
+            out_stride: 1,
+            insert,
+            phases: vec![Phase { first: 0, count, taps }],
+        }
+    }
+
+    fn of_deconv(axis: &DeconvAxis) -> Self {
+        Self {
+            input: axis.input(),
+            output: axis.output(),
+            kernel: axis.kernel(),
+            in_stride: 1,
+            out_stride: axis.stride(),
+            insert: 1,
+            phases: axis.phases(),
+        }
+    }
+
+    /// Smallest and largest shift of any tap; zeros when there is none.
+    pub fn shifts(&self) -> (i64, i64) {
+        let shifts = || self.phases.iter().flat_map(|phase| &phase.taps).map(|tap| tap.shift);
+        (shifts().min().unwrap_or(0), shifts().max().unwrap_or(0))
+    }
+
+    /// The most outputs of a phase.
+    pub fn steps(&self) -> usize {
+        self.phases.iter().map(|phase| phase.count).max().unwrap_or(0)
+    }
+
+    /// True when every position that a tap reads is an input, for all steps of the longest phase.
+    pub fn is_inside(&self) -> bool {
+        let (low, high) = self.shifts();
+        let last = (self.steps() as i64 - 1) * self.in_stride as i64;
+        self.insert == 1 && low >= 0 && high + last < self.input as i64
+    }
+
+    /// True when output and input are the same sequence under one tap of weight.
+    fn is_pointwise(&self) -> bool {
+        let same = [PhaseTap { kernel: 0, shift: 0 }];
+        self.input == self.output
+            && self.in_stride == 1
+            && self.insert == 1
+            && self.phases.len() == 1
+            && self.phases[0].taps == same
+    }
+}
+
+impl Problem {
+    pub fn of_conv(geometry: &ConvGeometry) -> Self {
+        let axes = geometry.axes().iter().map(|axis| Axis::of_conv(axis, 1, 0, axis.input()));
+        Self::new(geometry.channels(), axes.collect())
+    }
+
+    /// A convolution over the zero-inserted input; `inserts` are the axes of the insertion, as transposed convolutions with
+    /// a one-tap kernel.
+    pub fn of_insertion(geometry: &ConvGeometry, inserts: &[DeconvAxis]) -> Self {
+        let axes = geometry.axes().iter().zip(inserts);
+        let axes =
+            axes.map(|(axis, insert)| Axis::of_conv(axis, insert.stride(), -insert.pad(), insert.input()));
+        Self::new(geometry.channels(), axes.collect())
+    }
+
+    pub fn of_phases(geometry: &DeconvGeometry) -> Self {
+        Self::new(geometry.channels(), geometry.axes().iter().map(Axis::of_deconv).collect())
+    }
+
+    fn new(channels: tconvc_ir::geometry::Channels, mut axes: Vec<Axis>) -> Self {
+        while axes.len() < 3 {
+            axes.insert(0, Axis::none());
+        }
+        let axes: [Axis; 3] = axes.try_into().unwrap_or_else(|_| [Axis::none(), Axis::none(), Axis::none()]);
+        let mut problem = Self {
+            batch: channels.batch(),
+            groups: channels.groups(),
+            cin: channels.input_per_group(),
+            cout: channels.output_per_group(),
+            axes,
+        };
+        problem.flatten();
+        problem
+    }
+
+    /// Joins axes whose outputs read just their own place, so that 1x1 convolutions run along one long axis.
+    fn flatten(&mut self) {
+        for (outer, inner) in [(1, 2), (0, 1), (1, 2)] {
+            if self.axes[outer].is_pointwise() && self.axes[inner].is_pointwise() {
+                let extent = self.axes[outer].input * self.axes[inner].input;
+                let axis = &mut self.axes[inner];
+                (axis.input, axis.output, axis.phases[0].count) = (extent, extent, extent);
+                self.axes[outer] = Axis::none();
+            }
+        }
+    }
+
+    /// Elements of one channel of the input.
+    pub fn input_plane(&self) -> usize {
+        self.axes.iter().map(|axis| axis.input).product()
+    }
+
+    /// Elements of one channel of the output.
+    pub fn output_plane(&self) -> usize {
+        self.axes.iter().map(|axis| axis.output).product()
+    }
+
+    /// Multiply-adds.
+    pub fn macs(&self) -> u64 {
+        let per_axis =
+            |axis: &Axis| axis.phases.iter().map(|phase| phase.count * phase.taps.len()).sum::<usize>();
+        let pairs = self.batch * self.groups * self.cin * self.cout;
+        self.axes.iter().map(per_axis).fold(pairs as u64, |product, taps| product.saturating_mul(taps as u64))
+    }
+}

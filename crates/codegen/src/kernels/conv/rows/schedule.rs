@@ -1,0 +1,208 @@
+//! Decides how a convolution with lanes along the width is cut up. Plain values; no code is made here.
+
+use super::super::problem::{Axis, Problem};
+use crate::target::{Isa, Target};
+
+/// Where tiles read the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// From a window of rows packed into scratch memory.
+    Packed,
+    /// From the tensor itself: no tap leaves it.
+    Direct,
+}
+
+/// How results of the x-phases come together in the output row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Store {
+    /// All phases in one tile, interleaved in registers, whole vectors stored.
+    Interleaved,
+    /// A tile for each phase, its lanes stored one by one a stride apart.
+    Strided,
+}
+
+/// The decisions.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Schedule {
+    pub source: Source,
+    pub store: Store,
+    /// Output channels of a tile.
+    pub m: usize,
+    /// Vectors of a tile, for each phase.
+    pub n: usize,
+    /// Steps (outputs of a phase) along y that share a window.
+    pub rows: usize,
+    /// Steps along x that share a window; a multiple of the lanes, or all of them.
+    pub columns: usize,
+    /// Parts of the output channels, each a unit of work of its own.
+    pub channel_parts: usize,
+}
+
+/// Cuts `total` into parts of at most `most`, as even as whole `grain`s allow.
+pub(super) fn cut(total: usize, most: usize, grain: usize) -> Vec<usize> {
+    let grains = total.div_ceil(grain);
+    let parts = grains.div_ceil((most / grain).max(1)).max(1);
+    let mut left = total;
+    (0..parts)
+        .map(|part| {
+            let share = (grains / parts + usize::from(part < grains % parts)) * grain;
+            let share = share.min(left);
+            left -= share;
+            share
+        })
+        .filter(|&share| share > 0)
+        .collect()
+}
+
+/// Taps of a tile along x: all phases, and the distinct positions they read.
+fn taps_and_positions(axis: &Axis, store: Store) -> (usize, usize, usize) {
+    match store {
+        Store::Interleaved => {
+            let mut shifts: Vec<i64> =
+                axis.phases.iter().flat_map(|phase| &phase.taps).map(|tap| tap.shift).collect();
+            let taps = shifts.len();
+            shifts.sort_unstable();
+            shifts.dedup();
+            (axis.phases.len(), taps, shifts.len())
+        }
+        Store::Strided => {
+            let taps = axis.phases.iter().map(|phase| phase.taps.len()).max().unwrap_or(0);
+            (1, taps, taps)
+        }
+    }
+}
+
+/// Vector registers that accumulators may take: Cranelift spills beyond a few, the assembler has all of them.
+fn accumulators(target: &Target, n: usize) -> usize {
+    match target.isa() {
+        Isa::Portable => 8,
+        Isa::X86V3 => 16 - n - 1,
+        Isa::X86V4 => 32 - n - 1,
+    }
+}
+
+/// Cycles that a tile takes for one input channel and one row of taps.
+fn tile_cycles(phases: usize, taps: usize, positions: usize, m: usize, n: usize) -> f64 {
+    let (fma, loads) = ((taps * m * n) as f64, (positions * n + taps * m) as f64);
+    let latency = 4.0 * taps as f64 / phases as f64;
+    (fma / 2.0).max(loads / 2.0).max((fma + loads) / 5.0).max(latency) + 0.5
+}
+
+impl Schedule {
+    /// The schedule for a problem on so many threads.
+    pub fn choose(problem: &Problem, target: &Target, threads: usize) -> Self {
+        let x = &problem.axes[2];
+        let complete = x.phases.len() == x.out_stride;
+        let interleaves = complete && x.phases.len() <= accumulators(target, 1).min(8);
+        let store = if interleaves { Store::Interleaved } else { Store::Strided };
+
+        let inside = problem.axes.iter().all(Axis::is_inside) && x.in_stride == 1;
+        let reuse = problem.cout
+            * problem
+                .axes
+                .iter()
+                .map(|axis| axis.phases.iter().map(|phase| phase.taps.len()).sum::<usize>())
+                .product::<usize>();
+        let source = if inside && reuse < 64 { Source::Direct } else { Source::Packed };
+
+        let (m, n) = tile_shape(problem, target, store);
+        let (rows, columns) = window(problem, target, source, n);
+        let outer = problem.batch
+            * problem.groups
+            * problem.axes[0].steps()
+            * problem.axes[1].steps().div_ceil(rows)
+            * x.steps().div_ceil(columns);
+        let tiles = problem.cout.div_ceil(m);
+        let channel_parts = if threads > 1 && outer < 4 * threads && outer % threads != 0 {
+            (4 * threads).div_ceil(outer).min(tiles)
+        } else {
+            1
+        };
+        Self { source, store, m, n, rows, columns, channel_parts }
+    }
+}
+
+/// The tile shape that needs the fewest cycles over all channels and columns, remainders included.
+fn tile_shape(problem: &Problem, target: &Target, store: Store) -> (usize, usize) {
+    let x = &problem.axes[2];
+    let (phases, taps, positions) = taps_and_positions(x, store);
+    let vectors = x.steps().div_ceil(target.lanes());
+    let mut best = (f64::INFINITY, 1, 1);
+    for n in 1..=vectors.clamp(1, 6) {
+        for m in 1..=problem.cout.clamp(1, 16) {
+            if phases * m * n > accumulators(target, n) {
+                continue;
+            }
+            let cycles: f64 = cut(vectors, n, 1)
+                .into_iter()
+                .flat_map(|n| cut_channels(problem.cout, m).into_iter().map(move |(m, count)| (n, m, count)))
+                .map(|(n, m, count)| {
+                    count as f64
+                        * (tile_cycles(phases, taps, positions, m, n) + 30.0 / (problem.cin.max(1) as f64))
+                })
+                .sum();
+            if cycles < best.0 * 0.999 {
+                best = (cycles, m, n);
+            }
+        }
+    }
+    (best.1, best.2)
+}
+
+/// Tiles of `m` channels, and the one of what remains: sizes with their counts.
+pub(super) fn cut_channels(cout: usize, m: usize) -> Vec<(usize, usize)> {
+    let (full, rest) = (cout / m, cout % m);
+    [(m, full), (rest, 1)].into_iter().filter(|&(size, count)| size > 0 && count > 0).collect()
+}
+
+/// Steps along y and x whose packed window fits half the second-level cache.
+fn window(problem: &Problem, target: &Target, source: Source, n: usize) -> (usize, usize) {
+    let [z, y, x] = &problem.axes;
+    let block = n * target.lanes();
+    if source == Source::Direct {
+        // Long rows are cut so that the data stays in the first-level cache while the channels pass over it.
+        let columns =
+            (target.caches().l1d_bytes / 2 / (4 * problem.cin).max(1)).max(4 * block) / block * block;
+        return (y.steps().clamp(1, 8), columns.min(x.steps()));
+    }
+    let budget = target.caches().l2_bytes / 2;
+    let extent = |axis: &Axis, steps: usize| {
+        let (low, high) = axis.shifts();
+        (steps - 1) * axis.in_stride + (high - low) as usize + 1
+    };
+    let bytes = |rows: usize, columns: usize| {
+        4 * problem.cin * extent(z, 1) * extent(y, rows) * (extent(x, columns) + 8)
+    };
+    let mut columns = x.steps();
+    while bytes(1, columns) > budget && columns > 4 * block {
+        columns = (columns / 2).next_multiple_of(block);
+    }
+    let mut rows = y.steps();
+    while rows > 1 && bytes(rows, columns) > budget {
+        rows = rows.div_ceil(2);
+    }
+    // Even blocks: the last one should not be a sliver.
+    let rows = y.steps().div_ceil(y.steps().div_ceil(rows.max(1)));
+    (rows, columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_are_even_and_complete() {
+        assert_eq!(cut(28, 24, 8), [16, 12]);
+        assert_eq!(cut(7, 3, 1), [3, 2, 2]);
+        assert_eq!(cut(5, 8, 8), [5]);
+        for total in 1..60 {
+            for most in 1..20 {
+                let parts = cut(total, most, 1);
+                assert_eq!(parts.iter().sum::<usize>(), total);
+                assert!(parts.iter().all(|&part| part <= most && part > 0));
+            }
+        }
+        assert_eq!(cut_channels(21, 4), [(4, 5), (1, 1)]);
+        assert_eq!(cut_channels(3, 4), [(3, 1)]);
+    }
+}

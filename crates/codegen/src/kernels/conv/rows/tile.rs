@@ -1,0 +1,229 @@
+//! The micro-kernel: `M` output channels by `N` vectors along x, for the x-phases at hand, over all input channels and taps.
+
+use super::super::epilogue::{Finish, Place};
+use crate::builder::Builder;
+use crate::error::CompileError;
+use crate::exec::FunctionId;
+use crate::target::Isa;
+use crate::tile::{Lanes, Operand, Pointer, TileBuilder, TileError, Vector};
+
+/// What a position of the input feeds: accumulators of some phases.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Position {
+    /// Bytes from the base of the row.
+    pub offset: i32,
+    /// Phases of the tile with a tap there, in the order of their weights.
+    pub phases: Vec<usize>,
+}
+
+/// Everything the code of a tile depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct TileSpec {
+    pub m: usize,
+    pub n: usize,
+    /// Number of x-phases.
+    pub phases: usize,
+    pub cin: usize,
+    /// Bytes between input channels.
+    pub channel_stride: i32,
+    /// Bytes of each row of taps from the base.
+    pub rows: Vec<i32>,
+    pub positions: Vec<Position>,
+    /// Steps along x that exist; loads and stores beyond are masked.
+    pub steps: usize,
+    /// Elements of the output row from its first to the end of what may be stored.
+    pub outputs: usize,
+    /// Elements between neighbouring steps of a phase in the output row; the number of phases where they interleave.
+    pub step_stride: usize,
+    /// Bytes between output channels.
+    pub output_stride: i32,
+    /// Whether loads must not read past the last step.
+    pub mask_loads: bool,
+    pub finish: Finish,
+}
+
+/// Multiply-adds that are written out per input channel; beyond that, rows and positions of taps become loops.
+const UNROLLED: usize = 400;
+
+/// The distance between neighbours when it is the same everywhere.
+fn uniform(values: impl Iterator<Item = i32> + Clone) -> Option<i32> {
+    let mut gaps = values.clone().zip(values.skip(1)).map(|(a, b)| b - a);
+    let first = gaps.next()?;
+    gaps.all(|gap| gap == first).then_some(first)
+}
+
+/// Parameters of the tile's function: `x, w, bias, y`, then a pointer for each operand of the epilogue.
+pub(super) fn build(
+    builder: &mut Builder<'_>,
+    name: &str,
+    spec: &TileSpec,
+) -> Result<FunctionId, CompileError> {
+    let tile = write(builder.tile(name), spec);
+    builder.add_tile(tile)
+}
+
+fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileError> {
+    let [x, w, bias, y] = b.pointers(["x", "w", "bias", "y"]);
+    let operands: Vec<Pointer> =
+        (0..spec.finish.operands()).map(|i| b.pointer(&format!("operand{i}"))).collect();
+    // Accumulator of phase f, channel m, vector n.
+    let mut accumulators = vec![];
+    for _ in 0..spec.phases {
+        for m in 0..spec.m {
+            for _ in 0..spec.n {
+                accumulators.push(b.load_splat(bias.float(m as i32)));
+            }
+        }
+    }
+    let at = |f: usize, m: usize, n: usize| (f * spec.m + m) * spec.n + n;
+    let per_row: usize = spec.positions.iter().map(|position| position.phases.len()).sum();
+    if per_row > 0 && !spec.rows.is_empty() {
+        let fma = per_row * spec.m * spec.n;
+        let row_step = uniform(spec.rows.iter().copied());
+        let position_step = uniform(spec.positions.iter().map(|position| position.offset))
+            .filter(|_| spec.positions.iter().all(|position| position.phases == spec.positions[0].phases));
+        let taps = |b: &mut TileBuilder, row: i32, positions: &[Position], weight: &mut i32| {
+            for position in positions {
+                step(b, spec, x, w, row + position.offset, &position.phases, weight, &accumulators, at);
+            }
+        };
+        b.repeat(spec.cin as u32, &[(x, spec.channel_stride)], |b| {
+            match (row_step, position_step) {
+                // Everything written out.
+                _ if fma * spec.rows.len() <= UNROLLED => {
+                    let mut weight = 0;
+                    for &row in &spec.rows {
+                        taps(b, row, &spec.positions, &mut weight);
+                    }
+                    b.advance(w, 4 * weight);
+                }
+                // A loop over the positions, rows written out.
+                (_, Some(position_step)) if fma > UNROLLED => {
+                    let count = spec.positions.len();
+                    for &row in &spec.rows {
+                        b.advance(x, row);
+                        let bytes = 4 * (spec.m * spec.positions[0].phases.len()) as i32;
+                        b.repeat(count as u32, &[(x, position_step), (w, bytes)], |b| {
+                            taps(b, 0, &spec.positions[..1], &mut 0);
+                        });
+                        b.advance(x, -row - count as i32 * position_step);
+                    }
+                }
+                // A loop over the rows, positions written out.
+                (Some(row_step), _) => {
+                    let count = spec.rows.len() as i32;
+                    b.advance(x, spec.rows[0]);
+                    b.repeat(count as u32, &[(x, row_step), (w, 4 * (per_row * spec.m) as i32)], |b| {
+                        taps(b, 0, &spec.positions, &mut 0);
+                    });
+                    b.advance(x, -spec.rows[0] - count * row_step);
+                }
+                _ => {
+                    for &row in &spec.rows {
+                        let mut weight = 0;
+                        taps(b, row, &spec.positions, &mut weight);
+                        b.advance(w, 4 * weight);
+                    }
+                }
+            }
+        });
+    }
+    for m in 0..spec.m {
+        for n in 0..spec.n {
+            let vectors: Vec<Vector> = (0..spec.phases).map(|f| accumulators[at(f, m, n)]).collect();
+            if spec.phases == spec.step_stride {
+                store_interleaved(&mut b, spec, y, &operands, m, n, &vectors);
+            } else {
+                store_strided(&mut b, spec, y, &operands, m, n, vectors[0]);
+            }
+        }
+    }
+    b.finish()
+}
+
+/// One position of one row: the input vectors, and a weight for each phase and channel.
+#[allow(clippy::too_many_arguments, reason = "the inner step of one loop nest")]
+fn step(
+    b: &mut TileBuilder,
+    spec: &TileSpec,
+    x: Pointer,
+    w: Pointer,
+    offset: i32,
+    phases: &[usize],
+    weight: &mut i32,
+    accumulators: &[Vector],
+    at: impl Fn(usize, usize, usize) -> usize,
+) {
+    let lanes = b.lanes();
+    let vectors: Vec<Vector> = (0..spec.n)
+        .map(|n| {
+            let from = x.at(offset + (4 * n * lanes) as i32);
+            let exist = spec.steps.saturating_sub(n * lanes).min(lanes);
+            if spec.mask_loads && exist < lanes {
+                b.load_lanes(from, Lanes::First(exist as u8))
+            } else {
+                b.load(from)
+            }
+        })
+        .collect();
+    let embedded = b.target().isa() == Isa::X86V4;
+    for &f in phases {
+        for m in 0..spec.m {
+            let splat = w.float(*weight).splat();
+            let factor = if embedded { splat } else { Operand::Vector(b.load_splat(w.float(*weight))) };
+            for (n, &vector) in vectors.iter().enumerate() {
+                b.fma(accumulators[at(f, m, n)], vector, factor);
+            }
+            *weight += 1;
+        }
+    }
+}
+
+fn store_interleaved(
+    b: &mut TileBuilder,
+    spec: &TileSpec,
+    y: Pointer,
+    operands: &[Pointer],
+    m: usize,
+    n: usize,
+    vectors: &[Vector],
+) {
+    let lanes = b.lanes();
+    let first = n * lanes * spec.phases;
+    if first >= spec.outputs {
+        return;
+    }
+    for (j, vector) in b.interleave(vectors).into_iter().enumerate() {
+        let start = first + j * lanes;
+        if start >= spec.outputs {
+            break;
+        }
+        let exist = (spec.outputs - start).min(lanes);
+        let lanes = if exist < lanes { Lanes::First(exist as u8) } else { Lanes::All };
+        let offset = m as i32 * spec.output_stride + 4 * start as i32;
+        let done = spec.finish.write(b, operands, vector, &Place { offset, lanes, channel: m });
+        b.store_lanes(done, y.at(offset), lanes);
+    }
+}
+
+fn store_strided(
+    b: &mut TileBuilder,
+    spec: &TileSpec,
+    y: Pointer,
+    operands: &[Pointer],
+    m: usize,
+    n: usize,
+    vector: Vector,
+) {
+    let lanes = b.lanes();
+    let exist = spec.steps.saturating_sub(n * lanes).min(lanes);
+    if exist == 0 {
+        return;
+    }
+    let stride = 4 * spec.step_stride as i32;
+    let offset = m as i32 * spec.output_stride + (n * lanes) as i32 * stride;
+    let done = spec.finish.write_strided(b, operands, vector, offset, stride, exist, m);
+    for lane in 0..exist {
+        b.store_lane(done, lane, y.at(offset + lane as i32 * stride));
+    }
+}

@@ -1,0 +1,51 @@
+//! Steps that are run by the operators' definition: correct for every type, and not worth compiling.
+
+use crate::builder::Builder;
+use crate::error::CompileError;
+use crate::program::{Plain, PlainInput, Stage, Work};
+use tconvc_ir::{Op, ValueId};
+use tconvc_passes::plan::Step;
+
+pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
+    let graph = builder.graph;
+    let mut stages = vec![];
+    let mut made: Vec<&[Option<ValueId>]> = vec![];
+    for &node in &step.nodes {
+        let node = graph.node(node);
+        if let Op::Opaque(op) = &node.op {
+            let domain = if op.domain.is_empty() { "ai.onnx" } else { &op.domain };
+            return Err(
+                builder.unsupported(format!("the operator {domain}::{} is not supported", op.op_type))
+            );
+        }
+        let mut inputs = vec![];
+        for &input in node.inputs() {
+            inputs.push(match input {
+                None => None,
+                Some(value) => Some(match (graph.constant(value), find(&made, value)) {
+                    (Some(tensor), _) => PlainInput::Constant(tensor.clone()),
+                    (None, Some((stage, output))) => PlainInput::Made { stage, output },
+                    (None, None) => PlainInput::Buffer(builder.operand(value)?, builder.port(value)?),
+                }),
+            });
+        }
+        stages.push(Stage { op: node.op.clone(), inputs, outputs: node.outputs().len() });
+        made.push(node.outputs());
+    }
+    let mut outputs = vec![];
+    for &output in made.last().copied().unwrap_or_default() {
+        outputs.push(match output {
+            None => None,
+            Some(value) => Some((builder.operand(value)?, builder.port(value)?)),
+        });
+    }
+    builder.push(Work::Plain(Plain { stages, outputs }));
+    Ok(())
+}
+
+/// The stage and output that makes a value.
+fn find(made: &[&[Option<ValueId>]], value: ValueId) -> Option<(usize, usize)> {
+    made.iter().enumerate().find_map(|(stage, outputs)| {
+        outputs.iter().position(|&output| output == Some(value)).map(|output| (stage, output))
+    })
+}

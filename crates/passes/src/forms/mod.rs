@@ -1,0 +1,115 @@
+//! The choice of a form for each transposed convolution, and its rewrite into the nodes that spell the form.
+
+mod scatter;
+mod sub_pixel;
+mod zero_insertion;
+
+use crate::cost::{Cost, FormCost, form_costs};
+use crate::error::Result;
+use crate::journal::{Candidate, Decision};
+use crate::matching::OrElsewhere;
+use crate::options::{Form, Options};
+use crate::pass::{About, Miss, Rewrite, Site};
+use tconvc_ir::geometry::DeconvGeometry;
+use tconvc_ir::ops::ConvTranspose;
+use tconvc_ir::{Graph, NodeId, Op};
+
+/// Rewrites every transposed convolution whose extents are known into the cheapest form, or the one asked for.
+///
+/// - Pattern: `ConvTranspose`.
+/// - Guard: all extents known.
+/// - Cost: falls or stays: the definition counts as the dearest form that is considered.
+pub struct ChooseForm;
+
+/// What [`ChooseForm`] found at a node.
+pub struct Found {
+    op: ConvTranspose,
+    geometry: DeconvGeometry,
+    costs: [FormCost; 3],
+    chosen: Form,
+    reason: String,
+}
+
+impl Rewrite for ChooseForm {
+    type Found = Found;
+
+    fn about(&self) -> About {
+        About {
+            name: "forms",
+            summary: "rewrite each transposed convolution into scatter, zero-insertion or sub-pixel form",
+            pattern: "ConvTranspose",
+            claim: "the cheapest form by the cost model, or the one asked for",
+        }
+    }
+
+    fn find(&self, graph: &Graph, node: NodeId, options: &Options) -> Site<Found> {
+        let Op::ConvTranspose(op) = &graph.node(node).op else { return Err(Miss::Elsewhere) };
+        let shape = |index: usize| {
+            let ty = graph.ty(graph.node(node).input(index).or_elsewhere()?);
+            ty.known_shape().ok_or_else(|| Miss::Refused(format!("extents are not all known: {ty}")))
+        };
+        let geometry =
+            op.geometry(&shape(0)?, &shape(1)?).map_err(|error| Miss::Refused(error.to_string()))?;
+        let costs = form_costs(&geometry, &options.machine);
+        let (chosen, reason) = choose(&geometry, &costs, options.form);
+        Ok(Found { op: op.clone(), geometry, costs, chosen, reason })
+    }
+
+    fn apply(&self, graph: &mut Graph, node: NodeId, found: Found) -> Result<Decision> {
+        match found.chosen {
+            Form::Scatter => scatter::rewrite(graph, node, &found.geometry, &found.op)?,
+            Form::ZeroInsert => zero_insertion::rewrite(graph, node, &found.geometry, &found.op)?,
+            Form::SubPixel | Form::Auto => sub_pixel::rewrite(graph, node, &found.geometry, &found.op)?,
+        }
+        let cost = |form: &FormCost| Cost {
+            macs: form.macs,
+            bytes: form.bytes,
+            predicted_us: Some(form.predicted_us),
+        };
+        let chosen = found.costs.iter().find(|form| form.form == found.chosen).map(cost);
+        let considered = found.costs.iter().map(|form| Candidate {
+            what: form.form.name().into(),
+            cost: Some(cost(form)),
+            refused: None,
+        });
+        Ok(Decision {
+            subject: found.geometry.to_string(),
+            chosen: found.chosen.name().into(),
+            considered: considered.collect(),
+            cost: chosen,
+            reason: found.reason,
+        })
+    }
+}
+
+/// The form to use, and why.
+fn choose(geometry: &DeconvGeometry, costs: &[FormCost; 3], asked: Form) -> (Form, String) {
+    if asked != Form::Auto {
+        return (asked, "it was asked for".into());
+    }
+    if geometry.axes().iter().all(|axis| axis.stride() == 1)
+        && geometry.axes().iter().any(|axis| axis.input() > 1)
+    {
+        let [scatter, insertion, _] = costs;
+        if insertion.predicted_us <= scatter.predicted_us {
+            return (
+                Form::ZeroInsert,
+                "with stride 1 there are no zeros to insert: it is a plain convolution".into(),
+            );
+        }
+    }
+    let [scatter, insertion, sub_pixel] = costs;
+    let mut best = sub_pixel;
+    for other in [scatter, insertion] {
+        if other.predicted_us < best.predicted_us {
+            best = other;
+        }
+    }
+    let next = costs
+        .iter()
+        .filter(|cost| cost.form != best.form)
+        .map(|cost| cost.predicted_us)
+        .fold(f64::INFINITY, f64::min);
+    let factor = next / best.predicted_us.max(1e-9);
+    (best.form, format!("it is predicted {factor:.2} times as fast as the next"))
+}

@@ -1,0 +1,56 @@
+//! ConvTranspose as ZeroInsert and Conv, with the weights flipped and their channels swapped by nodes that fold away.
+
+use crate::error::Result;
+use crate::patch;
+use tconvc_ir::geometry::DeconvGeometry;
+use tconvc_ir::ops::{ConvTranspose, Reshape, Slice, Transpose, ZeroInsert};
+use tconvc_ir::{Graph, NodeId, ValueId};
+
+/// `y = Conv(ZeroInsert(x), flipped w, b, epilogue operands..)`.
+pub(super) fn rewrite(
+    graph: &mut Graph,
+    node: NodeId,
+    geometry: &DeconvGeometry,
+    op: &ConvTranspose,
+) -> Result<()> {
+    let old = graph.node(node).clone();
+    let (insert, conv) = ZeroInsert::from_geometry(geometry, op.epilogue.clone())?;
+    let data = patch::add(graph, &format!("{}.zeros", old.name), insert, &[old.input(0)])?;
+    let Some(weights) = old.input(1) else {
+        return Err(tconvc_ir::Error::input(1, "W", "is required").into());
+    };
+    let weights = flipped(graph, &old.name, weights, geometry)?;
+    let inputs: Vec<_> =
+        [Some(data), Some(weights)].into_iter().chain(old.inputs().iter().skip(2).copied()).collect();
+    patch::replace(graph, node, conv, &inputs)?;
+    Ok(())
+}
+
+/// `[Cin, Cout/group, ..]` to `[Cout, Cin/group, ..]` with every spatial axis reversed.
+fn flipped(graph: &mut Graph, name: &str, weights: ValueId, geometry: &DeconvGeometry) -> Result<ValueId> {
+    let channels = geometry.channels();
+    let kernel: Vec<i64> = geometry.axes().iter().map(|axis| axis.kernel() as i64).collect();
+    let axes = kernel.len() as i64;
+    let reshape = |graph: &mut Graph, step: &str, value, head: &[usize]| -> Result<ValueId> {
+        let shape: Vec<i64> =
+            head.iter().map(|&extent| extent as i64).chain(kernel.iter().copied()).collect();
+        let shape = patch::integers(graph, &format!("{name}.{step}.shape"), &shape);
+        patch::add_on(graph, &format!("{name}.{step}"), Reshape { allow_zero: true }, &[value, shape])
+    };
+    let grouped = [channels.groups(), channels.input_per_group(), channels.output_per_group()];
+    let split = reshape(graph, "split", weights, &grouped)?;
+    let perm = [0, 2, 1].into_iter().chain(3..3 + kernel.len()).collect();
+    let swapped = patch::add_on(graph, &format!("{name}.swapped"), Transpose { perm }, &[split])?;
+    let joined = reshape(graph, "joined", swapped, &[channels.output(), channels.input_per_group()])?;
+    let constants = [
+        ("starts", vec![-1; kernel.len()]),
+        ("ends", vec![i64::MIN; kernel.len()]),
+        ("axes", (2..2 + axes).collect()),
+        ("steps", vec![-1; kernel.len()]),
+    ];
+    let mut inputs = vec![joined];
+    for (what, values) in constants {
+        inputs.push(patch::integers(graph, &format!("{name}.flip.{what}"), &values));
+    }
+    patch::add_on(graph, &format!("{name}.flipped"), Slice, &inputs)
+}

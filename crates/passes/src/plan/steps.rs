@@ -1,0 +1,151 @@
+//! Groups nodes into steps: the pairs that spell a form, trees of elementwise nodes, views that need no step at all.
+
+use super::{Step, StepKind};
+use std::collections::{HashMap, HashSet};
+use tconvc_ir::ops::{Binary, Unary};
+use tconvc_ir::{DType, Graph, NodeId, Op, Result, ValueId};
+
+/// Steps in running order, and the values that are views of others.
+pub(super) struct Grouped {
+    pub(super) steps: Vec<Step>,
+    /// View: the value it lies in, and the bytes from that value's start.
+    pub(super) views: HashMap<ValueId, (ValueId, usize)>,
+}
+
+pub(super) fn group(graph: &Graph) -> Result<Grouped> {
+    let order = graph.order()?;
+    let joined = join(graph, &order);
+    let mut members: HashMap<NodeId, Vec<NodeId>> = HashMap::new();
+    for &node in &order {
+        members.entry(root(&joined, node)).or_default().push(node);
+    }
+    let mut grouped = Grouped { steps: vec![], views: HashMap::new() };
+    for &node in &order {
+        let Some(nodes) = members.remove(&node) else { continue };
+        if nodes.len() == 1
+            && let Some((from, to)) = view_of(graph, node)
+        {
+            grouped.views.insert(to, (from, 0));
+            continue;
+        }
+        grouped.steps.push(step(graph, nodes));
+    }
+    Ok(grouped)
+}
+
+/// Each node that runs inside a later node's step, with that node.
+fn join(graph: &Graph, order: &[NodeId]) -> HashMap<NodeId, NodeId> {
+    let mut joined = HashMap::new();
+    for &node in order {
+        let user = graph.node(node);
+        for &input in user.inputs().iter().flatten() {
+            let Some(maker) = graph.producer(input) else { continue };
+            if graph.has_single_use(input)
+                && graph.node(maker).outputs().len() == 1
+                && joins(graph, maker, node)
+            {
+                joined.insert(maker, node);
+            }
+        }
+    }
+    joined
+}
+
+fn root(joined: &HashMap<NodeId, NodeId>, mut node: NodeId) -> NodeId {
+    while let Some(&next) = joined.get(&node) {
+        node = next;
+    }
+    node
+}
+
+/// True when `maker`, whose only reader is `user`, runs in the same kernel.
+fn joins(graph: &Graph, maker: NodeId, user: NodeId) -> bool {
+    match (&graph.node(maker).op, &graph.node(user).op) {
+        (Op::ZeroInsert(_), Op::Conv(_))
+        | (Op::PhaseConv(_), Op::Interleave(_))
+        | (Op::ColumnGemm(_), Op::OverlapAdd(_)) => graph.node(user).input(0) == graph.node(maker).output(0),
+        _ => {
+            let shape =
+                |node: NodeId| graph.node(node).output(0).and_then(|value| graph.ty(value).known_shape());
+            is_elementwise(graph, maker) && is_elementwise(graph, user) && shape(maker) == shape(user)
+        }
+    }
+}
+
+/// True for nodes that compute each f32 output element from the elements at the same place of f32 inputs.
+pub(super) fn is_elementwise(graph: &Graph, node: NodeId) -> bool {
+    let node = graph.node(node);
+    let f32s = node
+        .inputs()
+        .iter()
+        .chain(node.outputs())
+        .flatten()
+        .all(|&value| graph.ty(value).dtype == Some(DType::F32));
+    let known = node.output(0).is_some_and(|value| graph.ty(value).known_shape().is_some());
+    f32s && known && node.outputs().len() == 1 && has_lanes(&node.op)
+}
+
+/// True for elementwise operators that have vector code; the others run one by one.
+fn has_lanes(op: &Op) -> bool {
+    match op {
+        Op::Unary(unary) => !matches!(
+            unary,
+            Unary::Sin
+                | Unary::Cos
+                | Unary::Tan
+                | Unary::Asin
+                | Unary::Acos
+                | Unary::Atan
+                | Unary::Sinh
+                | Unary::Cosh
+                | Unary::Asinh
+                | Unary::Acosh
+                | Unary::Atanh
+                | Unary::Not
+                | Unary::BitwiseNot
+                | Unary::IsNaN
+        ),
+        Op::Binary(binary) => {
+            matches!(binary, Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::PRelu)
+        }
+        Op::Variadic(_) => true,
+        _ => false,
+    }
+}
+
+/// The value that a reshape-like node gives another shape, and the result.
+fn view_of(graph: &Graph, node: NodeId) -> Option<(ValueId, ValueId)> {
+    let node = graph.node(node);
+    let (input, output) = (node.input(0)?, node.output(0)?);
+    let same_bytes = graph.ty(input).dtype == graph.ty(output).dtype;
+    (is_reshape(&node.op) && same_bytes && node.outputs().len() == 1).then_some((input, output))
+}
+
+fn is_reshape(op: &Op) -> bool {
+    matches!(op, Op::Reshape(_) | Op::Flatten(_) | Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Identity(_))
+}
+
+fn step(graph: &Graph, nodes: Vec<NodeId>) -> Step {
+    let kind = match nodes.iter().map(|&node| &graph.node(node).op).collect::<Vec<_>>().as_slice() {
+        [Op::Conv(_)] => StepKind::Conv,
+        [Op::ZeroInsert(_), Op::Conv(_)] => StepKind::ZeroInsertion,
+        [Op::PhaseConv(_), Op::Interleave(_)] => StepKind::SubPixel,
+        [Op::ColumnGemm(_), Op::OverlapAdd(_)] => StepKind::Scatter,
+        [_] if is_elementwise(graph, nodes[0]) => StepKind::Chain,
+        [_] => StepKind::Single,
+        _ => StepKind::Chain,
+    };
+    let inside: HashSet<NodeId> = nodes.iter().copied().collect();
+    let mut inputs = vec![];
+    for &value in nodes.iter().flat_map(|&node| graph.node(node).inputs()).flatten() {
+        let made_inside = graph.producer(value).is_some_and(|maker| inside.contains(&maker));
+        if !made_inside && !inputs.contains(&value) {
+            inputs.push(value);
+        }
+    }
+    let outputs = nodes
+        .last()
+        .map(|&node| graph.node(node).outputs().iter().flatten().copied().collect())
+        .unwrap_or_default();
+    Step { kind, nodes, inputs, outputs }
+}

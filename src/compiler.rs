@@ -1,0 +1,227 @@
+//! Options of a compilation, and its steps: bind shapes, rewrite, plan, make code.
+
+use crate::compiled::CompiledModel;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::report::Report;
+use std::collections::BTreeMap;
+use std::time::Instant;
+use tconvc_codegen::compile::{self, Compiled};
+use tconvc_codegen::program::Program;
+use tconvc_codegen::target::Target;
+use tconvc_ir::{Bindings, Dim, Graph, ValueType, infer};
+use tconvc_passes::cost::Machine;
+use tconvc_passes::plan::{Plan, plan};
+use tconvc_passes::{Form, Journal, Options, optimise};
+
+/// Compiles models. Every option has a default: this machine, one thread, the form chosen for each layer.
+#[derive(Debug, Clone)]
+pub struct Compiler {
+    pub(crate) target: Target,
+    pub(crate) threads: usize,
+    pub(crate) form: Form,
+    pub(crate) shapes: BTreeMap<String, Vec<usize>>,
+    pub(crate) disabled: Vec<String>,
+    pub(crate) stop_after: Option<String>,
+    pub(crate) keep_text: bool,
+}
+
+/// A rewritten network, before code is made: what `compile --emit ir` and `--emit onnx` show.
+pub struct Rewritten {
+    graph: Graph,
+    journal: Journal,
+}
+
+impl Default for Compiler {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Compiler {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self {
+            target: Target::host(),
+            threads: 1,
+            form: Form::Auto,
+            shapes: BTreeMap::new(),
+            disabled: vec![],
+            stop_after: None,
+            keep_text: false,
+        }
+    }
+
+    /// The processor to make code for. Code for another than this machine's can be listed, not run.
+    #[must_use]
+    pub fn target(mut self, target: Target) -> Self {
+        self.target = target;
+        self
+    }
+
+    /// Threads that share each layer; results do not depend on their number.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads.max(1);
+        self
+    }
+
+    /// Form of all transposed convolutions.
+    #[must_use]
+    pub fn form(mut self, form: Form) -> Self {
+        self.form = form;
+        self
+    }
+
+    /// Extents of an input that the model leaves open.
+    #[must_use]
+    pub fn input_shape(mut self, name: &str, shape: impl Into<Vec<usize>>) -> Self {
+        self.shapes.insert(name.to_owned(), shape.into());
+        self
+    }
+
+    /// Leaves a pass out, by its name.
+    #[must_use]
+    pub fn without_pass(mut self, name: &str) -> Self {
+        self.disabled.push(name.to_owned());
+        self
+    }
+
+    /// Stops rewriting after a pass (`PASS`, or `PASS:N` for its first N rewrites), to find which one changes something.
+    #[must_use]
+    pub fn stop_after(mut self, pass: &str) -> Self {
+        self.stop_after = Some(pass.to_owned());
+        self
+    }
+
+    /// Keeps the code generator's own text, for [`CompiledModel::clif`].
+    #[must_use]
+    pub fn keep_text(mut self, keep: bool) -> Self {
+        self.keep_text = keep;
+        self
+    }
+
+    /// Compiles a model. Extents that stay open are taken from the inputs of each call.
+    ///
+    /// # Errors
+    /// When the shapes given do not fit the model, or something in it cannot be compiled.
+    pub fn compile(&self, model: &Model) -> Result<CompiledModel> {
+        CompiledModel::new(self, model)
+    }
+
+    /// Rewrites a model as [`Compiler::compile`] does, and stops there.
+    ///
+    /// # Errors
+    /// As [`Compiler::compile`].
+    pub fn rewrite(&self, model: &Model) -> Result<Rewritten> {
+        let mut graph = model.graph().clone();
+        bind(&mut graph, &self.shapes)?;
+        let journal = self.optimise(&mut graph)?;
+        Ok(Rewritten { graph, journal })
+    }
+
+    fn optimise(&self, graph: &mut Graph) -> Result<Journal> {
+        infer::infer(graph)?;
+        let options = Options {
+            form: self.form,
+            machine: Machine::with_lanes(self.target.lanes(), self.threads),
+            disabled: self.disabled.clone(),
+            stop_after: self.stop_after.as_deref().map(str::parse).transpose()?,
+            ..Options::default()
+        };
+        Ok(optimise(graph, &options)?)
+    }
+
+    fn generate(&self, graph: &Graph, plan: &Plan) -> Result<Compiled> {
+        let options = compile::Options {
+            target: self.target.clone(),
+            threads: self.threads,
+            keep_text: self.keep_text,
+        };
+        Ok(compile::compile(graph, plan, &options)?)
+    }
+
+    /// Machine code for these input shapes as an assembly listing; the target may be another than this machine.
+    ///
+    /// # Errors
+    /// As [`Compiler::compile`].
+    pub fn listing(&self, model: &Model, clif: bool) -> Result<String> {
+        let mut compiler = self.clone();
+        compiler.keep_text = true;
+        let graph = compiler.rewrite(model)?.graph;
+        let code = compiler.generate(&graph, &plan(&graph)?)?;
+        Ok(if clif { code.module().clif() } else { code.module().asm() })
+    }
+
+    /// A program for a graph whose shapes are bound, with its report.
+    pub(crate) fn specialise(&self, mut graph: Graph) -> Result<(Program, Report)> {
+        let start = Instant::now();
+        let journal = self.optimise(&mut graph)?;
+        let plan = plan(&graph)?;
+        let program = self.generate(&graph, &plan)?.finish()?;
+        let compile_ms = start.elapsed().as_secs_f64() * 1e3;
+        let report = Report::new(self, &journal, &plan, &program, compile_ms);
+        Ok((program, report))
+    }
+}
+
+/// Gives the named inputs their shapes, and the symbols in these their values.
+pub(crate) fn bind(graph: &mut Graph, shapes: &BTreeMap<String, Vec<usize>>) -> Result<()> {
+    let mut bindings = Bindings::new();
+    for (name, shape) in shapes {
+        let Some(id) = graph.inputs().iter().copied().find(|&id| graph.value(id).name == *name) else {
+            let names: Vec<&str> = graph.inputs().iter().map(|&id| graph.value(id).name.as_str()).collect();
+            return Err(Error::Arguments(format!(
+                "the model has no input `{name}`; its inputs are {}",
+                names.join(", ")
+            )));
+        };
+        let declared = graph.ty(id).clone();
+        let misfit =
+            || Error::Arguments(format!("input `{name}` is {declared}; shape {shape:?} does not fit"));
+        if let Some(dims) = &declared.shape {
+            if dims.len() != shape.len() {
+                return Err(misfit());
+            }
+            for (dim, &extent) in dims.iter().zip(shape) {
+                match (dim.known(), dim.symbols().as_slice()) {
+                    (Some(known), _) if known != extent => return Err(misfit()),
+                    (None, [symbol]) if *dim == Dim::symbol(symbol) => {
+                        let bound = *bindings.entry(symbol.clone()).or_insert(extent);
+                        if bound != extent {
+                            return Err(Error::Arguments(format!(
+                                "input `{name}` is {declared}; {symbol} cannot be both {bound} and {extent}"
+                            )));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let dtype = declared.dtype;
+        graph.set_ty(id, ValueType { dtype, shape: Some(shape.iter().copied().map(Dim::from).collect()) });
+    }
+    graph.bind(&bindings)?;
+    Ok(())
+}
+
+impl Rewritten {
+    /// The graph as an ONNX file.
+    ///
+    /// # Errors
+    /// When it holds something that ONNX cannot say.
+    pub fn to_onnx(&self) -> Result<Vec<u8>> {
+        Ok(tconvc_ir::onnx::write(&self.graph)?)
+    }
+
+    /// What the passes decided and refused.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// The graph, for tools that look inside; its crate promises no stability.
+    #[doc(hidden)]
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+}

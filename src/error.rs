@@ -1,0 +1,25 @@
+//! The error of the public API.
+
+/// What can go wrong. Messages name the file, node, attribute and value, and what would be accepted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model is at fault: malformed, inconsistent, or outside what the format allows.
+    #[error(transparent)]
+    Model(#[from] tconvc_ir::Error),
+    /// An option is wrong, or a rewrite failed.
+    #[error(transparent)]
+    Passes(#[from] tconvc_passes::Error),
+    /// The network cannot be compiled; names the node, the operator and what about it.
+    #[error(transparent)]
+    Compile(#[from] tconvc_codegen::error::CompileError),
+    /// The compiled network could not run.
+    #[error(transparent)]
+    Run(#[from] tconvc_codegen::error::RunError),
+    /// An input or output that was given does not fit the model.
+    #[error("{0}")]
+    Arguments(String),
+}
+
+/// Result of the public API.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

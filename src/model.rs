@@ -1,0 +1,83 @@
+//! A network as it was read.
+
+use crate::error::Result;
+use std::fmt;
+use std::path::Path;
+use tconvc_ir::{DType, Graph, ValueId};
+
+/// A network, read from ONNX.
+#[derive(Clone)]
+pub struct Model {
+    graph: Graph,
+}
+
+/// An input or output of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortInfo {
+    /// Name in the model.
+    pub name: String,
+    /// Element type, when the model says.
+    pub dtype: Option<DType>,
+    /// Extents as text: numbers, or the model's symbols; `None` when the rank is open.
+    pub shape: Option<Vec<String>>,
+}
+
+impl Model {
+    /// Reads an ONNX file. Weights in external files are mapped, and must lie in the model's folder.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is no model that this program understands.
+    pub fn from_path(path: impl AsRef<Path>) -> Result<Self> {
+        Ok(Self { graph: tconvc_ir::onnx::read_path(path.as_ref())? })
+    }
+
+    /// Reads an ONNX model from memory. Weights in external files are refused.
+    ///
+    /// # Errors
+    /// When the bytes are no model that this program understands.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        Ok(Self { graph: tconvc_ir::onnx::read_bytes(bytes)? })
+    }
+
+    /// Inputs, in order.
+    pub fn inputs(&self) -> Vec<PortInfo> {
+        self.ports(self.graph.inputs())
+    }
+
+    /// Outputs, in order.
+    pub fn outputs(&self) -> Vec<PortInfo> {
+        self.ports(self.graph.outputs())
+    }
+
+    fn ports(&self, values: &[ValueId]) -> Vec<PortInfo> {
+        let port = |&id: &ValueId| {
+            let value = self.graph.value(id);
+            let shape = value.ty.shape.as_ref().map(|shape| shape.iter().map(ToString::to_string).collect());
+            PortInfo { name: value.name.clone(), dtype: value.ty.dtype, shape }
+        };
+        values.iter().map(port).collect()
+    }
+
+    /// The graph, for tools that look inside; its crate promises no stability.
+    #[doc(hidden)]
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// A model of a graph, for tools; see [`Model::graph`].
+    #[doc(hidden)]
+    pub fn from_graph(graph: Graph) -> Self {
+        Self { graph }
+    }
+}
+
+impl fmt::Display for PortInfo {
+    /// `` `x` f32[1, 3, H, W] ``
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dtype = self.dtype.map_or("?", DType::name);
+        match &self.shape {
+            Some(shape) => write!(f, "`{}` {dtype}[{}]", self.name, shape.join(", ")),
+            None => write!(f, "`{}` {dtype}[..]", self.name),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What was compiled, as data: text, JSON and snapshots print the same value.
+
+use crate::compiler::Compiler;
+use serde::Serialize;
+use std::fmt;
+use tconvc_codegen::program::{Program, Work};
+use tconvc_passes::plan::Plan;
+use tconvc_passes::{Candidate, Journal};
+
+/// A compiled network: its transposed convolutions, its steps, and the sizes of all memory.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Report {
+    /// Processor that the code is for.
+    pub target: String,
+    /// Threads that share each step.
+    pub threads: usize,
+    /// A row for each transposed convolution, in the order in which they run.
+    pub layers: Vec<LayerReport>,
+    /// The steps, in order.
+    pub steps: Vec<StepReport>,
+    /// Milliseconds from the model's graph to code that can run, packing of weights included.
+    pub compile_ms: f64,
+    /// Bytes of machine code.
+    pub code_bytes: usize,
+    /// Bytes of packed weights and constants.
+    pub weight_bytes: usize,
+    /// Bytes of the workspace: activations, and scratch memory of each thread.
+    pub workspace_bytes: usize,
+    /// Bytes of the workspace that activations take.
+    pub arena_bytes: usize,
+    /// The most bytes of activations that are alive at once: no plan takes less.
+    pub arena_lower_bound_bytes: usize,
+}
+
+/// A transposed convolution and how it is computed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LayerReport {
+    /// Node of the model.
+    pub node: String,
+    /// Channels, kernel, stride, pads, extents on one line.
+    pub geometry: String,
+    /// The form chosen.
+    pub form: String,
+    /// Why.
+    pub reason: String,
+    /// The forms that were weighed, with their cost.
+    pub considered: Vec<Candidate>,
+    /// Kernel that runs it.
+    pub kernel: String,
+    /// Microseconds that the cost model expects.
+    pub predicted_us: Option<f64>,
+    /// Microseconds measured, the median of the runs that were timed.
+    pub measured_us: Option<f64>,
+}
+
+/// A step of the program.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepReport {
+    /// Node whose result it makes.
+    pub node: String,
+    /// What runs: the kernel's name, `plain OP` for an operator run by its definition, or `copy`.
+    pub kernel: String,
+    /// Threads that share it.
+    pub threads: usize,
+    /// Microseconds measured, the median of the runs that were timed.
+    pub measured_us: Option<f64>,
+}
+
+impl Report {
+    pub(crate) fn new(
+        compiler: &Compiler,
+        journal: &Journal,
+        plan: &Plan,
+        program: &Program,
+        compile_ms: f64,
+    ) -> Self {
+        let steps: Vec<StepReport> = program
+            .steps()
+            .iter()
+            .map(|step| {
+                let (kernel, threads) = match &step.work {
+                    Work::Kernel(kernel) => (kernel.name.clone(), kernel.splits.len().saturating_sub(1)),
+                    Work::Plain(plain) => {
+                        let names: Vec<&str> = plain.stages.iter().map(|stage| stage.op.name()).collect();
+                        (format!("plain {}", names.join("+")), 1)
+                    }
+                    Work::Copy { .. } => ("copy".into(), 1),
+                };
+                StepReport { node: step.node.clone(), kernel, threads, measured_us: None }
+            })
+            .collect();
+        let layers = journal.applied().filter(|entry| entry.pass == "forms").map(|entry| {
+            let kernels: Vec<&str> = steps
+                .iter()
+                .filter(|step| step.node == entry.node)
+                .map(|step| step.kernel.as_str())
+                .collect();
+            LayerReport {
+                node: entry.node.clone(),
+                geometry: entry.decision.subject.clone(),
+                form: entry.decision.chosen.clone(),
+                reason: entry.decision.reason.clone(),
+                considered: entry.decision.considered.clone(),
+                kernel: kernels.join(" + "),
+                predicted_us: entry.decision.cost.and_then(|cost| cost.predicted_us),
+                measured_us: None,
+            }
+        });
+        Self {
+            target: compiler.target.to_string(),
+            threads: compiler.threads,
+            layers: layers.collect(),
+            steps: steps.clone(),
+            compile_ms,
+            code_bytes: program.code_bytes(),
+            weight_bytes: program.weight_bytes(),
+            workspace_bytes: program.workspace_bytes(),
+            arena_bytes: plan.arena_bytes,
+            arena_lower_bound_bytes: plan.lower_bound_bytes,
+        }
+    }
+
+    /// Sets the measured times from microseconds a step.
+    pub fn set_times(&mut self, step_us: &[f64]) {
+        for (step, &time) in self.steps.iter_mut().zip(step_us) {
+            step.measured_us = Some(time);
+        }
+        for layer in &mut self.layers {
+            let times =
+                self.steps.iter().filter(|step| step.node == layer.node).filter_map(|step| step.measured_us);
+            layer.measured_us = Some(times.sum());
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = |us: Option<f64>| us.map_or_else(|| "-".to_owned(), |us| format!("{us:.1}"));
+        let rows = self.layers.iter().map(|layer| {
+            let (predicted, measured) = (time(layer.predicted_us), time(layer.measured_us));
+            [&layer.node, &layer.geometry, &layer.form, &layer.kernel, &predicted, &measured]
+                .map(|cell| cell.clone())
+                .to_vec()
+        });
+        if !self.layers.is_empty() {
+            table(f, &["ConvTranspose", "geometry", "form", "kernel", "predicted us", "measured us"], rows)?;
+            writeln!(f)?;
+            for layer in &self.layers {
+                writeln!(f, "{}: {}, because {}", layer.node, layer.form, layer.reason)?;
+            }
+            writeln!(f)?;
+        }
+        writeln!(f, "target     {}, {} thread(s)", self.target, self.threads)?;
+        writeln!(f, "steps      {}", self.steps.len())?;
+        writeln!(f, "compile    {:.1} ms", self.compile_ms)?;
+        writeln!(f, "code       {} bytes", self.code_bytes)?;
+        writeln!(f, "weights    {} bytes", self.weight_bytes)?;
+        writeln!(
+            f,
+            "workspace  {} bytes, {} of them activations (at least {} are alive at once)",
+            self.workspace_bytes, self.arena_bytes, self.arena_lower_bound_bytes
+        )
+    }
+}
+
+/// Columns as wide as their widest cell.
+fn table(f: &mut fmt::Formatter<'_>, head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> fmt::Result {
+    let mut lines = vec![head.iter().map(|&cell| cell.to_owned()).collect::<Vec<_>>()];
+    lines.extend(rows);
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    for line in &lines {
+        let cells: Vec<String> =
+            line.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+        writeln!(f, "{}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}

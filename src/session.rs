@@ -1,0 +1,152 @@
+//! Many runs of one compiled network: workspace and threads are kept from run to run.
+
+use crate::cache::Cache;
+use crate::compiled::{CompiledModel, Outputs};
+use crate::error::{Error, Result};
+use std::sync::Arc;
+use std::time::Duration;
+use tconvc_codegen::pool::{Executor, Pool, Serial};
+use tconvc_codegen::program::Port;
+use tconvc_codegen::session;
+use tconvc_ir::{DType, Tensor, TensorView, TensorViewMut};
+
+/// Shapes for which a session keeps a workspace.
+const WORKSPACES: usize = 4;
+
+/// Owns the workspace and the threads; runs one call at a time.
+pub struct Session {
+    model: CompiledModel,
+    executor: Arc<dyn Executor>,
+    workspaces: Cache<Vec<(DType, Vec<usize>)>, session::Session>,
+}
+
+impl Session {
+    pub(crate) fn new(model: CompiledModel) -> Self {
+        let executor: Arc<dyn Executor> = match Pool::new(model.threads()) {
+            Ok(pool) if model.threads() > 1 => Arc::new(pool),
+            // One thread needs no pool; where the system gives none, one thread computes the same.
+            _ => Arc::new(Serial),
+        };
+        Self { model, executor, workspaces: Cache::new(WORKSPACES) }
+    }
+
+    /// Runs on threads of the host's own instead of the session's.
+    #[must_use]
+    pub fn with_executor(mut self, executor: Arc<dyn Executor>) -> Self {
+        self.executor = executor;
+        self.workspaces = Cache::new(WORKSPACES);
+        self
+    }
+
+    fn workspace(&mut self, inputs: &[TensorView<'_>]) -> Result<&mut session::Session> {
+        let same = |key: &Vec<(DType, Vec<usize>)>| {
+            key.len() == inputs.len()
+                && key
+                    .iter()
+                    .zip(inputs)
+                    .all(|((dtype, shape), view)| *dtype == view.dtype() && shape == view.shape())
+        };
+        // Looked up twice, because the borrow checker does not see that the first result is returned at once.
+        if self.workspaces.get(same).is_none() {
+            let specialised = self.model.specialise(inputs)?;
+            let session = session::Session::new(&specialised.program, self.executor.clone())?;
+            let key = inputs.iter().map(|view| (view.dtype(), view.shape().to_vec())).collect();
+            return Ok(self.workspaces.insert(key, session));
+        }
+        self.workspaces.get(same).ok_or_else(|| Error::Arguments("the workspace is gone".into()))
+    }
+
+    /// Runs the network on inputs in the model's order; allocates the outputs.
+    ///
+    /// # Errors
+    /// When an input is missing or of another type or shape than the model takes.
+    pub fn run(&mut self, inputs: &[TensorView<'_>]) -> Result<Outputs> {
+        // External data may lie at any address; machine code wants whole words.
+        let aligned = |view: &TensorView<'_>| view.bytes().as_ptr().align_offset(4) == 0;
+        let copies: Vec<Option<Vec<u64>>> =
+            inputs.iter().map(|view| (!aligned(view)).then(|| words(view.bytes()))).collect();
+        let inputs = inputs.iter().zip(&copies).map(|(view, copy)| match copy {
+            None => Ok(*view),
+            Some(copy) => TensorView::from_bytes(
+                view.dtype(),
+                view.shape(),
+                &bytemuck::cast_slice(copy)[..view.bytes().len()],
+            ),
+        });
+        let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
+        let workspace = self.workspace(&inputs)?;
+        let ports: Vec<Port> = workspace.program().outputs().to_vec();
+        let mut buffers: Vec<Vec<u64>> = ports.iter().map(|port| vec![0; port.bytes().div_ceil(8)]).collect();
+        let outputs = ports.iter().zip(&mut buffers).map(|(port, words)| {
+            TensorViewMut::from_bytes(
+                port.dtype,
+                &port.shape,
+                &mut bytemuck::cast_slice_mut(words)[..port.bytes()],
+            )
+        });
+        workspace.run(&inputs, &mut outputs.collect::<Result<Vec<_>, _>>()?)?;
+        let tensors = ports.into_iter().zip(buffers).map(|(port, words)| {
+            Ok((port.name, Tensor::from_shared(port.dtype, port.shape, Arc::new(Words(words)), 0)?))
+        });
+        Ok(Outputs::new(tensors.collect::<Result<_>>()?))
+    }
+
+    /// Runs the network on inputs and into outputs, both in the model's order. From the second call with the same shapes
+    /// on, this allocates nothing and takes no lock.
+    ///
+    /// # Errors
+    /// When an input or output is missing or of another type or shape than the model takes or makes.
+    pub fn run_into(&mut self, inputs: &[TensorView<'_>], outputs: &mut [TensorViewMut<'_>]) -> Result<()> {
+        self.run_observed(inputs, outputs, |_, _| {})
+    }
+
+    /// As [`Session::run_into`]; calls `observe` after each step of the program with its number, as in
+    /// [`Report::steps`](crate::Report), and the time that it took.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run_observed(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorViewMut<'_>],
+        observe: impl FnMut(usize, Duration),
+    ) -> Result<()> {
+        let workspace = self.workspace(inputs)?;
+        let ports = workspace.program().outputs();
+        if ports.len() != outputs.len() {
+            return Err(Error::Arguments(format!(
+                "the model has {} outputs, {} are given",
+                ports.len(),
+                outputs.len()
+            )));
+        }
+        for (port, view) in ports.iter().zip(outputs.iter()) {
+            if port.shape != view.shape() || port.dtype != view.dtype() {
+                return Err(Error::Arguments(format!(
+                    "output `{}` is {}{:?}, memory for {}{:?} is given",
+                    port.name,
+                    port.dtype,
+                    port.shape,
+                    view.dtype(),
+                    view.shape()
+                )));
+            }
+        }
+        Ok(workspace.run_timed(inputs, outputs, observe)?)
+    }
+}
+
+/// A buffer of whole words as bytes: aligned for every element type.
+struct Words(Vec<u64>);
+
+impl AsRef<[u8]> for Words {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
+fn words(bytes: &[u8]) -> Vec<u64> {
+    let mut words = vec![0; bytes.len().div_ceil(8)];
+    bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
+    words
+}
