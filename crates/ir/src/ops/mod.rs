@@ -33,10 +33,14 @@ mod number;
 mod opaque;
 mod pad;
 mod pool;
+mod qlinear;
+mod quantize;
 mod random;
 mod rearrange;
 mod reduce;
 mod resize;
+mod rnn;
+mod rnn_cell;
 mod scatter;
 mod select;
 mod shape;
@@ -76,10 +80,13 @@ pub use norm_local::{LpNormalization, Lrn, MeanVarianceNormalization};
 pub use opaque::Opaque;
 pub use pad::Pad;
 pub use pool::{GlobalPool, Pool, PoolKind};
+pub use qlinear::{ConvInteger, MatMulInteger, QLinearConv, QLinearMatMul};
+pub use quantize::{DequantizeLinear, DynamicQuantizeLinear, QuantizeLinear};
 pub use random::{Bernoulli, Distribution, Multinomial, Random};
 pub use rearrange::{ReverseSequence, Trilu};
 pub use reduce::{Reduce, ReduceKind};
 pub use resize::{AspectRatio, Resize, ResizeMode};
+pub use rnn::{Cell, Direction, Recurrent};
 pub use scatter::{ScatterElements, ScatterNd, ScatterReduction};
 pub use select::{Dropout, Identity, Where};
 pub use shape::{Flatten, Reshape, Shape, Size, Squeeze, Unsqueeze};
@@ -168,6 +175,10 @@ operators! {
     // normalisation
     BatchNormalization, InstanceNormalization, LayerNormalization, GroupNormalization, RmsNormalization,
     MeanVarianceNormalization, LpNormalization, Lrn,
+    // recurrent layers
+    Recurrent,
+    // quantised
+    QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear, ConvInteger, QLinearConv, MatMulInteger, QLinearMatMul,
     // random numbers
     Random, Bernoulli, Multinomial,
     // matrix products
@@ -207,10 +218,13 @@ impl Op {
             "Concat" => Concat::read(attributes)?.into(),
             "ConstantOfShape" => ConstantOfShape::read(attributes)?.into(),
             "Conv" => Conv::read(attributes)?.into(),
+            "ConvInteger" => ConvInteger::read(attributes)?.into(),
             "ConvTranspose" => ConvTranspose::read(attributes)?.into(),
             "CumSum" => CumSum::read(attributes)?.into(),
             "DepthToSpace" => DepthToSpace::read(attributes)?.into(),
+            "DequantizeLinear" => DequantizeLinear::read(attributes)?.into(),
             "Dropout" => Dropout::read(attributes)?.into(),
+            "DynamicQuantizeLinear" => DynamicQuantizeLinear::read(attributes)?.into(),
             "Einsum" => Einsum::read(attributes)?.into(),
             "Expand" => Expand::read(attributes)?.into(),
             "EyeLike" => EyeLike::read(attributes)?.into(),
@@ -228,6 +242,7 @@ impl Op {
             "LayerNormalization" => LayerNormalization::read(attributes)?.into(),
             "LpNormalization" => LpNormalization::read(attributes)?.into(),
             "MatMul" => MatMul::read(attributes)?.into(),
+            "MatMulInteger" => MatMulInteger::read(attributes)?.into(),
             "MaxUnpool" => MaxUnpool::read(attributes)?.into(),
             "MeanVarianceNormalization" => MeanVarianceNormalization::read(attributes)?.into(),
             "Multinomial" => Multinomial::read(attributes)?.into(),
@@ -236,6 +251,9 @@ impl Op {
             "OverlapAdd" => OverlapAdd::read(attributes)?.into(),
             "Pad" => Pad::read(attributes)?.into(),
             "PhaseConv" => PhaseConv::read(attributes)?.into(),
+            "QLinearConv" => QLinearConv::read(attributes)?.into(),
+            "QLinearMatMul" => QLinearMatMul::read(attributes)?.into(),
+            "QuantizeLinear" => QuantizeLinear::read(attributes)?.into(),
             "RMSNormalization" => RmsNormalization::read(attributes)?.into(),
             "Range" => Range::read(attributes)?.into(),
             "Reshape" => Reshape::read(attributes)?.into(),
@@ -270,7 +288,7 @@ impl Op {
                 })*
             };
         }
-        families!(Unary, Binary, Variadic, Reduce, ArgReduce, Softmax, Random, Pool, GlobalPool);
+        families!(Unary, Binary, Variadic, Reduce, ArgReduce, Softmax, Recurrent, Random, Pool, GlobalPool);
         Ok(None)
     }
 
