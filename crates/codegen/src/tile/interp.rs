@@ -69,6 +69,9 @@ impl<'a> Interpreter<'a> {
     ///
     /// # Errors
     /// The first access that leaves its buffer.
+    ///
+    /// # Panics
+    /// Where `counts` are fewer than the tile's.
     pub fn run(
         tile: &'a Tile,
         rounding: Rounding,
