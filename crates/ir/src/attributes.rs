@@ -6,8 +6,8 @@ use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use std::collections::BTreeMap;
 
-/// Value of an attribute.
-#[derive(Debug, Clone, PartialEq)]
+/// Value of an attribute. Equality compares the bits of floats, so that NaN equals itself and -0.0 differs from 0.0.
+#[derive(Debug, Clone)]
 pub enum AttributeValue {
     /// A 64-bit integer.
     Int(i64),
@@ -167,6 +167,24 @@ fn positive(name: &str, value: i64) -> Result<usize> {
     match usize::try_from(value) {
         Ok(size) if (1..=i32::MAX as usize).contains(&size) => Ok(size),
         _ => Err(Error::attribute(name, format!("expected sizes from 1 to {}, found {value}", i32::MAX))),
+    }
+}
+
+impl PartialEq for AttributeValue {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Int(a), Self::Int(b)) => a == b,
+            (Self::Ints(a), Self::Ints(b)) => a == b,
+            (Self::Float(a), Self::Float(b)) => a.to_bits() == b.to_bits(),
+            (Self::Floats(a), Self::Floats(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+            }
+            (Self::String(a), Self::String(b)) => a == b,
+            (Self::Strings(a), Self::Strings(b)) => a == b,
+            (Self::Tensor(a), Self::Tensor(b)) => a == b,
+            (Self::Opaque(a), Self::Opaque(b)) => a == b,
+            _ => false,
+        }
     }
 }
 

@@ -4,8 +4,6 @@
 //! values at hand. Arithmetic is checked: an overflow is an error, never a wrong extent. A polynomial that grows beyond
 //! [`Dim::MAX_SIZE`] becomes unknown, which is always true of it.
 
-mod parse;
-
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::fmt;

@@ -165,7 +165,9 @@ fn evaluate(
         shape.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent)).is_some_and(|n| n <= SMALL)
     };
     let known = |info: &InputInfo<'_>| info.constant.is_some_and(|tensor| is_small(tensor.shape()));
-    let possible = !matches!(op, Op::Opaque(_))
+    let random = matches!(op, Op::Random(_) | Op::Bernoulli(_) | Op::Multinomial(_) | Op::Dropout(_));
+    let possible = !random
+        && !matches!(op, Op::Opaque(_))
         && inputs.iter().flatten().all(known)
         && found.iter().all(|(_, ty)| ty.known_shape().is_some_and(|shape| is_small(&shape)));
     if !possible {

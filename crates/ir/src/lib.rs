@@ -15,6 +15,7 @@ pub mod ops;
 pub mod resize_axis;
 pub mod signature;
 mod tensor;
+pub mod text;
 pub mod verify;
 mod view;
 

@@ -415,6 +415,11 @@ impl Graph {
         }
     }
 
+    /// Every node, in no order that means anything; see [`Graph::order`].
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.dag.node_weights()
+    }
+
     /// Number of nodes.
     pub fn node_count(&self) -> usize {
         self.dag.node_count()
