@@ -27,13 +27,12 @@ pub fn infer(graph: &mut Graph) -> Result<()> {
     Ok(())
 }
 
-/// Gives values to symbols and infers again.
+/// Gives values to symbols and infers again. The graph stays as it was when there is an error.
 ///
 /// # Errors
-/// As [`infer`], and when an extent overflows or becomes negative.
+/// As [`infer`], and when an extent of an input overflows or becomes negative.
 pub fn bind(graph: &mut Graph, bindings: &Bindings) -> Result<()> {
-    graph.bind(bindings)?;
-    infer(graph)
+    rebind(graph, bindings, &[])
 }
 
 /// Gives static shapes to inputs by name, as `--shape` does: binds the symbols they stand for and infers again.
@@ -42,17 +41,73 @@ pub fn bind(graph: &mut Graph, bindings: &Bindings) -> Result<()> {
 /// When there is no such input, when a shape contradicts what the model declares or another one, and as [`infer`].
 pub fn set_input_shapes(graph: &mut Graph, shapes: &[(&str, &[usize])]) -> Result<()> {
     let bindings = signature::bind_shapes(graph, shapes)?;
-    graph.bind(&bindings)?;
-    for (name, shape) in shapes {
-        if let Some(id) = graph.find_value(name) {
-            let ty = ValueType {
-                dtype: graph.ty(id).dtype,
-                shape: Some(shape.iter().map(|&extent| extent.into()).collect()),
-            };
+    rebind(graph, &bindings, shapes)
+}
+
+fn rebind(graph: &mut Graph, bindings: &Bindings, shapes: &[(&str, &[usize])]) -> Result<()> {
+    let before: Vec<(ValueId, ValueType)> =
+        graph.values().map(|(id, value)| (id, value.ty.clone())).collect();
+    let result = bind_types(graph, bindings, shapes);
+    if result.is_err() {
+        for (id, ty) in before {
             graph.set_ty(id, ty);
         }
     }
-    infer(graph)
+    result
+}
+
+/// Symbolic extents of what nodes make are a view of the general case (a slice is taken not to be empty), so they are
+/// inferred anew, and their bound values count only where inference knows nothing.
+fn bind_types(graph: &mut Graph, bindings: &Bindings, shapes: &[(&str, &[usize])]) -> Result<()> {
+    let mut made: Vec<(ValueId, Vec<Dim>)> = vec![];
+    let ids: Vec<ValueId> = graph.values().map(|(id, _)| id).collect();
+    for id in ids {
+        let Some(shape) = graph.ty(id).shape.clone() else { continue };
+        if shape.iter().all(|dim| dim.known_i64().is_some()) {
+            continue;
+        }
+        let keep_known = |dim: &Dim| if dim.known_i64().is_some() { dim.clone() } else { Dim::unknown() };
+        let bound = match graph.producer(id) {
+            Some(_) => {
+                let open = shape.iter().map(keep_known).collect();
+                made.push((id, shape));
+                open
+            }
+            None => bind_shape(&graph.value(id).name, &shape, bindings)?,
+        };
+        graph.set_ty(id, ValueType { dtype: graph.ty(id).dtype, shape: Some(bound) });
+    }
+    for &(name, shape) in shapes {
+        if let Some(id) = graph.find_value(name) {
+            let shape = Some(shape.iter().map(|&extent| extent.into()).collect());
+            graph.set_ty(id, ValueType { dtype: graph.ty(id).dtype, shape });
+        }
+    }
+    infer(graph)?;
+    let mut filled = false;
+    for (id, shape) in made {
+        let mut ty = graph.ty(id).clone();
+        for (dim, general) in ty.shape.iter_mut().flatten().zip(shape).filter(|(dim, _)| dim.is_unknown()) {
+            let bound = general.bind(bindings).unwrap_or(Dim::unknown());
+            if !bound.is_unknown() && bound.known_i64().is_none_or(|extent| extent >= 0) {
+                *dim = bound;
+                filled = true;
+            }
+        }
+        graph.set_ty(id, ty);
+    }
+    if filled { infer(graph) } else { Ok(()) }
+}
+
+fn bind_shape(name: &str, shape: &[Dim], bindings: &Bindings) -> Result<Vec<Dim>> {
+    let bound = |dim: &Dim| {
+        let bound = dim.bind(bindings)?;
+        if bound.known_i64().is_some_and(|extent| extent < 0) {
+            return Err(Error::Geometry(format!("extent {dim} of `{name}` becomes {bound}")));
+        }
+        Ok(bound)
+    };
+    shape.iter().map(bound).collect()
 }
 
 /// The types of all node outputs as [`infer`] would set them.
@@ -289,6 +344,19 @@ mod tests {
         assert_eq!(error.to_string(), "axis 0 of input `x` is to be 1, 2 was given");
         let error = set_input_shapes(&mut graph, &[("y", &[2])]).unwrap_err();
         assert_eq!(error.to_string(), "there is no input `y`; the inputs are: `x` f32[1, 8, 9]");
+    }
+
+    #[test]
+    fn empty_slices_are_found_when_symbols_are_bound() {
+        let text = "input %x : f32[H]\nconst @two : i64[1] = [2]\nconst @end : i64[1] = [9]\n\
+                    %y = Slice(%x, @two, @end)\n%z = ::Mystery(%y)\noutput %z";
+        let mut graph: Graph = text.parse().unwrap();
+        let (y, z) = (graph.find_value("y").unwrap(), graph.find_value("z").unwrap());
+        graph.set_ty(y, ValueType::new(DType::F32, ["H - 2".parse::<Dim>().unwrap()]));
+        graph.set_ty(z, symbolic(&["H"]));
+        bind(&mut graph, &Bindings::from([("H".into(), 1)])).unwrap();
+        assert_eq!(graph.ty(y).to_string(), "f32[0]");
+        assert_eq!(graph.ty(z).to_string(), "f32[1]", "what only the model knows is bound");
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod value_type;
 
 pub use value_type::ValueType;
 
-use crate::dim::{Bindings, Dim};
+use crate::dim::Dim;
 use crate::error::{Error, Result};
 use crate::ops::Op;
 use crate::tensor::Tensor;
@@ -286,22 +286,6 @@ impl Graph {
     /// True when the value is a graph output.
     pub fn is_output(&self, id: ValueId) -> bool {
         self.value(id).outputs > 0
-    }
-
-    /// Gives values to symbols, in the types of all values.
-    ///
-    /// # Errors
-    /// When an extent overflows or becomes negative.
-    pub fn bind(&mut self, bindings: &Bindings) -> Result<()> {
-        for value in self.values.iter_mut().flatten() {
-            for dim in value.ty.shape.iter_mut().flatten() {
-                *dim = dim.bind(bindings)?;
-                if dim.known_i64().is_some_and(|extent| extent < 0) {
-                    return Err(Error::Geometry(format!("an extent of `{}` becomes {dim}", value.name)));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Symbols in the types of the inputs, in the order in which they appear: what a caller has to choose.
