@@ -114,7 +114,8 @@ impl<'g> Writer<'g> {
 
     /// Writes constants, inputs, outputs and types, and gives the bytes.
     pub fn finish(mut self) -> Result<Vec<u8>> {
-        for &id in self.graph.outputs() {
+        let outputs: HashSet<ValueId> = self.graph.outputs().iter().copied().collect();
+        for &id in &outputs {
             self.read.insert(self.graph.value(id).name.clone());
         }
         for (id, value) in self.graph.values() {
@@ -125,7 +126,7 @@ impl<'g> Writer<'g> {
                 Definition::Nothing if self.read.contains(&value.name) => {
                     return Err(Error::Graph(format!("value `{}` is made by no node", value.name)));
                 }
-                Definition::Node(..) if !self.graph.is_output(id) => self.declare(13, &value.name, &value.ty),
+                Definition::Node(..) if !outputs.contains(&id) => self.declare(13, &value.name, &value.ty),
                 _ => {}
             }
         }

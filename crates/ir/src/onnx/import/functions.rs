@@ -14,7 +14,7 @@ use std::collections::HashMap;
 const MAX_DEPTH: usize = 16;
 
 /// Most nodes that a model may have once its functions are inlined.
-const MAX_NODES: usize = 1 << 20;
+const MAX_NODES: usize = 1 << 18;
 
 /// Domain, name and overload.
 type Key = (String, String, String);
@@ -35,6 +35,9 @@ impl Functions {
 
     /// Decodes nodes and inlines those that call a function.
     pub fn expand(&self, nodes: &[Bytes], opset: Option<i64>) -> Result<Vec<Source>> {
+        if nodes.len() > MAX_NODES {
+            return Err(too_many());
+        }
         let mut expansion = Expansion { functions: self, sources: vec![], names: Names::default() };
         for bytes in nodes {
             expansion.add(decode(bytes)?, opset, "", 0)?;
@@ -49,6 +52,10 @@ impl Functions {
         let key = (domain(&node.domain).into(), node.op_type.clone(), node.overload.clone());
         self.0.get(&key)
     }
+}
+
+fn too_many() -> Error {
+    Error::Size(format!("more than {MAX_NODES} nodes"))
 }
 
 struct Expansion<'a> {
@@ -72,7 +79,7 @@ impl Expansion<'_> {
                 .map_err(|error| error.at(&name, &op_type));
         }
         if self.sources.len() == MAX_NODES {
-            return Err(Error::Size(format!("more than {MAX_NODES} nodes")));
+            return Err(too_many());
         }
         self.sources.push(Source::new(name, node, opset)?);
         Ok(())
