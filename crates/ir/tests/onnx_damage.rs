@@ -432,7 +432,7 @@ fn swollen_models_take_no_memory() {
     let tensor = |fields: Message| graph(field(5, fields));
     let cases = [
         ("nodes", graph(many(1, 5_000_000))),
-        ("fewer nodes", graph(many(1, 100_000))),
+        ("fewer nodes", graph(many(1, 20_000))),
         ("initialisers", graph(many(5, 5_000_000))),
         ("inputs", graph(many(11, 3_000_000))),
         ("opsets", many(8, 5_000_000)),

@@ -11,6 +11,13 @@ use crate::ops::{Epilogue, EpilogueStep};
 /// `Conv`; where a pad is negative, that is a crop of the input.
 pub(super) fn conv(mut chain: Chain<'_, '_>, mut attributes: Attributes, epilogue: &Epilogue) -> Result<()> {
     attributes.take("epilogue");
+    let (w, b) = (chain.input(1), chain.input(2));
+    main(&mut chain, attributes, &present(&[w, b]));
+    finish(chain, epilogue, 3)
+}
+
+/// Adds the `Conv`, and a crop of its input in front where pads are negative.
+pub(super) fn main(chain: &mut Chain<'_, '_>, mut attributes: Attributes, further: &[String]) {
     let pads = take_ints(&mut attributes, "pads");
     if !pads.is_empty() {
         let (begin, end) = pads.split_at(pads.len() / 2);
@@ -18,9 +25,7 @@ pub(super) fn conv(mut chain: Chain<'_, '_>, mut attributes: Attributes, epilogu
         chain.pad(&crops(begin), &crops(end));
         attributes.set("pads", pads.iter().map(|&pad| pad.max(0)).collect::<Vec<_>>());
     }
-    let (w, b) = (chain.input(1), chain.input(2));
-    chain.main("Conv", attributes, &present(&[w, b]));
-    finish(chain, epilogue, 3)
+    chain.main("Conv", attributes, further);
 }
 
 /// `ConvTranspose`. What the output reaches past every tap is output padding where runtimes take it, else zeros that are
@@ -49,10 +54,13 @@ pub(super) fn conv_transpose(
     let (mut before, mut behind) = (vec![0; axes], vec![0; axes]);
     for i in 0..axes {
         let reach = extra[i] - end[i];
-        end[i] = (-reach).max(0);
-        (extra[i], behind[i]) = if reach < strides[i] { (reach.max(0), 0) } else { (0, reach) };
-        before[i] = (-begin[i]).max(0);
-        begin[i] = begin[i].max(0);
+        if begin[i] >= 0 && reach < strides[i] {
+            (end[i], extra[i]) = ((-reach).max(0), reach.max(0));
+        } else {
+            // Of this axis all pads come later: with the crops alone nothing might be left.
+            (before[i], behind[i]) = (-begin[i], reach);
+            (begin[i], end[i], extra[i]) = (0, 0, 0);
+        }
     }
     attributes.set("strides", strides);
     attributes.set("pads", [begin, end].concat());
@@ -100,8 +108,14 @@ pub(super) fn finish(mut chain: Chain<'_, '_>, epilogue: &Epilogue, first: usize
 }
 
 impl Chain<'_, '_> {
-    /// Pads spatial axes with zeros; negative pads crop.
+    /// Pads spatial axes with zeros; negative pads crop. Crops come last: they may take more than there was.
     pub fn pad(&mut self, begin: &[i64], end: &[i64]) {
+        if begin.iter().chain(end).any(|&pad| pad > 0) {
+            let side = |pads: &[i64]| [0, 0].into_iter().chain(pads.iter().map(|&pad| pad.max(0))).collect();
+            let pads: Vec<Vec<i64>> = vec![side(begin), side(end)];
+            let pads = self.ints("pads", &pads.concat());
+            self.then("Pad", Attributes::new(), &[pads]);
+        }
         let axes: Vec<usize> = (0..begin.len()).filter(|&i| begin[i] < 0 || end[i] < 0).collect();
         if !axes.is_empty() {
             let starts: Vec<i64> = axes.iter().map(|&i| (-begin[i]).max(0)).collect();
@@ -109,12 +123,6 @@ impl Chain<'_, '_> {
             let axes: Vec<i64> = axes.iter().map(|&i| i as i64 + 2).collect();
             let inputs = [self.ints("starts", &starts), self.ints("ends", &ends), self.ints("axes", &axes)];
             self.then("Slice", Attributes::new(), &inputs);
-        }
-        if begin.iter().chain(end).any(|&pad| pad > 0) {
-            let side = |pads: &[i64]| [0, 0].into_iter().chain(pads.iter().map(|&pad| pad.max(0))).collect();
-            let pads: Vec<Vec<i64>> = vec![side(begin), side(end)];
-            let pads = self.ints("pads", &pads.concat());
-            self.then("Pad", Attributes::new(), &[pads]);
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod convolution;
 mod elementwise;
+mod forms;
 mod opset;
 mod writer;
 
@@ -12,6 +13,7 @@ use crate::attributes::{AttributeValue, Attributes};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
 use crate::ops::{Op, Operator};
+use forms::{scatter, sub_pixel, zero_insert};
 use prost::Message;
 use writer::{Chain, Writer};
 
@@ -82,12 +84,17 @@ fn write_node(writer: &mut Writer<'_>, id: NodeId) -> Result<()> {
     let node = graph.node(id);
     match &node.op {
         Op::Opaque(op) => return writer.opaque(node, op),
-        Op::Unary(op) => elementwise::unary(Chain::new(writer, node), *op)?,
-        Op::Softmax(op) => elementwise::softmax(Chain::new(writer, node), op.kind.name(), op.attributes()),
-        Op::Conv(op) => convolution::conv(Chain::new(writer, node), op.attributes(), &op.epilogue)?,
+        Op::Unary(op) => elementwise::unary(Chain::new(writer, node)?, *op)?,
+        Op::Softmax(op) => elementwise::softmax(Chain::new(writer, node)?, op.kind.name(), op.attributes()),
+        Op::Conv(op) => convolution::conv(Chain::new(writer, node)?, op.attributes(), &op.epilogue)?,
         Op::ConvTranspose(op) => {
-            convolution::conv_transpose(Chain::new(writer, node), op.attributes(), &op.epilogue)?;
+            convolution::conv_transpose(Chain::new(writer, node)?, op.attributes(), &op.epilogue)?;
         }
+        Op::ZeroInsert(op) => zero_insert::zero_insert(Chain::new(writer, node)?, op),
+        Op::PhaseConv(op) => sub_pixel::phase_conv(Chain::new(writer, node)?, op)?,
+        Op::Interleave(op) => sub_pixel::interleave(Chain::new(writer, node)?, op)?,
+        Op::ColumnGemm(op) => scatter::column_gemm(Chain::new(writer, node)?, op)?,
+        Op::OverlapAdd(op) => scatter::overlap_add(Chain::new(writer, node)?, op)?,
         op => writer.plain(node, "", op.name(), &op.attributes()),
     }
     Ok(())

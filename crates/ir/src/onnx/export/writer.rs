@@ -170,10 +170,13 @@ struct Step {
 }
 
 impl<'w, 'g> Chain<'w, 'g> {
-    /// Begins at the first input of the node.
-    pub fn new(writer: &'w mut Writer<'g>, node: &'g Node) -> Self {
+    /// Begins at the first input of a node, which has to have one output.
+    pub fn new(writer: &'w mut Writer<'g>, node: &'g Node) -> Result<Self> {
+        if node.outputs().len() != 1 || node.output(0).is_none() {
+            return Err(Error::Graph(format!("{} outputs, expected 1", node.outputs().len())));
+        }
         let value = writer.name(node.input(0));
-        Self { writer, node, value, steps: vec![] }
+        Ok(Self { writer, node, value, steps: vec![] })
     }
 
     /// The value so far.
@@ -208,26 +211,34 @@ impl<'w, 'g> Chain<'w, 'g> {
 
     /// Adds a step: an operator on the value so far and further inputs.
     pub fn then(&mut self, op_type: &'static str, attributes: Attributes, further: &[String]) {
-        self.step(op_type, attributes, further, false);
+        self.value = self.step(op_type, attributes, [&[self.value()], further].concat(), false);
     }
 
     /// Adds the step that bears the node's name.
     pub fn main(&mut self, op_type: &'static str, attributes: Attributes, further: &[String]) {
-        self.step(op_type, attributes, further, true);
+        self.value = self.step(op_type, attributes, [&[self.value()], further].concat(), true);
     }
 
-    fn step(&mut self, op_type: &'static str, attributes: Attributes, further: &[String], main: bool) {
+    /// Adds the step that bears the node's name; the value so far is its second input.
+    pub fn main_after(&mut self, op_type: &'static str, attributes: Attributes, first: String) {
+        self.value = self.step(op_type, attributes, vec![first, self.value()], true);
+    }
+
+    fn step(
+        &mut self,
+        op_type: &'static str,
+        attributes: Attributes,
+        inputs: Vec<String>,
+        main: bool,
+    ) -> String {
         let output = self.writer.values.unique(&format!("{}.{op_type}", self.node.name));
-        let mut inputs = vec![std::mem::replace(&mut self.value, output.clone())];
-        inputs.extend_from_slice(further);
-        self.steps.push(Step { op_type, attributes, inputs, output, main });
+        self.steps.push(Step { op_type, attributes, inputs, output: output.clone(), main });
+        output
     }
 
     /// Adds a step that reads other values only, and gives its output; the chain goes on where it was.
     pub fn aside(&mut self, op_type: &'static str, attributes: Attributes, inputs: &[String]) -> String {
-        let value = std::mem::replace(&mut self.value, inputs.first().cloned().unwrap_or_default());
-        self.step(op_type, attributes, inputs.get(1..).unwrap_or_default(), false);
-        std::mem::replace(&mut self.value, value)
+        self.step(op_type, attributes, inputs.to_vec(), false)
     }
 
     /// Gives the last value the name of the node's output and writes the steps.
