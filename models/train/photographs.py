@@ -1,6 +1,6 @@
 """The photographs that ship inside scikit-image's wheel, and how they are resampled and compared.
 
-Only those whose licence scikit-image states as public domain, CC0 or without known restrictions.
+Which part each plays is fixed here; models/README.md names their licences.
 """
 
 import numpy as np
