@@ -1,0 +1,191 @@
+//! The command line, as data.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use tconvc::{Form, Target};
+
+/// Compiles neural networks that up-sample.
+#[derive(Parser)]
+#[command(name = "tconvc", version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Compile a model, and show or write what comes out
+    Compile(Compile),
+    /// Run a model on arrays
+    Run(Run),
+    /// Time a model
+    Bench(Bench),
+    /// Check results against the reference interpreter or stored outputs
+    Verify(Verify),
+    /// Say for each ConvTranspose which form is used, and why
+    Explain(Explain),
+    /// Print the graph as text
+    Inspect(Inspect),
+    /// Print a completion script for a shell
+    Completions(Completions),
+}
+
+/// Options of everything that compiles.
+#[derive(Args)]
+pub struct CompileOptions {
+    /// Form of all transposed convolutions
+    #[arg(long, default_value = "auto", value_parser = form, value_name = "auto|scatter|zero-insert|sub-pixel")]
+    pub form: Form,
+    /// Extents of an input that the model leaves open
+    #[arg(long = "shape", value_parser = shape, value_name = "NAME=1x3x224x224")]
+    pub shapes: Vec<(String, Vec<usize>)>,
+    /// Processor to make code for
+    #[arg(long, default_value = "host", value_parser = target, value_name = "host|x86-64-v3|x86-64-v4|aarch64|..")]
+    pub target: Target,
+    /// Threads that share each layer
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: u16,
+}
+
+#[derive(Args)]
+pub struct Compile {
+    /// ONNX file
+    pub model: PathBuf,
+    /// What to show or write
+    #[arg(long, default_value = "jit", value_enum)]
+    pub emit: Emit,
+    /// File to write to, instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub options: CompileOptions,
+    /// Stop rewriting after this pass, or after its first N rewrites
+    #[arg(long, value_name = "PASS[:N]")]
+    pub stop_after: Option<String>,
+    /// Arrays to run on with `--emit jit`; seeded ones otherwise
+    #[arg(long, value_name = "IN.npz")]
+    pub inputs: Option<PathBuf>,
+    /// Check the result against the reference interpreter
+    #[arg(long)]
+    pub verify: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Emit {
+    /// Compile, run once, and report
+    Jit,
+    /// The rewritten graph as text
+    Ir,
+    /// The rewritten graph as an ONNX file
+    Onnx,
+    /// The code generator's own text
+    Clif,
+    /// Assembly
+    Asm,
+    /// The rewritten graph for Graphviz
+    Dot,
+}
+
+#[derive(Args)]
+pub struct Run {
+    /// ONNX file
+    pub model: PathBuf,
+    /// Input arrays, under the names of the model's inputs
+    #[arg(long, value_name = "IN.npz")]
+    pub inputs: Vec<PathBuf>,
+    /// One input array
+    #[arg(long = "input", value_parser = named_file, value_name = "NAME=FILE.npy")]
+    pub input: Vec<(String, PathBuf)>,
+    /// File for the outputs, under the names of the model's outputs
+    #[arg(long, value_name = "OUT.npz")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub options: CompileOptions,
+}
+
+#[derive(Args)]
+pub struct Bench {
+    /// ONNX file
+    pub model: PathBuf,
+    /// Input arrays; seeded ones otherwise
+    #[arg(long, value_name = "IN.npz")]
+    pub inputs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub options: CompileOptions,
+    /// How long to measure
+    #[arg(long, default_value_t = 1.0, value_name = "S")]
+    pub seconds: f64,
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// Time of each step as well
+    #[arg(long, conflicts_with = "json")]
+    pub profile: bool,
+}
+
+#[derive(Args)]
+pub struct Verify {
+    /// ONNX files, or folders: of a case in ONNX's backend-test layout, of such folders, or of ONNX files
+    #[arg(required = true, value_name = "MODEL-OR-FOLDER")]
+    pub paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub options: CompileOptions,
+}
+
+#[derive(Args)]
+pub struct Explain {
+    /// ONNX file
+    pub model: PathBuf,
+    /// JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub options: CompileOptions,
+}
+
+#[derive(Args)]
+pub struct Inspect {
+    /// ONNX file
+    pub model: PathBuf,
+    /// Rewrite up to and with this pass first
+    #[arg(long, value_name = "PASS[:N]")]
+    pub after: Option<String>,
+    /// Extents of an input that the model leaves open
+    #[arg(long = "shape", value_parser = shape, value_name = "NAME=1x3x224x224")]
+    pub shapes: Vec<(String, Vec<usize>)>,
+}
+
+#[derive(Args)]
+pub struct Completions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+fn form(text: &str) -> Result<Form, String> {
+    text.parse().map_err(|error: tconvc::OptionError| error.to_string())
+}
+
+fn target(text: &str) -> Result<Target, String> {
+    Target::parse(text).map_err(|error| error.to_string())
+}
+
+fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
+    let wrong = || format!("`{text}` is not of the form NAME=1x3x224x224");
+    // Names may hold an equals sign; extents do not.
+    let (name, extents) = text.rsplit_once('=').ok_or_else(wrong)?;
+    if name.is_empty() {
+        return Err(wrong());
+    }
+    if extents.is_empty() {
+        return Ok((name.to_owned(), vec![]));
+    }
+    let extents = extents.split('x').map(|extent| extent.parse().map_err(|_| wrong())).collect::<Result<_, _>>()?;
+    Ok((name.to_owned(), extents))
+}
+
+fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
+        _ => Err(format!("`{text}` is not of the form NAME=FILE.npy")),
+    }
+}

@@ -1,0 +1,76 @@
+//! Inputs of a model: from files, by name, or seeded.
+
+use crate::arrays;
+use crate::error::{Error, Result};
+use std::path::{Path, PathBuf};
+use tconvc::{DType, PortInfo, Tensor, TensorView};
+
+/// Named tensors as the library takes them.
+pub fn views(tensors: &[(String, Tensor)]) -> Vec<(&str, TensorView<'_>)> {
+    tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.view())).collect()
+}
+
+/// Inputs from npz files and single npy files. Keys are the names of the inputs, or `input_0`, `input_1` and so on.
+pub fn from_files(ports: &[PortInfo], npz: &[PathBuf], npy: &[(String, PathBuf)]) -> Result<Vec<(String, Tensor)>> {
+    let mut given: Vec<(String, Tensor)> = vec![];
+    for path in npz {
+        let arrays = arrays::read_npz(path)?;
+        given.extend(pick(ports, "input", arrays));
+    }
+    for (name, path) in npy {
+        given.push((name.clone(), arrays::read_npy(path)?));
+    }
+    for (name, _) in &given {
+        if !ports.iter().any(|port| port.name == *name) {
+            return Err(Error::new(format!("the model has no input `{name}`; its inputs are {}", list(ports))));
+        }
+    }
+    for port in ports {
+        if !given.iter().any(|(name, _)| *name == port.name) {
+            let keys: Vec<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
+            let found = if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
+            let from = npz.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+            let place = if from.is_empty() { String::new() } else { format!(" in {from}") };
+            return Err(Error::new(format!("input {port} is missing{place}: an array under the key `{}` is expected, {found} is there", port.name)));
+        }
+    }
+    Ok(given)
+}
+
+/// Arrays under the names of these ports or, where none has such a name, under `KIND_0`, `KIND_1` and so on.
+pub fn pick(ports: &[PortInfo], kind: &str, arrays: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
+    let named: Vec<_> = arrays.iter().filter(|(name, _)| ports.iter().any(|port| port.name == *name)).cloned().collect();
+    if !named.is_empty() {
+        return named;
+    }
+    let number = |name: &str| name.strip_prefix(kind)?.strip_prefix('_')?.parse::<usize>().ok();
+    arrays.into_iter().filter_map(|(name, tensor)| Some((ports.get(number(&name)?)?.name.clone(), tensor))).collect()
+}
+
+/// Seeded inputs: floats in (-1, 1), small integers; the same on every run.
+pub fn seeded(ports: &[PortInfo]) -> Result<Vec<(String, Tensor)>> {
+    let one = |(index, port): (usize, &PortInfo)| {
+        let open = || Error::new(format!("the extents of input {port} are open; give them with --shape {}=1x3x224x224, or arrays with --inputs", port.name));
+        let dims = port.shape.as_ref().ok_or_else(open)?;
+        let shape = dims.iter().map(|dim| dim.parse().map_err(|_| open())).collect::<Result<Vec<usize>>>()?;
+        let dtype = port.dtype.unwrap_or(DType::F32);
+        let tensor = Tensor::seeded(dtype, shape, index as u64 + 1).map_err(Error::new)?;
+        Ok((port.name.clone(), tensor))
+    };
+    ports.iter().enumerate().map(one).collect()
+}
+
+/// The inputs of a command: from files where some are given, else seeded.
+pub fn for_command(ports: &[PortInfo], npz: &[PathBuf], npy: &[(String, PathBuf)]) -> Result<Vec<(String, Tensor)>> {
+    if npz.is_empty() && npy.is_empty() { seeded(ports) } else { from_files(ports, npz, npy) }
+}
+
+fn list(ports: &[PortInfo]) -> String {
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// `MODEL.npz` beside `MODEL.onnx`, when it is there.
+pub fn stored(model: &Path) -> Option<PathBuf> {
+    let path = model.with_extension("npz");
+    path.is_file().then_some(path)
+}

@@ -1,0 +1,19 @@
+//! Where text goes: results to standard output, errors to standard error; colours where the terminal and `NO_COLOR` allow.
+
+use std::io::Write;
+
+/// Writes to standard output; a reader that has gone away is no error.
+pub fn print(text: &str) {
+    let mut out = anstream::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Writes a line to standard output.
+pub fn line(text: &str) {
+    print(&format!("{text}\n"));
+}
+
+/// Writes an error.
+pub fn error(text: &str) {
+    let _ = writeln!(anstream::stderr(), "\x1b[1;31merror\x1b[0m: {text}");
+}
