@@ -27,6 +27,7 @@
 //! for each shape when it is first used, and kept.
 
 mod cache;
+mod check;
 mod compiled;
 mod compiler;
 mod error;
@@ -34,6 +35,7 @@ mod model;
 mod report;
 mod session;
 
+pub use check::{Tolerance, compare};
 pub use compiled::{CompiledModel, Outputs};
 pub use compiler::{Compiler, Rewritten};
 pub use error::Error;
@@ -42,4 +44,5 @@ pub use report::{LayerReport, Report, StepReport};
 pub use session::Session;
 pub use tconvc_codegen::target::Target;
 pub use tconvc_ir::{DType, Element, Tensor, TensorView, TensorViewMut};
-pub use tconvc_passes::{Form, Journal};
+pub use tconvc_ir::onnx::read_tensor;
+pub use tconvc_passes::{Error as OptionError, Form, Journal};

@@ -125,6 +125,31 @@ impl Tensor {
         Self::from_shared(dtype, shape, Arc::new(Elements(vec![0u64; words])), 0)
     }
 
+    /// Elements that look random and are the same on every run and machine: floats in (-1, 1), integers 0 to 7, booleans.
+    ///
+    /// # Errors
+    /// When the tensor is too large, or its element type is no number.
+    pub fn seeded(dtype: DType, shape: impl Into<Vec<usize>>, seed: u64) -> Result<Self> {
+        let shape = shape.into();
+        let count = element_count(&shape)?;
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x2545_f491_4f6c_dd1d;
+        // SplitMix64.
+        let mut next = move || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        };
+        if dtype == DType::Bool {
+            return Self::from_bools(shape, (0..count).map(|_| next() >> 63 == 1).collect::<Vec<_>>());
+        }
+        crate::dispatch_numeric!(dtype, T => {
+            let value = |bits: u64| if dtype.is_float() { (bits >> 11) as f64 / (1u64 << 52) as f64 - 1.0 } else { (bits >> 61) as f64 };
+            Self::from_vec(shape, (0..count).map(|_| T::from_f64(value(next()))).collect())
+        })
+    }
+
     /// A tensor of rank 0.
     pub fn scalar<T: Element>(value: T) -> Self {
         Self {

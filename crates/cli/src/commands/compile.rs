@@ -1,0 +1,89 @@
+//! `tconvc compile`.
+
+use super::{compiler, load};
+use crate::args::{Compile, Emit};
+use crate::error::{Error, Result};
+use crate::{inputs, output};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+use tconvc::{Compiler, Model, Tolerance, compare};
+
+/// Compiles a model and shows or writes what was asked for.
+pub fn run(options: &Compile) -> Result<ExitCode> {
+    let model = load(&options.model)?;
+    let in_model = |error| Error::in_file(&options.model, error);
+    let mut compiler = compiler(&options.options);
+    if let Some(pass) = &options.stop_after {
+        compiler = compiler.stop_after(pass);
+    }
+    match options.emit {
+        Emit::Jit => return jit(options, &compiler, &model),
+        Emit::Ir => {
+            let text = compiler.rewrite(&model).map_err(in_model)?.to_text();
+            write(options.output.as_deref(), text.as_bytes())?;
+        }
+        Emit::Dot => {
+            let text = compiler.rewrite(&model).map_err(in_model)?.to_dot();
+            write(options.output.as_deref(), text.as_bytes())?;
+        }
+        Emit::Onnx => {
+            let Some(path) = options.output.as_deref() else {
+                return Err(Error::usage("--emit onnx writes a binary file; name it with -o FILE"));
+            };
+            write(Some(path), &compiler.rewrite(&model).map_err(in_model)?.to_onnx().map_err(in_model)?)?;
+        }
+        Emit::Clif | Emit::Asm => {
+            let text = compiler.listing(&model, options.emit == Emit::Clif).map_err(in_model)?;
+            write(options.output.as_deref(), text.as_bytes())?;
+        }
+    }
+    if options.verify {
+        return check(options, &compiler, &model);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write(path: Option<&Path>, bytes: &[u8]) -> Result<()> {
+    match path {
+        None => output::print(&String::from_utf8_lossy(bytes)),
+        Some(path) => std::fs::write(path, bytes).map_err(|error| Error::in_file(path, error))?,
+    }
+    Ok(())
+}
+
+/// Compiles, runs, and reports the time of each step.
+fn jit(options: &Compile, compiler: &Compiler, model: &Model) -> Result<ExitCode> {
+    let in_model = |error| Error::in_file(&options.model, error);
+    let compiled = compiler.compile(model).map_err(in_model)?;
+    let files: Vec<_> = options.inputs.iter().cloned().collect();
+    let tensors = inputs::for_command(compiled.inputs(), &files, &[])?;
+    let views = compiled.order(inputs::views(&tensors)).map_err(in_model)?;
+    let mut session = compiled.session();
+    session.run(&views).map_err(in_model)?;
+    let start = Instant::now();
+    let mut steps = vec![];
+    session.run_timed(&views, |_, time| steps.push(time.as_secs_f64() * 1e6)).map_err(in_model)?;
+    let run_ms = start.elapsed().as_secs_f64() * 1e3;
+    let mut report = compiled.report();
+    report.set_times(&steps);
+    write(options.output.as_deref(), format!("{report}run        {run_ms:.3} ms\n").as_bytes())?;
+    if options.verify { check(options, compiler, model) } else { Ok(ExitCode::SUCCESS) }
+}
+
+/// Compares with the reference interpreter.
+fn check(options: &Compile, compiler: &Compiler, model: &Model) -> Result<ExitCode> {
+    let in_model = |error| Error::in_file(&options.model, error);
+    let compiled = compiler.compile(model).map_err(in_model)?;
+    let files: Vec<_> = options.inputs.iter().cloned().collect();
+    let tensors = inputs::for_command(compiled.inputs(), &files, &[])?;
+    let got = compiled.run(inputs::views(&tensors)).map_err(in_model)?;
+    let expected = model.interpret(inputs::views(&tensors)).map_err(in_model)?;
+    for ((name, got), (_, expected)) in got.iter().zip(expected.iter()) {
+        match compare(got, expected, Tolerance::NETWORK) {
+            Ok(difference) => output::line(&format!("verified: {name} differs by at most {difference:.2e}")),
+            Err(problem) => return Err(Error::in_file(&options.model, format!("output `{name}`: {problem}"))),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

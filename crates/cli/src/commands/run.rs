@@ -1,0 +1,23 @@
+//! `tconvc run`.
+
+use super::{compiler, load};
+use crate::args::Run;
+use crate::error::{Error, Result};
+use crate::{arrays, inputs, output};
+use std::process::ExitCode;
+
+/// Runs a model, writes its outputs, and prints their shapes.
+pub fn run(options: &Run) -> Result<ExitCode> {
+    let model = load(&options.model)?;
+    let in_model = |error| Error::in_file(&options.model, error);
+    let compiled = compiler(&options.options).compile(&model).map_err(in_model)?;
+    let tensors = inputs::for_command(compiled.inputs(), &options.inputs, &options.input)?;
+    let outputs = compiled.run(inputs::views(&tensors)).map_err(in_model)?;
+    for (name, tensor) in outputs.iter() {
+        output::line(&format!("{name}: {}{:?}", tensor.dtype(), tensor.shape()));
+    }
+    if let Some(path) = &options.output {
+        arrays::write_npz(path, outputs.iter())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
