@@ -45,7 +45,11 @@ pub fn compare(got: &Tensor, expected: &Tensor, tolerance: Tolerance) -> Result<
     let maximum = b.iter().filter(|value| value.is_finite()).fold(0f64, |top, value| top.max(value.abs()));
     let mut largest = 0f64;
     for (i, (&a, &b)) in a.iter().zip(&b).enumerate() {
-        let allowed = if exact { 0.0 } else { tolerance.relative * b.abs() + tolerance.absolute + tolerance.of_maximum * maximum };
+        let allowed = if exact {
+            0.0
+        } else {
+            tolerance.relative * b.abs() + tolerance.absolute + tolerance.of_maximum * maximum
+        };
         let same = a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= allowed;
         if !same {
             return Err(format!("element {i} is {a}, expected is {b} (allowed difference {allowed:.3e})"));
@@ -62,10 +66,23 @@ impl Model {
     ///
     /// # Errors
     /// When inputs are missing or do not fit, or an operator is not known.
-    pub fn interpret<'a>(&self, inputs: impl IntoIterator<Item = (&'a str, TensorView<'a>)>) -> Result<Outputs> {
+    pub fn interpret<'a>(
+        &self,
+        inputs: impl IntoIterator<Item = (&'a str, TensorView<'a>)>,
+    ) -> Result<Outputs> {
         let inputs: Vec<(&str, Tensor)> = inputs
             .into_iter()
-            .map(|(name, view)| Ok((name, Tensor::from_shared(view.dtype(), view.shape().to_vec(), std::sync::Arc::new(view.bytes().to_vec()), 0)?)))
+            .map(|(name, view)| {
+                Ok((
+                    name,
+                    Tensor::from_shared(
+                        view.dtype(),
+                        view.shape().to_vec(),
+                        std::sync::Arc::new(view.bytes().to_vec()),
+                        0,
+                    )?,
+                ))
+            })
             .collect::<Result<_, Error>>()?;
         Ok(Outputs::new(interp::run(self.graph(), &inputs)?))
     }

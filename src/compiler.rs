@@ -2,6 +2,7 @@
 
 use crate::compiled::CompiledModel;
 use crate::error::{Error, Result};
+use crate::explain::Explanation;
 use crate::model::Model;
 use crate::report::Report;
 use std::collections::BTreeMap;
@@ -120,6 +121,14 @@ impl Compiler {
         Ok(Rewritten { graph, journal })
     }
 
+    /// Says for each transposed convolution of a model which form is chosen, and why.
+    ///
+    /// # Errors
+    /// As [`Compiler::compile`]; extents that stay open leave their layers undecided.
+    pub fn explain(&self, model: &Model) -> Result<Explanation> {
+        Ok(Explanation::new(self, self.rewrite(model)?.journal()))
+    }
+
     fn optimise(&self, graph: &mut Graph) -> Result<Journal> {
         infer::infer(graph)?;
         let options = Options {
@@ -201,11 +210,20 @@ pub(crate) fn bind(graph: &mut Graph, shapes: &BTreeMap<String, Vec<usize>>) -> 
         let dtype = declared.dtype;
         graph.set_ty(id, ValueType { dtype, shape: Some(shape.iter().copied().map(Dim::from).collect()) });
     }
-    graph.bind(&bindings)?;
-    Ok(())
+    Ok(infer::bind(graph, &bindings)?)
 }
 
 impl Rewritten {
+    /// The graph as text.
+    pub fn to_text(&self) -> String {
+        tconvc_ir::text::print(&self.graph)
+    }
+
+    /// The graph as input of Graphviz.
+    pub fn to_dot(&self) -> String {
+        crate::dot::print(&self.graph)
+    }
+
     /// The graph as an ONNX file.
     ///
     /// # Errors

@@ -58,6 +58,11 @@ impl Model {
         values.iter().map(port).collect()
     }
 
+    /// The graph as text, as it was read.
+    pub fn to_text(&self) -> String {
+        tconvc_ir::text::print(&self.graph)
+    }
+
     /// The graph, for tools that look inside; its crate promises no stability.
     #[doc(hidden)]
     pub fn graph(&self) -> &Graph {

@@ -120,6 +120,25 @@ impl Report {
         }
     }
 
+    /// A row for each step with its share of the time; see [`Report::set_times`].
+    pub fn profile(&self) -> String {
+        let total: f64 = self.steps.iter().filter_map(|step| step.measured_us).sum();
+        let rows = self.steps.iter().map(|step| {
+            let time = step.measured_us.unwrap_or(0.0);
+            let share = if total > 0.0 { 100.0 * time / total } else { 0.0 };
+            vec![
+                format!("{time:.1}"),
+                format!("{share:.1}"),
+                step.threads.to_string(),
+                step.kernel.clone(),
+                step.node.clone(),
+            ]
+        });
+        let rows: Vec<_> = rows.collect();
+        fmt::from_fn(|f| table(f, &["us", "%", "threads", "kernel", "node"], rows.iter().cloned()))
+            .to_string()
+    }
+
     /// Sets the measured times from microseconds a step.
     pub fn set_times(&mut self, step_us: &[f64]) {
         for (step, &time) in self.steps.iter_mut().zip(step_us) {

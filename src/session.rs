@@ -61,6 +61,18 @@ impl Session {
     /// # Errors
     /// When an input is missing or of another type or shape than the model takes.
     pub fn run(&mut self, inputs: &[TensorView<'_>]) -> Result<Outputs> {
+        self.run_timed(inputs, |_, _| {})
+    }
+
+    /// As [`Session::run`]; calls `observe` after each step, as [`Session::run_observed`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run_timed(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        observe: impl FnMut(usize, Duration),
+    ) -> Result<Outputs> {
         // External data may lie at any address; machine code wants whole words.
         let aligned = |view: &TensorView<'_>| view.bytes().as_ptr().align_offset(4) == 0;
         let copies: Vec<Option<Vec<u64>>> =
@@ -84,7 +96,7 @@ impl Session {
                 &mut bytemuck::cast_slice_mut(words)[..port.bytes()],
             )
         });
-        workspace.run(&inputs, &mut outputs.collect::<Result<Vec<_>, _>>()?)?;
+        workspace.run_timed(&inputs, &mut outputs.collect::<Result<Vec<_>, _>>()?, observe)?;
         let tensors = ports.into_iter().zip(buffers).map(|(port, words)| {
             Ok((port.name, Tensor::from_shared(port.dtype, port.shape, Arc::new(Words(words)), 0)?))
         });

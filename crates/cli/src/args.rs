@@ -179,7 +179,8 @@ fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
     if extents.is_empty() {
         return Ok((name.to_owned(), vec![]));
     }
-    let extents = extents.split('x').map(|extent| extent.parse().map_err(|_| wrong())).collect::<Result<_, _>>()?;
+    let extents =
+        extents.split('x').map(|extent| extent.parse().map_err(|_| wrong())).collect::<Result<_, _>>()?;
     Ok((name.to_owned(), extents))
 }
 

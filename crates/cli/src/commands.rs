@@ -15,8 +15,10 @@ use tconvc::{Compiler, Model};
 
 /// A compiler with the options of the command line.
 fn compiler(options: &CompileOptions) -> Compiler {
-    let compiler =
-        Compiler::new().form(options.form).target(options.target.clone()).threads(usize::from(options.threads));
+    let compiler = Compiler::new()
+        .form(options.form)
+        .target(options.target.clone())
+        .threads(usize::from(options.threads));
     options.shapes.iter().fold(compiler, |compiler, (name, shape)| compiler.input_shape(name, shape.clone()))
 }
 

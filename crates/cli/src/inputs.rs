@@ -11,7 +11,11 @@ pub fn views(tensors: &[(String, Tensor)]) -> Vec<(&str, TensorView<'_>)> {
 }
 
 /// Inputs from npz files and single npy files. Keys are the names of the inputs, or `input_0`, `input_1` and so on.
-pub fn from_files(ports: &[PortInfo], npz: &[PathBuf], npy: &[(String, PathBuf)]) -> Result<Vec<(String, Tensor)>> {
+pub fn from_files(
+    ports: &[PortInfo],
+    npz: &[PathBuf],
+    npy: &[(String, PathBuf)],
+) -> Result<Vec<(String, Tensor)>> {
     let mut given: Vec<(String, Tensor)> = vec![];
     for path in npz {
         let arrays = arrays::read_npz(path)?;
@@ -22,7 +26,10 @@ pub fn from_files(ports: &[PortInfo], npz: &[PathBuf], npy: &[(String, PathBuf)]
     }
     for (name, _) in &given {
         if !ports.iter().any(|port| port.name == *name) {
-            return Err(Error::new(format!("the model has no input `{name}`; its inputs are {}", list(ports))));
+            return Err(Error::new(format!(
+                "the model has no input `{name}`; its inputs are {}",
+                list(ports)
+            )));
         }
     }
     for port in ports {
@@ -31,7 +38,10 @@ pub fn from_files(ports: &[PortInfo], npz: &[PathBuf], npy: &[(String, PathBuf)]
             let found = if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
             let from = npz.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
             let place = if from.is_empty() { String::new() } else { format!(" in {from}") };
-            return Err(Error::new(format!("input {port} is missing{place}: an array under the key `{}` is expected, {found} is there", port.name)));
+            return Err(Error::new(format!(
+                "input {port} is missing{place}: an array under the key `{}` is expected, {found} is there",
+                port.name
+            )));
         }
     }
     Ok(given)
@@ -39,18 +49,27 @@ pub fn from_files(ports: &[PortInfo], npz: &[PathBuf], npy: &[(String, PathBuf)]
 
 /// Arrays under the names of these ports or, where none has such a name, under `KIND_0`, `KIND_1` and so on.
 pub fn pick(ports: &[PortInfo], kind: &str, arrays: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
-    let named: Vec<_> = arrays.iter().filter(|(name, _)| ports.iter().any(|port| port.name == *name)).cloned().collect();
+    let named: Vec<_> =
+        arrays.iter().filter(|(name, _)| ports.iter().any(|port| port.name == *name)).cloned().collect();
     if !named.is_empty() {
         return named;
     }
     let number = |name: &str| name.strip_prefix(kind)?.strip_prefix('_')?.parse::<usize>().ok();
-    arrays.into_iter().filter_map(|(name, tensor)| Some((ports.get(number(&name)?)?.name.clone(), tensor))).collect()
+    arrays
+        .into_iter()
+        .filter_map(|(name, tensor)| Some((ports.get(number(&name)?)?.name.clone(), tensor)))
+        .collect()
 }
 
 /// Seeded inputs: floats in (-1, 1), small integers; the same on every run.
 pub fn seeded(ports: &[PortInfo]) -> Result<Vec<(String, Tensor)>> {
     let one = |(index, port): (usize, &PortInfo)| {
-        let open = || Error::new(format!("the extents of input {port} are open; give them with --shape {}=1x3x224x224, or arrays with --inputs", port.name));
+        let open = || {
+            Error::new(format!(
+                "the extents of input {port} are open; give them with --shape {}=1x3x224x224, or arrays with --inputs",
+                port.name
+            ))
+        };
         let dims = port.shape.as_ref().ok_or_else(open)?;
         let shape = dims.iter().map(|dim| dim.parse().map_err(|_| open())).collect::<Result<Vec<usize>>>()?;
         let dtype = port.dtype.unwrap_or(DType::F32);
@@ -61,7 +80,11 @@ pub fn seeded(ports: &[PortInfo]) -> Result<Vec<(String, Tensor)>> {
 }
 
 /// The inputs of a command: from files where some are given, else seeded.
-pub fn for_command(ports: &[PortInfo], npz: &[PathBuf], npy: &[(String, PathBuf)]) -> Result<Vec<(String, Tensor)>> {
+pub fn for_command(
+    ports: &[PortInfo],
+    npz: &[PathBuf],
+    npy: &[(String, PathBuf)],
+) -> Result<Vec<(String, Tensor)>> {
     if npz.is_empty() && npy.is_empty() { seeded(ports) } else { from_files(ports, npz, npy) }
 }
 

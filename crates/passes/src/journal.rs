@@ -39,6 +39,9 @@ pub struct Decision {
     pub cost: Option<Cost>,
     /// Why.
     pub reason: String,
+    /// What the maker of the model may want to change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
 }
 
 impl Decision {
@@ -126,7 +129,7 @@ impl fmt::Display for Entry {
     /// `epilogue: conv1 (Conv): takes Relu in`, or `crop: up (ConvTranspose): refused: the slice has a step of 2`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} ({}): ", self.pass, self.node, self.op)?;
-        let Decision { subject, chosen, considered, cost, reason } = &self.decision;
+        let Decision { subject, chosen, considered, cost, reason, advice: _ } = &self.decision;
         if self.verdict == Verdict::Refused {
             return write!(f, "refused: {reason}");
         }

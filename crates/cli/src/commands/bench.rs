@@ -21,9 +21,14 @@ pub fn run(options: &Bench) -> Result<ExitCode> {
     let views = compiled.order(inputs::views(&tensors)).map_err(in_model)?;
     let mut session = compiled.session();
     // The first run also gives the outputs' shapes.
-    let mut outputs: Vec<_> = session.run(&views).map_err(in_model)?.iter().map(|(_, tensor)| tensor.clone()).collect();
-    let mut memory: Vec<Vec<u64>> = outputs.iter().map(|tensor| vec![0; tensor.bytes().len().div_ceil(8)]).collect();
-    let shapes: Vec<_> = outputs.drain(..).map(|tensor| (tensor.dtype(), tensor.shape().to_vec(), tensor.bytes().len())).collect();
+    let mut outputs: Vec<_> =
+        session.run(&views).map_err(in_model)?.iter().map(|(_, tensor)| tensor.clone()).collect();
+    let mut memory: Vec<Vec<u64>> =
+        outputs.iter().map(|tensor| vec![0; tensor.bytes().len().div_ceil(8)]).collect();
+    let shapes: Vec<_> = outputs
+        .drain(..)
+        .map(|tensor| (tensor.dtype(), tensor.shape().to_vec(), tensor.bytes().len()))
+        .collect();
     let mut targets = vec![];
     for (words, (dtype, shape, bytes)) in memory.iter_mut().zip(&shapes) {
         let bytes = &mut bytemuck::cast_slice_mut(words)[..*bytes];
@@ -31,7 +36,12 @@ pub fn run(options: &Bench) -> Result<ExitCode> {
     }
     let mut times = vec![];
     let mut steps: Vec<Vec<f64>> = vec![];
-    let mut once = |timed: bool, times: &mut Vec<f64>, steps: &mut Vec<Vec<f64>>, targets: &mut [TensorViewMut<'_>], views: &[TensorView<'_>]| -> Result<()> {
+    let mut once = |timed: bool,
+                    times: &mut Vec<f64>,
+                    steps: &mut Vec<Vec<f64>>,
+                    targets: &mut [TensorViewMut<'_>],
+                    views: &[TensorView<'_>]|
+     -> Result<()> {
         let start = Instant::now();
         if options.profile {
             session
@@ -88,7 +98,11 @@ pub fn run(options: &Bench) -> Result<ExitCode> {
         report.set_times(&medians);
         output::print(&report.profile());
     }
-    output::line(&format!("{} runs, {} thread(s): median {median:.3} ms, least {least:.3} ms", times.len(), options.options.threads));
+    output::line(&format!(
+        "{} runs, {} thread(s): median {median:.3} ms, least {least:.3} ms",
+        times.len(),
+        options.options.threads
+    ));
     output::line(&format!(
         "compiled in {:.1} ms: {} bytes of code, {} of weights, {} of workspace",
         report.compile_ms, report.code_bytes, report.weight_bytes, report.workspace_bytes

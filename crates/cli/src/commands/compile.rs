@@ -82,7 +82,9 @@ fn check(options: &Compile, compiler: &Compiler, model: &Model) -> Result<ExitCo
     for ((name, got), (_, expected)) in got.iter().zip(expected.iter()) {
         match compare(got, expected, Tolerance::NETWORK) {
             Ok(difference) => output::line(&format!("verified: {name} differs by at most {difference:.2e}")),
-            Err(problem) => return Err(Error::in_file(&options.model, format!("output `{name}`: {problem}"))),
+            Err(problem) => {
+                return Err(Error::in_file(&options.model, format!("output `{name}`: {problem}")));
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

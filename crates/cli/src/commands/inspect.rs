@@ -15,7 +15,10 @@ pub fn run(options: &Inspect) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let compiler = Compiler::new().stop_after(pass);
-    let compiler = options.shapes.iter().fold(compiler, |compiler, (name, shape)| compiler.input_shape(name, shape.clone()));
+    let compiler = options
+        .shapes
+        .iter()
+        .fold(compiler, |compiler, (name, shape)| compiler.input_shape(name, shape.clone()));
     let rewritten = compiler.rewrite(&model).map_err(|error| Error::in_file(&options.model, error))?;
     output::print(&rewritten.to_text());
     Ok(ExitCode::SUCCESS)

@@ -82,7 +82,8 @@ fn collect(path: &Path, cases: &mut Vec<Case>) -> Result<()> {
 
 /// Entries of a folder, sorted.
 fn entries(path: &Path) -> Result<Vec<PathBuf>> {
-    let read = |path: &Path| fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
+    let read =
+        |path: &Path| fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
     let mut paths = read(path).map_err(|error| Error::in_file(path, error))?;
     paths.sort();
     Ok(paths)
@@ -117,8 +118,13 @@ fn model(path: &Path, options: &CompileOptions) -> Result<String> {
     }
     let mut largest = 0f64;
     for (name, expected) in &expected {
-        let Some(got) = got.get(name) else { return Err(Error::new(format!("the model has no output `{name}`"))) };
-        largest = largest.max(compare(got, expected, Tolerance::NETWORK).map_err(|problem| Error::new(format!("output `{name}`: {problem}")))?);
+        let Some(got) = got.get(name) else {
+            return Err(Error::new(format!("the model has no output `{name}`")));
+        };
+        largest = largest.max(
+            compare(got, expected, Tolerance::NETWORK)
+                .map_err(|problem| Error::new(format!("output `{name}`: {problem}")))?,
+        );
     }
     Ok(format!("{} output(s) within {largest:.2e} of {against}", expected.len()))
 }
@@ -129,11 +135,16 @@ fn backend(folder: &Path, options: &CompileOptions) -> Result<String> {
     let mut sets = 0;
     for set in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
         let tensors = tensors(&set, "input", &model.inputs())?;
-        let shaped = tensors.iter().fold(compiler(options), |compiler, (name, tensor)| compiler.input_shape(name, tensor.shape()));
+        let shaped = tensors
+            .iter()
+            .fold(compiler(options), |compiler, (name, tensor)| compiler.input_shape(name, tensor.shape()));
         let got = shaped.compile(&model)?.run(inputs::views(&tensors))?;
         for (name, expected) in self::tensors(&set, "output", &model.outputs())? {
-            let Some(got) = got.get(&name) else { return Err(Error::new(format!("the model has no output `{name}`"))) };
-            compare(got, &expected, Tolerance::BACKEND).map_err(|problem| Error::new(format!("output `{name}`: {problem}")))?;
+            let Some(got) = got.get(&name) else {
+                return Err(Error::new(format!("the model has no output `{name}`")));
+            };
+            compare(got, &expected, Tolerance::BACKEND)
+                .map_err(|problem| Error::new(format!("output `{name}`: {problem}")))?;
         }
         sets += 1;
     }
@@ -146,7 +157,7 @@ fn tensors(set: &Path, kind: &str, ports: &[PortInfo]) -> Result<Vec<(String, Te
     for (index, port) in ports.iter().enumerate() {
         let path = set.join(format!("{kind}_{index}.pb"));
         let bytes = fs::read(&path).map_err(|error| Error::in_file(&path, error))?;
-        let tensor = tconvc::read_tensor(&bytes).map_err(|error| Error::in_file(&path, error))?;
+        let (_, tensor) = tconvc::read_tensor(&bytes).map_err(|error| Error::in_file(&path, error))?;
         named.push((port.name.clone(), tensor));
     }
     Ok(named)

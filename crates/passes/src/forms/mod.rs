@@ -78,6 +78,7 @@ impl Rewrite for ChooseForm {
             considered: considered.collect(),
             cost: chosen,
             reason: found.reason,
+            advice: checkerboard(&found.geometry),
         })
     }
 }
@@ -112,4 +113,23 @@ fn choose(geometry: &DeconvGeometry, costs: &[FormCost; 3], asked: Form) -> (For
         .fold(f64::INFINITY, f64::min);
     let factor = next / best.predicted_us.max(1e-9);
     (best.form, format!("it is predicted {factor:.2} times as fast as the next"))
+}
+
+/// A warning when neighbouring outputs are reached by different numbers of taps.
+fn checkerboard(geometry: &DeconvGeometry) -> Option<String> {
+    let uneven = geometry.axes().iter().find(|axis| {
+        !axis.kernel().is_multiple_of(axis.stride()) || axis.dilation() > 1 && axis.stride() > 1
+    })?;
+    let (kernel, stride) = (uneven.kernel(), uneven.stride());
+    let mut counts: Vec<usize> = (0..stride)
+        .map(|residue| (0..kernel).filter(|tap| tap * uneven.dilation() % stride == residue).count())
+        .collect();
+    counts.sort_unstable();
+    let (least, most) = (counts.first()?, counts.last()?);
+    (least != most).then(|| {
+        format!(
+            "a kernel of {kernel} at stride {stride} covers outputs by {least} to {most} taps in turn, which shows as a pattern; \
+             take a kernel that is a multiple of the stride, or Resize (nearest or linear) and then Conv"
+        )
+    })
 }
