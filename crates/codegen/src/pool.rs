@@ -304,7 +304,7 @@ mod tests {
     fn many_short_steps_with_pauses() {
         let pool = Pool::new(3).unwrap();
         let total = AtomicUsize::new(0);
-        for round in 0..20_000_usize {
+        for round in 0..5_000_usize {
             let parts = 1 + round % 5;
             pool.run(parts, &|part| {
                 total.fetch_add(part, Ordering::Relaxed);
@@ -313,7 +313,7 @@ mod tests {
             if round % 100 == 0 {
                 assert_eq!(total.load(Ordering::Relaxed), before);
             }
-            if round % 1000 == 0 {
+            if round % 500 == 0 {
                 // Long enough for the workers to fall asleep.
                 thread::sleep(std::time::Duration::from_millis(2));
             }
