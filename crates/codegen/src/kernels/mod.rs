@@ -1,5 +1,6 @@
 //! Makers of kernels: each turns a step of the plan into machine code, one family a file.
 
+mod chain;
 mod conv;
 mod plain;
 mod unary;
@@ -14,6 +15,7 @@ pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
         StepKind::Conv | StepKind::ZeroInsertion | StepKind::SubPixel | StepKind::Scatter => {
             conv::build(builder, step)
         }
-        StepKind::Chain | StepKind::Single => plain::build(builder, step),
+        StepKind::Chain => chain::build(builder, step),
+        StepKind::Single => plain::build(builder, step),
     }
 }

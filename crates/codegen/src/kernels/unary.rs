@@ -51,8 +51,105 @@ pub(super) fn apply(b: &mut TileBuilder, op: Unary, x: Vector) -> Vector {
             let size = b.add(size, 1.0);
             b.div(x, size)
         }
+        Unary::Exp => b.exp(x),
+        Unary::Log => b.log(x),
+        Unary::Sigmoid => b.sigmoid(x),
+        Unary::Tanh => b.tanh(x),
+        Unary::Erf => b.erf(x),
+        Unary::Swish { alpha } => {
+            let scaled = b.mul(x, alpha);
+            let gate = b.sigmoid(scaled);
+            b.mul(x, gate)
+        }
+        Unary::Softplus => softplus(b, x),
+        Unary::Mish => {
+            let plus = softplus(b, x);
+            let gate = b.tanh(plus);
+            b.mul(x, gate)
+        }
+        Unary::Gelu => {
+            let scaled = b.mul(x, std::f32::consts::FRAC_1_SQRT_2);
+            let erf = b.erf(scaled);
+            half_of(b, x, erf)
+        }
+        Unary::GeluTanh => {
+            let square = b.mul(x, x);
+            let inner = b.mul(square, 0.044_715);
+            let inner = b.add(inner, 1.0);
+            let inner = b.mul(x, inner);
+            let inner = b.mul(inner, (2.0 / std::f32::consts::PI).sqrt());
+            let tanh = b.tanh(inner);
+            half_of(b, x, tanh)
+        }
+        Unary::Elu { alpha } => {
+            let negative = exp_minus_one(b, x);
+            let negative = b.mul(negative, alpha);
+            b.select(Cmp::Lt, x, 0.0, negative, x)
+        }
+        Unary::Celu { alpha } => {
+            let scaled = b.div(x, alpha);
+            let negative = exp_minus_one(b, scaled);
+            let negative = b.mul(negative, alpha);
+            b.select(Cmp::Lt, x, 0.0, negative, x)
+        }
+        Unary::Selu { alpha, gamma } => {
+            let negative = exp_minus_one(b, x);
+            let negative = b.mul(negative, alpha);
+            let y = b.select(Cmp::Le, x, 0.0, negative, x);
+            b.mul(y, gamma)
+        }
         other => b.misuse(format!("{} has no vector code", other.name()), x),
     }
+}
+
+/// True for functions that need several registers of their own: a tile with all its accumulators alive has none left.
+pub(super) fn is_heavy(op: Unary) -> bool {
+    !matches!(
+        op,
+        Unary::Relu
+            | Unary::LeakyRelu { .. }
+            | Unary::ThresholdedRelu { .. }
+            | Unary::Clamp { .. }
+            | Unary::Neg
+            | Unary::Abs
+            | Unary::Sqrt
+            | Unary::Floor
+            | Unary::Ceil
+            | Unary::Round
+    )
+}
+
+/// `x / 2 * (1 + y)`.
+fn half_of(b: &mut TileBuilder, x: Vector, y: Vector) -> Vector {
+    let half = b.mul(x, 0.5);
+    let sum = b.add(y, 1.0);
+    b.mul(half, sum)
+}
+
+/// `log(1 + e^x)` as `max(x, 0) + log(1 + e^-|x|)`.
+fn softplus(b: &mut TileBuilder, x: Vector) -> Vector {
+    let size = b.unary(UnaryOp::Abs, x);
+    let size = b.unary(UnaryOp::Neg, size);
+    let e = b.exp(size);
+    let sum = b.add(e, 1.0);
+    let log = b.log(sum);
+    let zero = b.zero();
+    let positive = b.max(zero, x);
+    b.add(positive, log)
+}
+
+/// `e^x - 1` where x is not positive: through tanh near zero, where the difference would cancel.
+fn exp_minus_one(b: &mut TileBuilder, x: Vector) -> Vector {
+    // With t = tanh(x/2), e^x - 1 = 2t / (1 - t).
+    let half = b.mul(x, 0.5);
+    let t = b.tanh(half);
+    let twice = b.add(t, t);
+    let one = b.splat(1.0);
+    let rest = b.sub(one, t);
+    let near = b.div(twice, rest);
+    let e = b.exp(x);
+    let far = b.sub(e, one);
+    b.select(Cmp::Gt, x, -0.5, near, far)
 }
 
 fn clamp(b: &mut TileBuilder, x: Vector, min: f32, max: f32) -> Vector {

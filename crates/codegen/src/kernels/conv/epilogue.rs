@@ -52,10 +52,39 @@ pub(super) struct Finish {
 pub(super) struct Place {
     /// Bytes from the tile's place in the output.
     pub offset: i32,
-    /// Lanes that exist.
-    pub lanes: Lanes,
+    /// Bytes between its elements.
+    pub stride: i32,
+    /// Elements that exist.
+    pub count: usize,
     /// Channel of the tile.
     pub channel: usize,
+}
+
+impl Place {
+    fn lanes(&self, b: &TileBuilder) -> Lanes {
+        if self.count < b.lanes() { Lanes::First(self.count as u8) } else { Lanes::All }
+    }
+
+    /// The elements at this place of a tensor of the output's shape.
+    pub fn load(&self, b: &mut TileBuilder, from: Pointer) -> Vector {
+        if self.stride == 4 {
+            let lanes = self.lanes(b);
+            return b.load_lanes(from.at(self.offset), lanes);
+        }
+        b.gather(from.at(self.offset), self.stride, self.count)
+    }
+
+    /// Writes the elements.
+    pub fn store(&self, b: &mut TileBuilder, to: Pointer, vector: Vector) {
+        if self.stride == 4 {
+            let lanes = self.lanes(b);
+            b.store_lanes(vector, to.at(self.offset), lanes);
+            return;
+        }
+        for lane in 0..self.count {
+            b.store_lane(vector, lane, to.at(self.offset + lane as i32 * self.stride));
+        }
+    }
 }
 
 /// How an operand of the epilogue follows the output.
@@ -115,35 +144,18 @@ impl Finish {
         self.steps.iter().filter(|step| !matches!(step, Step::Unary(_))).count()
     }
 
-    /// Applies the steps to a vector of neighbouring results.
-    pub fn write(&self, b: &mut TileBuilder, operands: &[Pointer], vector: Vector, place: &Place) -> Vector {
-        self.apply(b, operands, vector, place.channel, |b, operand| {
-            b.load_lanes(operand.at(place.offset), place.lanes)
-        })
+    /// True when the steps need registers that a tile has only once its sums are stored.
+    pub fn is_heavy(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Unary(op) if unary::is_heavy(op.0)))
     }
 
-    /// Applies the steps to a vector of results that stand `stride` bytes apart from `offset` on.
-    #[allow(clippy::too_many_arguments, reason = "a place spelled out")]
-    pub fn write_strided(
-        &self,
-        b: &mut TileBuilder,
-        operands: &[Pointer],
-        vector: Vector,
-        offset: i32,
-        stride: i32,
-        exist: usize,
-        channel: usize,
-    ) -> Vector {
-        self.apply(b, operands, vector, channel, |b, operand| b.gather(operand.at(offset), stride, exist))
-    }
-
-    fn apply(
+    /// Applies the steps to a vector of results.
+    pub fn write(
         &self,
         b: &mut TileBuilder,
         operands: &[Pointer],
         mut vector: Vector,
-        channel: usize,
-        load: impl Fn(&mut TileBuilder, Pointer) -> Vector,
+        place: &Place,
     ) -> Vector {
         let mut rest = operands.iter().copied();
         for step in &self.steps {
@@ -151,13 +163,13 @@ impl Finish {
                 Step::Unary(op) => vector = unary::apply(b, op.0, vector),
                 Step::PRelu => {
                     let Some(slopes) = rest.next() else { return vector };
-                    let slope = b.load_splat(slopes.float(channel as i32));
+                    let slope = b.load_splat(slopes.float(place.channel as i32));
                     let scaled = b.mul(slope, vector);
                     vector = b.select(Cmp::Lt, vector, 0.0, scaled, vector);
                 }
                 Step::Add => {
                     let Some(other) = rest.next() else { return vector };
-                    let other = load(b, other);
+                    let other = place.load(b, other);
                     vector = b.add(vector, other);
                 }
             }

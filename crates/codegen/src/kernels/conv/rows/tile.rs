@@ -75,6 +75,7 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
             }
         }
     }
+    let lanes = b.lanes();
     let at = |f: usize, m: usize, n: usize| (f * spec.m + m) * spec.n + n;
     let per_row: usize = spec.positions.iter().map(|position| position.phases.len()).sum();
     if per_row > 0 && !spec.rows.is_empty() {
@@ -128,17 +129,49 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
             }
         });
     }
+    // A finish that needs registers works on what was stored, once the sums are done with.
+    let heavy = spec.finish.is_heavy();
+    let places = |m: usize, n: usize| places(spec, lanes, m, n);
     for m in 0..spec.m {
         for n in 0..spec.n {
             let vectors: Vec<Vector> = (0..spec.phases).map(|f| accumulators[at(f, m, n)]).collect();
-            if spec.phases == spec.step_stride {
-                store_interleaved(&mut b, spec, y, &operands, m, n, &vectors);
-            } else {
-                store_strided(&mut b, spec, y, &operands, m, n, vectors[0]);
+            let results = if spec.phases == spec.step_stride { b.interleave(&vectors) } else { vectors };
+            for (vector, place) in results.into_iter().zip(places(m, n)) {
+                let done = if heavy { vector } else { spec.finish.write(&mut b, &operands, vector, &place) };
+                place.store(&mut b, y, done);
             }
         }
     }
+    if heavy {
+        for place in (0..spec.m).flat_map(|m| (0..spec.n).flat_map(move |n| places(m, n))) {
+            let vector = place.load(&mut b, y);
+            let done = spec.finish.write(&mut b, &operands, vector, &place);
+            place.store(&mut b, y, done);
+        }
+    }
     b.finish()
+}
+
+/// Where the results of a channel and a vector go; those past the end of the row have no place.
+fn places(spec: &TileSpec, lanes: usize, m: usize, n: usize) -> Vec<Place> {
+    let channel = m as i32 * spec.output_stride;
+    if spec.phases != spec.step_stride {
+        let stride = 4 * spec.step_stride as i32;
+        let count = spec.steps.saturating_sub(n * lanes).min(lanes);
+        let offset = channel + (n * lanes) as i32 * stride;
+        return if count == 0 { vec![] } else { vec![Place { offset, stride, count, channel: m }] };
+    }
+    let first = n * lanes * spec.phases;
+    (0..spec.phases)
+        .map(|j| first + j * lanes)
+        .filter(|&start| start < spec.outputs)
+        .map(|start| Place {
+            offset: channel + 4 * start as i32,
+            stride: 4,
+            count: (spec.outputs - start).min(lanes),
+            channel: m,
+        })
+        .collect()
 }
 
 /// One position of one row: the input vectors, and a weight for each phase and channel.
@@ -176,54 +209,5 @@ fn step(
             }
             *weight += 1;
         }
-    }
-}
-
-fn store_interleaved(
-    b: &mut TileBuilder,
-    spec: &TileSpec,
-    y: Pointer,
-    operands: &[Pointer],
-    m: usize,
-    n: usize,
-    vectors: &[Vector],
-) {
-    let lanes = b.lanes();
-    let first = n * lanes * spec.phases;
-    if first >= spec.outputs {
-        return;
-    }
-    for (j, vector) in b.interleave(vectors).into_iter().enumerate() {
-        let start = first + j * lanes;
-        if start >= spec.outputs {
-            break;
-        }
-        let exist = (spec.outputs - start).min(lanes);
-        let lanes = if exist < lanes { Lanes::First(exist as u8) } else { Lanes::All };
-        let offset = m as i32 * spec.output_stride + 4 * start as i32;
-        let done = spec.finish.write(b, operands, vector, &Place { offset, lanes, channel: m });
-        b.store_lanes(done, y.at(offset), lanes);
-    }
-}
-
-fn store_strided(
-    b: &mut TileBuilder,
-    spec: &TileSpec,
-    y: Pointer,
-    operands: &[Pointer],
-    m: usize,
-    n: usize,
-    vector: Vector,
-) {
-    let lanes = b.lanes();
-    let exist = spec.steps.saturating_sub(n * lanes).min(lanes);
-    if exist == 0 {
-        return;
-    }
-    let stride = 4 * spec.step_stride as i32;
-    let offset = m as i32 * spec.output_stride + (n * lanes) as i32 * stride;
-    let done = spec.finish.write_strided(b, operands, vector, offset, stride, exist, m);
-    for lane in 0..exist {
-        b.store_lane(done, lane, y.at(offset + lane as i32 * stride));
     }
 }

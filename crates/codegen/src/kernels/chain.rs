@@ -1,0 +1,272 @@
+//! Elementwise nodes joined into one loop over the output.
+
+use super::{plain, unary};
+use crate::builder::Builder;
+use crate::error::CompileError;
+use crate::exec::Glue;
+use crate::program::Kernel;
+use crate::tile::{Cmp, Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
+use cranelift_codegen::ir::InstBuilder;
+use std::collections::HashMap;
+use tconvc_ir::ops::{Binary, Variadic};
+use tconvc_ir::{Graph, Op, ValueId};
+use tconvc_passes::plan::Step;
+
+/// Elements of a unit of work where the output is one long row.
+const BLOCK: usize = 8192;
+
+/// How an input follows the output along its innermost axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Inner {
+    /// Element by element.
+    Along,
+    /// One element for the whole row.
+    Splat,
+}
+
+/// The output as rows, and each input's way through it.
+struct Loops {
+    /// Extents outside the row, outermost first.
+    outer: Vec<usize>,
+    /// Elements of a row.
+    row: usize,
+    /// For each input, elements between neighbours along each outer axis.
+    strides: Vec<Vec<usize>>,
+    inner: Vec<Inner>,
+}
+
+/// Makes the kernel, or runs the nodes by definition where the target has too few registers.
+pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
+    let &[output] = step.outputs.as_slice() else { return plain::build(builder, step) };
+    let shape = builder.shape(output)?;
+    let shapes = step.inputs.iter().map(|&input| builder.shape(input)).collect::<Result<Vec<_>, _>>()?;
+    let loops = Loops::new(&shape, &shapes);
+    let name = builder.unique(&format!("f32_chain_{}", describe(builder.graph, step)));
+    let tile = write(builder.tile(&format!("{name}_row")), builder.graph, step, &loops);
+    let Ok(tile) = tile else { return plain::build(builder, step) };
+    let row = builder.add_tile(Ok(tile))?;
+    let mut operands =
+        step.inputs.iter().map(|&input| builder.operand(input)).collect::<Result<Vec<_>, _>>()?;
+    operands.push(builder.operand(output)?);
+    let count = shape.iter().product::<usize>();
+    let lanes = builder.target.lanes();
+    let blocks = if loops.outer.is_empty() { loops.row.div_ceil(BLOCK) } else { 1 };
+    let units = loops.outer.iter().product::<usize>() * blocks;
+    let function = builder.add_step(&name, |glue| {
+        let (table, begin, end) = (glue.params[0], glue.params[1], glue.params[2]);
+        let pointers: Vec<_> = (0..operands.len()).map(|i| glue.pointer(table, i)).collect();
+        glue.for_each(begin, end, |glue, unit| {
+            let mut args = vec![];
+            if loops.outer.is_empty() {
+                let first = glue.builder.ins().imul_imm_s(unit, BLOCK as i64);
+                for (i, &pointer) in pointers.iter().enumerate() {
+                    let along = i == loops.inner.len() || loops.inner[i] == Inner::Along;
+                    args.push(if along { glue.element(pointer, first, 4) } else { pointer });
+                }
+                let total = glue.constant(loops.row as i64);
+                let left = glue.builder.ins().isub(total, first);
+                let most = glue.constant(BLOCK as i64);
+                let length = glue.builder.ins().umin(left, most);
+                let vectors = glue.builder.ins().udiv_imm_u(length, lanes as i64);
+                let whole = glue.builder.ins().imul_imm_s(vectors, lanes as i64);
+                let rest = glue.builder.ins().isub(length, whole);
+                args.extend([vectors, rest]);
+            } else {
+                let places = places(glue, unit, &loops);
+                for (&pointer, place) in pointers.iter().zip(places) {
+                    args.push(glue.element(pointer, place, 4));
+                }
+                args.push(glue.constant((loops.row / lanes) as i64));
+                args.push(glue.constant((loops.row % lanes) as i64));
+            }
+            glue.call(row, &args);
+        });
+    })?;
+    let nanoseconds = count as f64 * (1 + step.inputs.len()) as f64 * 0.2 + (units as f64) * 5.0;
+    let splits = builder.even_splits(units as u64, nanoseconds);
+    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0 });
+    Ok(())
+}
+
+/// Element of each input, then of the output, at which a row starts.
+fn places(
+    glue: &mut Glue<'_>,
+    unit: cranelift_codegen::ir::Value,
+    loops: &Loops,
+) -> Vec<cranelift_codegen::ir::Value> {
+    let zero = glue.constant(0);
+    let mut places = vec![zero; loops.strides.len() + 1];
+    let output = glue.builder.ins().imul_imm_s(unit, loops.row as i64);
+    places[loops.strides.len()] = output;
+    let mut left = unit;
+    for (axis, &extent) in loops.outer.iter().enumerate().rev() {
+        let index = if axis == 0 {
+            left
+        } else {
+            let quotient = glue.builder.ins().udiv_imm_u(left, extent as i64);
+            let whole = glue.builder.ins().imul_imm_s(quotient, extent as i64);
+            let index = glue.builder.ins().isub(left, whole);
+            left = quotient;
+            index
+        };
+        for (place, strides) in places.iter_mut().zip(&loops.strides) {
+            if strides[axis] != 0 {
+                let offset = glue.builder.ins().imul_imm_s(index, strides[axis] as i64);
+                *place = glue.builder.ins().iadd(*place, offset);
+            }
+        }
+    }
+    places
+}
+
+impl Loops {
+    fn new(output: &[usize], inputs: &[Vec<usize>]) -> Self {
+        // Strides of each input along the output's axes; 0 where it is broadcast.
+        let strides: Vec<Vec<usize>> = inputs
+            .iter()
+            .map(|shape| {
+                let mut strides = vec![0; output.len()];
+                let mut step = 1;
+                for (axis, &extent) in shape.iter().enumerate().rev() {
+                    if extent != 1 {
+                        strides[output.len() - shape.len() + axis] = step;
+                    }
+                    step *= extent;
+                }
+                strides
+            })
+            .collect();
+        // Axes merge where every input goes on evenly from one into the next.
+        let mut axes: Vec<(usize, Vec<usize>)> = vec![];
+        for (axis, &extent) in output.iter().enumerate() {
+            if extent == 1 {
+                continue;
+            }
+            let here: Vec<usize> = strides.iter().map(|strides| strides[axis]).collect();
+            match axes.last_mut() {
+                Some((before, outer))
+                    if outer.iter().zip(&here).all(|(&outer, &inner)| outer == inner * extent) =>
+                {
+                    *before *= extent;
+                    *outer = here;
+                }
+                _ => axes.push((extent, here)),
+            }
+        }
+        let (row, inner) = axes.pop().unwrap_or_else(|| (1, vec![0; inputs.len()]));
+        Self {
+            outer: axes.iter().map(|(extent, _)| *extent).collect(),
+            row,
+            strides: (0..inputs.len())
+                .map(|i| axes.iter().map(|(_, strides)| strides[i]).collect())
+                .collect(),
+            inner: inner
+                .into_iter()
+                .map(|stride| if stride == 0 { Inner::Splat } else { Inner::Along })
+                .collect(),
+        }
+    }
+}
+
+/// `mul_add_relu`, the operators in order.
+fn describe(graph: &Graph, step: &Step) -> String {
+    let names: Vec<String> =
+        step.nodes.iter().take(4).map(|&node| graph.node(node).op.name().to_lowercase()).collect();
+    names.join("_")
+}
+
+/// A row: parameters are the inputs, the output, whole vectors, and elements of the last one.
+fn write(mut b: TileBuilder, graph: &Graph, step: &Step, loops: &Loops) -> Result<Tile, TileError> {
+    let inputs: Vec<Pointer> = (0..step.inputs.len()).map(|i| b.pointer(&format!("x{i}"))).collect();
+    let y = b.pointer("y");
+    let (vectors, rest) = (b.count("vectors"), b.count("rest"));
+    let bytes = b.vector_bytes();
+    let mut splats: HashMap<ValueId, Vector> = HashMap::new();
+    for ((&value, &pointer), &inner) in step.inputs.iter().zip(&inputs).zip(&loops.inner) {
+        if inner == Inner::Splat {
+            splats.insert(value, b.load_splat(pointer.at(0)));
+        }
+    }
+    let moving: Vec<Pointer> = inputs
+        .iter()
+        .zip(&loops.inner)
+        .filter(|(_, inner)| **inner == Inner::Along)
+        .map(|(&pointer, _)| pointer)
+        .chain([y])
+        .collect();
+    let advances: Vec<_> = moving.iter().map(|&pointer| (pointer, bytes)).collect();
+    let body = |b: &mut TileBuilder, lanes: Lanes| {
+        let mut values = splats.clone();
+        for ((&value, &pointer), &inner) in step.inputs.iter().zip(&inputs).zip(&loops.inner) {
+            if inner == Inner::Along {
+                values.insert(value, b.load_lanes(pointer.at(0), lanes));
+            }
+        }
+        let mut last = None;
+        for &node in &step.nodes {
+            let node = graph.node(node);
+            let arguments: Vec<Vector> =
+                node.inputs().iter().flatten().filter_map(|value| values.get(value).copied()).collect();
+            let result = evaluate(b, &node.op, &arguments);
+            if let Some(output) = node.output(0) {
+                values.insert(output, result);
+            }
+            last = Some(result);
+        }
+        if let Some(result) = last {
+            b.store_lanes(result, y.at(0), lanes);
+        }
+    };
+    b.repeat(vectors, &advances, |b| body(b, Lanes::All));
+    body(&mut b, Lanes::FirstOf(rest));
+    b.finish()
+}
+
+fn evaluate(b: &mut TileBuilder, op: &Op, arguments: &[Vector]) -> Vector {
+    match (op, arguments) {
+        (Op::Unary(op), &[x]) => unary::apply(b, *op, x),
+        (Op::Binary(Binary::Add), &[x, y]) => b.add(x, y),
+        (Op::Binary(Binary::Sub), &[x, y]) => b.sub(x, y),
+        (Op::Binary(Binary::Mul), &[x, y]) => b.mul(x, y),
+        (Op::Binary(Binary::Div), &[x, y]) => b.div(x, y),
+        (Op::Binary(Binary::PRelu), &[x, slope]) => {
+            let scaled = b.mul(x, slope);
+            b.select(Cmp::Lt, x, 0.0, scaled, x)
+        }
+        (Op::Variadic(op), &[first, ref rest @ ..]) => {
+            let mut all = first;
+            for &next in rest {
+                all = match op {
+                    Variadic::Sum | Variadic::Mean => b.add(all, next),
+                    Variadic::Max => b.max_nan(all, next),
+                    Variadic::Min => b.min_nan(all, next),
+                };
+            }
+            if *op == Variadic::Mean { b.div(all, (rest.len() + 1) as f32) } else { all }
+        }
+        (op, _) => {
+            let none = b.zero();
+            b.misuse(format!("{} has no vector code", op.name()), none)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_merge_where_inputs_go_on_evenly() {
+        let whole = Loops::new(&[2, 3, 4, 5], &[vec![2, 3, 4, 5], vec![]]);
+        assert_eq!((whole.outer.len(), whole.row, whole.inner), (0, 120, vec![Inner::Along, Inner::Splat]));
+        let channels = Loops::new(&[2, 3, 4, 5], &[vec![2, 3, 4, 5], vec![3, 1, 1]]);
+        assert_eq!(
+            (channels.outer, channels.row, channels.inner),
+            (vec![2, 3], 20, vec![Inner::Along, Inner::Splat])
+        );
+        assert_eq!(channels.strides, [[60, 20], [0, 1]]);
+        let last = Loops::new(&[2, 3, 4], &[vec![2, 3, 4], vec![4]]);
+        assert_eq!((last.outer, last.row, last.inner), (vec![6], 4, vec![Inner::Along, Inner::Along]));
+        assert_eq!(Loops::new(&[1, 1], &[vec![1]]).row, 1);
+    }
+}
