@@ -42,6 +42,9 @@ impl std::hash::Hash for UnaryKey {
     }
 }
 
+/// Floats behind the last channel of slopes and biases, so that tiles can read whole vectors.
+pub(super) const PADDING: usize = 128;
+
 /// What is done to each sum before it is stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Finish {
@@ -56,8 +59,10 @@ pub(super) struct Place {
     pub stride: i32,
     /// Elements that exist.
     pub count: usize,
-    /// Channel of the tile.
+    /// Channel of the tile; of its first element where they are of neighbouring channels.
     pub channel: usize,
+    /// Whether its elements are of neighbouring channels, not of one.
+    pub across: bool,
 }
 
 impl Place {
@@ -67,7 +72,7 @@ impl Place {
 
     /// The elements at this place of a tensor of the output's shape.
     pub fn load(&self, b: &mut TileBuilder, from: Pointer) -> Vector {
-        if self.stride == 4 {
+        if self.stride == 4 && !self.across {
             let lanes = self.lanes(b);
             return b.load_lanes(from.at(self.offset), lanes);
         }
@@ -76,7 +81,7 @@ impl Place {
 
     /// Writes the elements.
     pub fn store(&self, b: &mut TileBuilder, to: Pointer, vector: Vector) {
-        if self.stride == 4 {
+        if self.stride == 4 && !self.across {
             let lanes = self.lanes(b);
             b.store_lanes(vector, to.at(self.offset), lanes);
             return;
@@ -119,11 +124,13 @@ impl Finish {
                         return Err(builder.unsupported("the slope of a fused PRelu is not constant".into()));
                     };
                     let slope = slope.elements::<f32>()?;
-                    let slopes = match slope.len() {
+                    let mut slopes = match slope.len() {
                         1 => vec![slope[0]; channels],
                         n if n == channels => slope.to_vec(),
                         n => return Err(builder.unsupported(format!("{n} slopes for {channels} channels"))),
                     };
+                    // Room to read a whole tile at the last channel.
+                    slopes.resize(channels + PADDING, 0.0);
                     places.push((builder.pack(&slopes), Follows::Channels));
                     steps.push(Step::PRelu);
                 }
@@ -163,7 +170,8 @@ impl Finish {
                 Step::Unary(op) => vector = unary::apply(b, op.0, vector),
                 Step::PRelu => {
                     let Some(slopes) = rest.next() else { return vector };
-                    let slope = b.load_splat(slopes.float(place.channel as i32));
+                    let slope = slopes.float(place.channel as i32);
+                    let slope = if place.across { b.load(slope) } else { b.load_splat(slope) };
                     let scaled = b.mul(slope, vector);
                     vector = b.select(Cmp::Lt, vector, 0.0, scaled, vector);
                 }

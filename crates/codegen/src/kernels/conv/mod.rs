@@ -62,10 +62,11 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     let channels = problem.groups * problem.cout;
     let operands = last.inputs().get(own..).unwrap_or_default();
     let (finish, finish_operands) = Finish::new(builder, epilogue, operands, channels)?;
-    let bias = match bias_value.and_then(|bias| graph.constant(bias)) {
+    let mut bias = match bias_value.and_then(|bias| graph.constant(bias)) {
         Some(bias) => bias.elements::<f32>()?.into_owned(),
         None => vec![0.0; channels],
     };
+    bias.resize(channels + epilogue::PADDING, 0.0);
     let Some(weights) = graph.constant(w) else { return plain::build(builder, step) };
     let weights = Weights::new(weights, layout, problem.groups, problem.cin, problem.cout)?;
     let name = format!("f32_{label}_{}", describe(&problem));

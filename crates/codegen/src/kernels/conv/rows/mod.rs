@@ -1,12 +1,13 @@
-//! Convolutions with lanes along the width: a window of input rows is packed into scratch memory (or read where it lies),
-//! and tiles of `M` channels by `N` vectors, all x-phases at once, run over it.
+//! Convolutions over windows: a window of input rows is packed into scratch memory (or read where it lies), and tiles run
+//! over it: of channels by vectors along the width, all x-phases at once, or of pixels by vectors of channels.
 //!
 //! - [`schedule`] decides tile shape, window, and units of work.
-//! - [`tile`] writes the micro-kernel.
+//! - [`tile`] writes the micro-kernel with lanes along the width, [`channels`] the one with lanes along the channels.
 //! - [`pack`] writes the copies into scratch memory, with zeros where the input ends.
 //! - [`weights`] orders the weights as the micro-kernel reads them.
 //! - [`nest`] writes the loops around it all.
 
+mod channels;
 mod nest;
 mod pack;
 mod schedule;

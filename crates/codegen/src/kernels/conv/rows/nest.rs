@@ -3,8 +3,9 @@
 use super::super::epilogue::{Finish, FinishOperands, Follows};
 use super::super::problem::Problem;
 use super::super::weights::Weights;
+use super::channels::{self, ChannelSpec};
 use super::pack::{self, PackSpec, Window};
-use super::schedule::{Schedule, Source, Store, cut, cut_channels};
+use super::schedule::{Schedule, Source, Store, cut, cut_channels, is_small};
 use super::tile::{self, Position, TileSpec};
 use super::weights::{self, Taps};
 use crate::builder::Builder;
@@ -79,9 +80,11 @@ struct TileRuns {
 }
 
 struct Run {
-    /// First step and steps of a tile.
-    first: usize,
-    steps: usize,
+    /// Bytes from the row's first step to the first tile's, and from tile to tile: in what is read, and in the output.
+    source: i64,
+    target: i64,
+    source_step: i64,
+    target_step: i64,
     count: usize,
     /// Code for each size of channel tile.
     codes: Vec<FunctionId>,
@@ -98,6 +101,7 @@ struct Kind {
 
 struct Nest {
     schedule: Schedule,
+    lanes: usize,
     window: Window,
     window_rows: usize,
     window_planes: usize,
@@ -118,7 +122,10 @@ impl Nest {
         let window_rows = (schedule.rows - 1) * y.in_stride + (shift_y.1 - shift_y.0) as usize + 1;
         let positions = (schedule.columns - 1) * x.in_stride + (shift_x.1 - shift_x.0) as usize + 1;
         // Tiles read whole vectors: room behind the last position.
-        let plane = (positions.div_ceil(x.in_stride) + block).next_multiple_of(16);
+        let plane = match schedule.store {
+            Store::Channels => positions.div_ceil(x.in_stride),
+            _ => (positions.div_ceil(x.in_stride) + block).next_multiple_of(16),
+        };
         let bytes = |elements: usize| i32::try_from(4 * elements);
         let too_large = |_| builder.unsupported("its rows are too long for 32-bit displacements".into());
         let packed = schedule.source == Source::Packed;
@@ -146,6 +153,7 @@ impl Nest {
             if packed { window.channel_bytes as usize * job.problem.cin + 4 * block } else { 0 };
         let mut nest = Self {
             schedule: schedule.clone(),
+            lanes,
             window,
             window_rows,
             window_planes,
@@ -251,6 +259,7 @@ impl Nest {
             4 * (y_axis.input * x_axis.input) as i64
         };
         let mut codes: HashMap<TileSpec, FunctionId> = HashMap::new();
+        let mut pixel_codes: HashMap<ChannelSpec, FunctionId> = HashMap::new();
         for (z, z_phase) in z_axis.phases.iter().enumerate() {
             for (y, y_phase) in y_axis.phases.iter().enumerate() {
                 let (mut rows, mut kernel_rows) = (vec![], vec![]);
@@ -265,7 +274,9 @@ impl Nest {
                 let base_row = rows.iter().copied().min().unwrap_or(0);
                 let groups: Vec<Vec<usize>> = match self.schedule.store {
                     Store::Interleaved => vec![(0..x_axis.phases.len()).collect()],
-                    Store::Strided => (0..x_axis.phases.len()).map(|phase| vec![phase]).collect(),
+                    Store::Strided | Store::Channels => {
+                        (0..x_axis.phases.len()).map(|phase| vec![phase]).collect()
+                    }
                 };
                 for group in groups {
                     // The distinct positions, and the phases that each feeds.
@@ -299,28 +310,58 @@ impl Nest {
                     };
                     let weights = self.packed.len().next_multiple_of(16);
                     self.packed.resize(weights, 0.0);
-                    self.packed.extend(weights::pack(&job.weights, &taps, self.schedule.m));
                     let taps_per_channel =
                         rows.len() * positions.iter().map(|position| position.phases.len()).sum::<usize>();
                     let relative: Vec<i32> = rows.iter().map(|row| (row - base_row) as i32).collect();
                     let first_phase = &x_axis.phases[group[0]];
-                    let shape = GroupShape {
-                        rows: &relative,
-                        positions: &positions,
-                        phases: group.len(),
-                        count: first_phase.count,
-                    };
                     let mut code = vec![];
-                    for (kind, &(steps, last)) in blocks.iter().enumerate() {
-                        let before = (self.kinds[kind].end - 1) * self.schedule.columns;
-                        code.push(self.tiles(
-                            builder,
-                            job,
-                            &shape,
-                            steps,
-                            last.then_some(before),
-                            &mut codes,
-                        )?);
+                    if self.schedule.store == Store::Channels {
+                        let mut offsets = vec![];
+                        let mut kernels = vec![];
+                        for (row, &(kz, ky)) in relative.iter().zip(&kernel_rows) {
+                            for (position, feeds) in positions.iter().zip(&taps.positions) {
+                                offsets.push(row + position.offset);
+                                kernels.push([kz, ky, feeds[0]]);
+                            }
+                        }
+                        let (lanes, n) = (builder.target.lanes(), self.schedule.n);
+                        self.packed.extend(weights::pack_channels(&job.weights, &kernels, n * lanes, lanes));
+                        for (kind, &(steps, last)) in blocks.iter().enumerate() {
+                            let before = (self.kinds[kind].end - 1) * self.schedule.columns;
+                            let exist = if last {
+                                steps.min(first_phase.count.saturating_sub(before))
+                            } else {
+                                steps
+                            };
+                            let rows = if is_small(problem) { Some(y_phase.count) } else { None };
+                            code.push(self.pixel_tiles(
+                                builder,
+                                job,
+                                &offsets,
+                                exist,
+                                rows,
+                                &mut pixel_codes,
+                            )?);
+                        }
+                    } else {
+                        self.packed.extend(weights::pack(&job.weights, &taps, self.schedule.m));
+                        let shape = GroupShape {
+                            rows: &relative,
+                            positions: &positions,
+                            phases: group.len(),
+                            count: first_phase.count,
+                        };
+                        for (kind, &(steps, last)) in blocks.iter().enumerate() {
+                            let before = (self.kinds[kind].end - 1) * self.schedule.columns;
+                            code.push(self.tiles(
+                                builder,
+                                job,
+                                &shape,
+                                steps,
+                                last.then_some(before),
+                                &mut codes,
+                            )?);
+                        }
                     }
                     let base = base_row + i64::from(base_position);
                     self.groups.push(Group {
@@ -393,11 +434,92 @@ impl Nest {
                 };
                 tiles.push(code);
             }
+            let (source_step, target_step) = (4 * width as i64, (4 * width * x.out_stride) as i64);
             match runs.last_mut() {
-                Some(run) if run.codes == tiles && run.steps == width => run.count += 1,
-                _ => runs.push(Run { first, steps: width, count: 1, codes: tiles }),
+                Some(run) if run.codes == tiles && run.source_step == source_step => run.count += 1,
+                _ => runs.push(Run {
+                    source: 4 * first as i64,
+                    target: (4 * first * x.out_stride) as i64,
+                    source_step,
+                    target_step,
+                    count: 1,
+                    codes: tiles,
+                }),
             }
             first += width;
+        }
+        Ok(TileRuns { runs })
+    }
+
+    /// Tiles with lanes along the channels: over `steps` pixels of a row, or over all rows of a small image.
+    fn pixel_tiles(
+        &self,
+        builder: &mut Builder<'_>,
+        job: &Job<'_>,
+        taps: &[i32],
+        steps: usize,
+        rows: Option<usize>,
+        codes: &mut HashMap<ChannelSpec, FunctionId>,
+    ) -> Result<TileRuns, CompileError> {
+        let problem = &job.problem;
+        let [_, y, x] = &problem.axes;
+        let lanes = builder.target.lanes();
+        let row_source = y.in_stride as i64 * i64::from(self.window.row_bytes);
+        let row_target = (4 * y.out_stride * x.output) as i64;
+        let place = |row: usize, step: usize| {
+            (
+                row as i64 * row_source + 4 * step as i64,
+                row as i64 * row_target + (4 * step * x.out_stride) as i64,
+            )
+        };
+        let all: Vec<(i64, i64)> =
+            (0..rows.unwrap_or(1)).flat_map(|row| (0..steps).map(move |step| place(row, step))).collect();
+        let mut runs: Vec<Run> = vec![];
+        let mut first = 0;
+        for count in cut(all.len(), self.schedule.m, 1) {
+            let pixels = &all[first..first + count];
+            first += count;
+            let (source, target) = pixels[0];
+            let mut tiles = vec![];
+            for (channels, _) in cut_channels(problem.cout, self.schedule.n * lanes) {
+                let spec = ChannelSpec {
+                    n: channels.div_ceil(lanes),
+                    channels,
+                    cin: problem.cin,
+                    channel_stride: self.window.channel_bytes,
+                    taps: taps.to_vec(),
+                    pixels: pixels.iter().map(|&(s, t)| ((s - source) as i32, (t - target) as i32)).collect(),
+                    output_stride: 4 * problem.output_plane() as i32,
+                    finish: job.finish.clone(),
+                };
+                tiles.push(match codes.get(&spec) {
+                    Some(&code) => code,
+                    None => {
+                        let name = builder.unique(&format!("{}_p{count}c{}", job.name, spec.n));
+                        let code = channels::build(builder, &name, &spec)?;
+                        codes.insert(spec, code);
+                        code
+                    }
+                });
+            }
+            match runs.last_mut() {
+                Some(run)
+                    if run.codes == tiles
+                        && (run.count == 1
+                            || (
+                                run.source + run.count as i64 * run.source_step,
+                                run.target + run.count as i64 * run.target_step,
+                            ) == (source, target)) =>
+                {
+                    if run.count == 1 {
+                        (run.source_step, run.target_step) = (source - run.source, target - run.target);
+                    }
+                    run.count += 1;
+                }
+                _ => {
+                    runs.push(Run { source, target, source_step: 0, target_step: 0, count: 1, codes: tiles })
+                }
+            }
         }
         Ok(TileRuns { runs })
     }
@@ -499,7 +621,13 @@ impl Emit<'_, '_> {
         let none = glue.constant(-1);
         glue.builder.def_var(held, none);
         glue.for_each(begin, end, |glue, index| {
-            let (outer, part) = split(glue, index, self.counts.channel_parts);
+            let (outer, part) = if self.nest.schedule.store == Store::Channels {
+                // Parts of the channels are outermost: each weight is read for all images while it is near.
+                let (part, outer) = split(glue, index, self.counts.total() / self.counts.channel_parts);
+                (outer, part)
+            } else {
+                split(glue, index, self.counts.channel_parts)
+            };
             let (rest, x) = split(glue, outer, self.counts.x);
             let (rest, y) = split(glue, rest, self.counts.y);
             let (rest, z) = split(glue, rest, self.counts.z);
@@ -686,10 +814,15 @@ impl Emit<'_, '_> {
         let in_row = y.in_stride as i64 * i64::from(self.nest.window.row_bytes);
         let out_row = y.out_stride as i64 * row_bytes;
 
-        let sizes = cut_channels(problem.cout, schedule.m);
+        let channels = schedule.store == Store::Channels;
+        let block = if channels { schedule.n * self.nest.lanes } else { schedule.m };
+        let sizes = cut_channels(problem.cout, block);
+        // Lanes along the channels have weights up to whole vectors.
+        let padded = if channels { problem.cout.next_multiple_of(self.nest.lanes) } else { problem.cout };
+        let rows = if channels && is_small(problem) { glue.constant(1) } else { rows };
         let tiles: u64 = sizes.iter().map(|&(_, count)| count as u64).sum();
         let per_channel = problem.cin * group.taps_per_channel;
-        let group_bytes = 4 * (per_channel * problem.cout) as i64;
+        let group_bytes = 4 * (per_channel * padded) as i64;
         let weights = glue.add_constant(bases.weights, 4 * group.weights as i64);
         let weights = add(glue, weights, unit.group, group_bytes);
         let group_channel = glue.builder.ins().imul_imm_s(unit.group, problem.cout as i64);
@@ -712,7 +845,7 @@ impl Emit<'_, '_> {
                 // Channels before this tile: full tiles come first.
                 let tile = glue.add_constant(tile, -low);
                 let channels = glue.builder.ins().imul_imm_s(tile, m as i64);
-                let channels = glue.add_constant(channels, low * schedule.m as i64);
+                let channels = glue.add_constant(channels, low * block as i64);
                 let weights = glue.element(weights, channels, 4 * per_channel as i64);
                 let offset = add(glue, place, channels, plane);
                 let in_all = glue.builder.ins().iadd(group_channel, channels);
@@ -723,10 +856,10 @@ impl Emit<'_, '_> {
                     for run in &group.code[kind].runs {
                         let count = glue.constant(run.count as i64);
                         repeat(glue, count, |glue, i| {
-                            let steps = glue.builder.ins().imul_imm_s(i, run.steps as i64);
-                            let steps = glue.add_constant(steps, run.first as i64);
-                            let offset = add(glue, offset, steps, 4 * x.out_stride as i64);
-                            let source = glue.element(source, steps, 4);
+                            let offset = add(glue, offset, i, run.target_step);
+                            let offset = glue.add_constant(offset, run.target);
+                            let source = glue.element(source, i, run.source_step);
+                            let source = glue.add_constant(source, run.source);
                             let target = glue.builder.ins().iadd(bases.output, offset);
                             let mut args = vec![source, weights, bias, target];
                             for (&base, &(_, follows)) in bases.epilogue.iter().zip(&self.job.finish_operands)

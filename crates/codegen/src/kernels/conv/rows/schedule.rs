@@ -19,6 +19,8 @@ pub(super) enum Store {
     Interleaved,
     /// A tile for each phase, its lanes stored one by one a stride apart.
     Strided,
+    /// Lanes along the channels: a tile for each phase and so many pixels, its lanes stored one by one a plane apart.
+    Channels,
 }
 
 /// The decisions.
@@ -26,9 +28,9 @@ pub(super) enum Store {
 pub(super) struct Schedule {
     pub source: Source,
     pub store: Store,
-    /// Output channels of a tile.
+    /// Output channels of a tile; pixels where lanes run along the channels.
     pub m: usize,
-    /// Vectors of a tile, for each phase.
+    /// Vectors of a tile, for each phase; of channels where lanes run along these.
     pub n: usize,
     /// Steps (outputs of a phase) along y that share a window.
     pub rows: usize,
@@ -65,7 +67,7 @@ fn taps_and_positions(axis: &Axis, store: Store) -> (usize, usize, usize) {
             shifts.dedup();
             (axis.phases.len(), taps, shifts.len())
         }
-        Store::Strided => {
+        Store::Strided | Store::Channels => {
             let taps = axis.phases.iter().map(|phase| phase.taps.len()).max().unwrap_or(0);
             (1, taps, taps)
         }
@@ -105,15 +107,25 @@ impl Schedule {
                 .product::<usize>();
         let source = if inside && reuse < 64 { Source::Direct } else { Source::Packed };
 
-        let (m, n) = tile_shape(problem, target, store);
-        let (rows, columns) = window(problem, target, source, n);
+        let (along_width, m, n) = tile_shape(problem, target, store);
+        let (along_channels, pixels, vectors) = channel_tile_shape(problem, target);
+        let (store, m, n) =
+            if along_channels < along_width { (Store::Channels, pixels, vectors) } else { (store, m, n) };
+        let (rows, columns) = match store {
+            Store::Channels if is_small(problem) => (problem.axes[1].steps(), x.steps()),
+            Store::Channels => window(problem, target, source, 1),
+            _ => window(problem, target, source, n),
+        };
         let outer = problem.batch
             * problem.groups
             * problem.axes[0].steps()
             * problem.axes[1].steps().div_ceil(rows)
             * x.steps().div_ceil(columns);
-        let tiles = problem.cout.div_ceil(m);
-        let channel_parts = if threads > 1 && outer < 4 * threads && outer % threads != 0 {
+        let tiles = problem.cout.div_ceil(if store == Store::Channels { n * target.lanes() } else { m });
+        let channel_parts = if store == Store::Channels {
+            // Parts are outermost: weights are read once, and all images pass over a part of them.
+            tiles.min((4 * threads).max(if problem.batch > 1 { tiles.div_ceil(4) } else { 1 }))
+        } else if threads > 1 && outer < 4 * threads && outer % threads != 0 {
             (4 * threads).div_ceil(outer).min(tiles)
         } else {
             1
@@ -122,11 +134,66 @@ impl Schedule {
     }
 }
 
-/// The tile shape that needs the fewest cycles over all channels and columns, remainders included.
-fn tile_shape(problem: &Problem, target: &Target, store: Store) -> (usize, usize) {
+/// Pixels of an image up to which a tile may take them from several rows.
+pub(super) const FEW_PIXELS: usize = 100;
+
+/// True when an image is so small that tiles take its pixels in any order: all rows and columns are in one window.
+pub(super) fn is_small(problem: &Problem) -> bool {
+    problem.axes[1].steps() * problem.axes[2].steps() <= FEW_PIXELS
+}
+
+/// Cycles, pixels and vectors of the best tile with lanes along the channels.
+fn channel_tile_shape(problem: &Problem, target: &Target) -> (f64, usize, usize) {
+    let [_, y, x] = &problem.axes;
+    let lanes = target.lanes();
+    let vectors = problem.cout.div_ceil(lanes);
+    // Small images: pixels of all rows together; the cost is that of one row.
+    let (pixels, share) =
+        if is_small(problem) { (y.steps() * x.steps(), 1.0 / y.steps() as f64) } else { (x.steps(), 1.0) };
+    let sums = (problem.cin * mean_rows(problem)).max(1) as f64;
+    let mut best = (f64::INFINITY, 1, 1);
+    for n in 1..=vectors.clamp(1, 4) {
+        for m in 1..=pixels.clamp(1, 28) {
+            if m * n > accumulators(target, n) {
+                continue;
+            }
+            let mut cycles = 0.0;
+            for part in cut(pixels, m, 1) {
+                for block in cut(vectors, n, 1) {
+                    for phase in &x.phases {
+                        let taps = phase.taps.len() as f64;
+                        let (fma, loads) = (taps * (part * block) as f64, taps * (part + block) as f64);
+                        // Every result is a store of its own, once for each sum.
+                        let stores = (part * block * lanes) as f64 * 1.5 / sums;
+                        cycles += (fma / 2.0).max(loads / 2.0).max((fma + loads) / 5.0).max(4.0 * taps)
+                            + 0.5
+                            + stores;
+                    }
+                }
+            }
+            if cycles * share < best.0 * 0.999 {
+                best = (cycles * share, m, n);
+            }
+        }
+    }
+    best
+}
+
+/// Rows of taps of a row phase, on average.
+fn mean_rows(problem: &Problem) -> usize {
+    let [z, y, _] = &problem.axes;
+    let taps = |axis: &Axis| {
+        axis.phases.iter().map(|phase| phase.taps.len()).sum::<usize>().div_ceil(axis.phases.len().max(1))
+    };
+    taps(z) * taps(y)
+}
+
+/// Cycles and the tile shape that needs the fewest, over all channels and columns, remainders included.
+fn tile_shape(problem: &Problem, target: &Target, store: Store) -> (f64, usize, usize) {
     let x = &problem.axes[2];
     let (phases, taps, positions) = taps_and_positions(x, store);
     let vectors = x.steps().div_ceil(target.lanes());
+    let groups = if store == Store::Interleaved { 1 } else { x.phases.len() };
     let mut best = (f64::INFINITY, 1, 1);
     for n in 1..=vectors.clamp(1, 6) {
         for m in 1..=problem.cout.clamp(1, 16) {
@@ -141,12 +208,13 @@ fn tile_shape(problem: &Problem, target: &Target, store: Store) -> (usize, usize
                         * (tile_cycles(phases, taps, positions, m, n) + 30.0 / (problem.cin.max(1) as f64))
                 })
                 .sum();
+            let cycles = cycles * groups as f64;
             if cycles < best.0 * 0.999 {
                 best = (cycles, m, n);
             }
         }
     }
-    (best.1, best.2)
+    best
 }
 
 /// Tiles of `m` channels, and the one of what remains: sizes with their counts.

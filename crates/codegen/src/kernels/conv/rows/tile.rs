@@ -159,7 +159,11 @@ fn places(spec: &TileSpec, lanes: usize, m: usize, n: usize) -> Vec<Place> {
         let stride = 4 * spec.step_stride as i32;
         let count = spec.steps.saturating_sub(n * lanes).min(lanes);
         let offset = channel + (n * lanes) as i32 * stride;
-        return if count == 0 { vec![] } else { vec![Place { offset, stride, count, channel: m }] };
+        return if count == 0 {
+            vec![]
+        } else {
+            vec![Place { offset, stride, count, channel: m, across: false }]
+        };
     }
     let first = n * lanes * spec.phases;
     (0..spec.phases)
@@ -170,6 +174,7 @@ fn places(spec: &TileSpec, lanes: usize, m: usize, n: usize) -> Vec<Place> {
             stride: 4,
             count: (spec.outputs - start).min(lanes),
             channel: m,
+            across: false,
         })
         .collect()
 }

@@ -34,3 +34,28 @@ pub(super) fn pack(weights: &Weights<'_>, taps: &Taps, m: usize) -> Vec<f32> {
     }
     packed
 }
+
+/// Weights for lanes along the channels: group, block of channels (`lanes * n`, the last one padded with zeros), input
+/// channel, tap, channel.
+pub(super) fn pack_channels(
+    weights: &Weights<'_>,
+    taps: &[[usize; 3]],
+    block: usize,
+    lanes: usize,
+) -> Vec<f32> {
+    let (groups, cout, cin) = (weights.groups(), weights.cout(), weights.cin());
+    let mut packed = Vec::with_capacity(groups * cout.next_multiple_of(lanes) * cin * taps.len());
+    for group in 0..groups {
+        for first in (0..cout).step_by(block) {
+            let exist = block.min(cout - first);
+            let padding = exist.next_multiple_of(lanes) - exist;
+            for ci in 0..cin {
+                for &tap in taps {
+                    packed.extend((first..first + exist).map(|co| weights.at(group, co, ci, tap)));
+                    packed.resize(packed.len() + padding, 0.0);
+                }
+            }
+        }
+    }
+    packed
+}
