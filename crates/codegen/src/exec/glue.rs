@@ -100,4 +100,30 @@ impl<'a> Glue<'a> {
         let (begin, end) = (self.constant(0), self.constant(count as i64));
         self.for_each(begin, end, body);
     }
+
+    /// Quotient and remainder of an unsigned value by a constant.
+    pub fn split(&mut self, index: Value, count: u64) -> (Value, Value) {
+        if count <= 1 {
+            let zero = self.constant(0);
+            return (index, zero);
+        }
+        let quotient = self.builder.ins().udiv_imm_u(index, count as i64);
+        let whole = self.builder.ins().imul_imm_s(quotient, count as i64);
+        (quotient, self.builder.ins().isub(index, whole))
+    }
+
+    /// Runs `body` with true where the condition holds, else with false.
+    pub fn branch(&mut self, condition: Value, body: &mut dyn FnMut(&mut Glue<'a>, bool)) {
+        let (yes, no, after) =
+            (self.builder.create_block(), self.builder.create_block(), self.builder.create_block());
+        self.builder.ins().brif(condition, yes, &[], no, &[]);
+        for (block, holds) in [(yes, true), (no, false)] {
+            self.builder.switch_to_block(block);
+            self.builder.seal_block(block);
+            body(self, holds);
+            self.builder.ins().jump(after, &[]);
+        }
+        self.builder.switch_to_block(after);
+        self.builder.seal_block(after);
+    }
 }

@@ -146,6 +146,15 @@ impl Finish {
         Ok((Self { steps }, places))
     }
 
+    /// How each operand follows the output.
+    pub fn following(&self) -> impl Iterator<Item = Follows> + '_ {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Unary(_) => None,
+            Step::PRelu => Some(Follows::Channels),
+            Step::Add => Some(Follows::Output),
+        })
+    }
+
     /// Number of operands, each a pointer parameter of the tile.
     pub fn operands(&self) -> usize {
         self.steps.iter().filter(|step| !matches!(step, Step::Unary(_))).count()

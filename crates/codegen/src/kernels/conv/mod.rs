@@ -3,6 +3,7 @@
 mod epilogue;
 mod problem;
 mod rows;
+mod scatter;
 mod weights;
 
 use super::plain;
@@ -12,7 +13,7 @@ use epilogue::Finish;
 use problem::Problem;
 use rows::Job;
 use tconvc_ir::ops::Epilogue;
-use tconvc_ir::{DType, Op, ValueId};
+use tconvc_ir::{DType, Graph, Op, ValueId};
 use tconvc_passes::plan::{Step, StepKind};
 use weights::{Layout, Weights};
 
@@ -35,10 +36,28 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     let floats = |value: ValueId| graph.ty(value).dtype == Some(DType::F32);
     let constant =
         graph.constant(w).is_some() && bias_value.is_none_or(|bias| graph.constant(bias).is_some());
-    if !constant || !floats(x) || !floats(w) || step.kind == StepKind::Scatter {
+    if !constant || !floats(x) || !floats(w) {
         return plain::build(builder, step);
     }
     let (x_shape, w_shape) = (builder.shape(x)?, builder.shape(w)?);
+    if let (Op::ColumnGemm(columns), Op::OverlapAdd(add)) = (&first.op, &last.op) {
+        let geometry = add.geometry(columns, &x_shape, &w_shape)?;
+        let channels = geometry.channels();
+        let (finish, finish_operands) = Finish::new(
+            builder,
+            &add.epilogue,
+            last.inputs().get(own..).unwrap_or_default(),
+            channels.output(),
+        )?;
+        let Some(tensor) = graph.constant(w) else { return plain::build(builder, step) };
+        let (cin, cout) = (channels.input_per_group(), channels.output_per_group());
+        let weights = Weights::new(tensor, Layout::Deconv, channels.groups(), cin, cout)?;
+        let bias = bias_of(graph, bias_value, channels.output())?;
+        let name = format!("f32_scatter_{}", describe(&Problem::of_phases(&geometry)));
+        let (input, output) = (builder.operand(x)?, builder.operand(y)?);
+        let job = scatter::Job { name, geometry, weights, bias, finish, finish_operands, input, output };
+        return scatter::build(builder, &job);
+    }
     let (problem, layout, label) = match (&first.op, &last.op) {
         (Op::Conv(conv), _) if step.kind == StepKind::Conv => {
             (Problem::of_conv(&conv.geometry(&x_shape, &w_shape)?), Layout::Conv, "conv")
@@ -62,16 +81,22 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     let channels = problem.groups * problem.cout;
     let operands = last.inputs().get(own..).unwrap_or_default();
     let (finish, finish_operands) = Finish::new(builder, epilogue, operands, channels)?;
-    let mut bias = match bias_value.and_then(|bias| graph.constant(bias)) {
-        Some(bias) => bias.elements::<f32>()?.into_owned(),
-        None => vec![0.0; channels],
-    };
-    bias.resize(channels + epilogue::PADDING, 0.0);
+    let bias = bias_of(graph, bias_value, channels)?;
     let Some(weights) = graph.constant(w) else { return plain::build(builder, step) };
     let weights = Weights::new(weights, layout, problem.groups, problem.cin, problem.cout)?;
     let name = format!("f32_{label}_{}", describe(&problem));
     let (input, output) = (builder.operand(x)?, builder.operand(y)?);
     rows::build(builder, &Job { name, problem, weights, bias, finish, finish_operands, input, output })
+}
+
+/// Bias of each channel, zero where there is none, with room to read whole tiles.
+fn bias_of(graph: &Graph, value: Option<ValueId>, channels: usize) -> Result<Vec<f32>, CompileError> {
+    let mut bias = match value.and_then(|bias| graph.constant(bias)) {
+        Some(bias) => bias.elements::<f32>()?.into_owned(),
+        None => vec![0.0; channels],
+    };
+    bias.resize(channels + epilogue::PADDING, 0.0);
+    Ok(bias)
 }
 
 /// `256x128_k4x4_s2x2`: channels of a group, kernel, strides.

@@ -623,15 +623,15 @@ impl Emit<'_, '_> {
         glue.for_each(begin, end, |glue, index| {
             let (outer, part) = if self.nest.schedule.store == Store::Channels {
                 // Parts of the channels are outermost: each weight is read for all images while it is near.
-                let (part, outer) = split(glue, index, self.counts.total() / self.counts.channel_parts);
+                let (part, outer) = glue.split(index, self.counts.total() / self.counts.channel_parts);
                 (outer, part)
             } else {
-                split(glue, index, self.counts.channel_parts)
+                glue.split(index, self.counts.channel_parts)
             };
-            let (rest, x) = split(glue, outer, self.counts.x);
-            let (rest, y) = split(glue, rest, self.counts.y);
-            let (rest, z) = split(glue, rest, self.counts.z);
-            let (image, group) = split(glue, rest, self.job.problem.groups as u64);
+            let (rest, x) = glue.split(outer, self.counts.x);
+            let (rest, y) = glue.split(rest, self.counts.y);
+            let (rest, z) = glue.split(rest, self.counts.z);
+            let (image, group) = glue.split(rest, self.job.problem.groups as u64);
             let block = x;
             let y = glue.builder.ins().imul_imm_s(y, self.nest.schedule.rows as i64);
             let x = glue.builder.ins().imul_imm_s(x, self.nest.schedule.columns as i64);
@@ -660,21 +660,11 @@ impl Emit<'_, '_> {
             body(glue, kind);
             return;
         }
-        let inside =
-            glue.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, block, self.nest.kinds[kind].end as i64);
-        let (yes, no, after) =
-            (glue.builder.create_block(), glue.builder.create_block(), glue.builder.create_block());
-        glue.builder.ins().brif(inside, yes, &[], no, &[]);
-        glue.builder.switch_to_block(yes);
-        glue.builder.seal_block(yes);
-        body(glue, kind);
-        glue.builder.ins().jump(after, &[]);
-        glue.builder.switch_to_block(no);
-        glue.builder.seal_block(no);
-        self.by_kind(glue, block, kind + 1, body);
-        glue.builder.ins().jump(after, &[]);
-        glue.builder.switch_to_block(after);
-        glue.builder.seal_block(after);
+        let end = self.nest.kinds[kind].end as i64;
+        let inside = glue.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, block, end);
+        glue.branch(inside, &mut |glue, inside| {
+            if inside { body(glue, kind) } else { self.by_kind(glue, block, kind + 1, body) }
+        });
     }
 
     /// Address of the first input channel of the unit's group.
@@ -750,7 +740,7 @@ impl Emit<'_, '_> {
                 let whole = glue.builder.ins().icmp(IntCC::Equal, back, position);
                 (index, glue.builder.ins().band(whole, inside))
             };
-            either(glue, inside, |glue| copies(glue, index), zeros);
+            glue.branch(inside, &mut |glue, inside| if inside { copies(glue, index) } else { zeros(glue) });
         }
     }
 
@@ -890,17 +880,6 @@ fn repeat<'a>(glue: &mut Glue<'a>, count: Value, body: impl FnOnce(&mut Glue<'a>
     glue.for_each(zero, count, body);
 }
 
-/// Quotient and remainder by a constant.
-fn split(glue: &mut Glue<'_>, index: Value, count: u64) -> (Value, Value) {
-    if count == 1 {
-        let zero = glue.constant(0);
-        return (index, zero);
-    }
-    let quotient = glue.builder.ins().udiv_imm_u(index, count as i64);
-    let whole = glue.builder.ins().imul_imm_s(quotient, count as i64);
-    (quotient, glue.builder.ins().isub(index, whole))
-}
-
 fn at_least(glue: &mut Glue<'_>, value: Value, bound: i64) -> Value {
     let bound = glue.constant(bound);
     glue.builder.ins().smax(value, bound)
@@ -930,27 +909,10 @@ fn ceil_div_signed(glue: &mut Glue<'_>, value: Value, by: i64) -> Value {
     ceil_div(glue, value, by)
 }
 
-fn when(glue: &mut Glue<'_>, condition: Value, body: impl FnOnce(&mut Glue<'_>)) {
-    either(glue, condition, body, |_| {});
-}
-
-fn either(
-    glue: &mut Glue<'_>,
-    condition: Value,
-    yes: impl FnOnce(&mut Glue<'_>),
-    no: impl FnOnce(&mut Glue<'_>),
-) {
-    let (then, otherwise, after) =
-        (glue.builder.create_block(), glue.builder.create_block(), glue.builder.create_block());
-    glue.builder.ins().brif(condition, then, &[], otherwise, &[]);
-    glue.builder.switch_to_block(then);
-    glue.builder.seal_block(then);
-    yes(glue);
-    glue.builder.ins().jump(after, &[]);
-    glue.builder.switch_to_block(otherwise);
-    glue.builder.seal_block(otherwise);
-    no(glue);
-    glue.builder.ins().jump(after, &[]);
-    glue.builder.switch_to_block(after);
-    glue.builder.seal_block(after);
+fn when(glue: &mut Glue<'_>, condition: Value, body: impl Fn(&mut Glue<'_>)) {
+    glue.branch(condition, &mut |glue, holds| {
+        if holds {
+            body(glue);
+        }
+    });
 }
