@@ -7,17 +7,17 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use tconvc::{Compiler, Form, Model, Target, Tensor};
 //!
-//! let model = Model::from_path("models/dcgan_digits.onnx")?;
+//! let model = Model::from_path("models/fsrcnn_x3.onnx")?;
 //! let compiled = Compiler::new()
 //!     .target(Target::host())
 //!     .form(Form::Auto)
 //!     .threads(1)
-//!     .input_shape("z", [1, 64, 1, 1])
+//!     .input_shape("low", [1, 1, 32, 32])
 //!     .compile(&model)?;
 //!
-//! let z = Tensor::from_vec([1, 64, 1, 1], vec![0.5f32; 64])?;
-//! let outputs = compiled.run([("z", z.view())])?;
-//! assert_eq!(outputs[0].shape()[0], 1);
+//! let low = Tensor::from_vec([1, 1, 32, 32], vec![0.5f32; 32 * 32])?;
+//! let outputs = compiled.run([("low", low.view())])?;
+//! assert_eq!(outputs[0].shape(), [1, 1, 96, 96]);
 //! println!("{}", compiled.report());
 //! # Ok(())
 //! # }

@@ -1,0 +1,216 @@
+//! Transposed convolutions in whole numbers, where every sum is exact: results must be equal, not close.
+
+use crate::layer::{Axis, Layer, check, check_extent};
+use crate::support::{FORMS, Random, cases, targets};
+use tconvc::{Compiler, Form, Model, Tensor};
+use tconvc_ir::{Attributes, DType, Graph, Op, ValueType, interp};
+
+/// Layers compiled as one network: fewer calls, the same kernels.
+const TOGETHER: usize = 24;
+
+/// Batch, groups, channels of a group, bias: taken in turn by the geometries of a box.
+const KINDS: [(usize, usize, [usize; 2], bool); 7] = [
+    (1, 1, [1, 1], false),
+    (1, 1, [2, 3], true),
+    (2, 1, [1, 2], true),
+    (1, 2, [2, 1], false),
+    (1, 1, [3, 5], true),
+    (2, 3, [1, 1], true),
+    (1, 1, [1, 9], false),
+];
+
+fn layer(number: usize, axes: Vec<Axis>) -> Layer {
+    let (batch, group, channels, bias) = KINDS[number % KINDS.len()];
+    Layer { batch, group, channels, axes, bias, seed: number as u64 }
+}
+
+/// Every axis of a box: 1 to 3 inputs, 1 to 4 taps, strides to 4 (also above the kernel), dilations to 2, pads from -1 to
+/// 2, every output padding that ONNX allows.
+fn axes() -> Vec<Axis> {
+    let mut axes = vec![];
+    for input in 1..=3 {
+        for kernel in 1..=4 {
+            for stride in 1..=4 {
+                for dilation in 1..=2 {
+                    for (begin, end) in (-1..=2).flat_map(|begin| (-1..=2).map(move |end| (begin, end))) {
+                        for output_padding in 0..stride.max(dilation) {
+                            let pads = [begin, end];
+                            axes.push(Axis { input, kernel, stride, dilation, pads, output_padding });
+                        }
+                    }
+                }
+            }
+        }
+    }
+    axes
+}
+
+#[test]
+fn extents_agree_with_the_formula() {
+    axes().iter().for_each(check_extent);
+}
+
+/// The whole box in one dimension, each geometry under one target, in turn.
+fn every_small_geometry(form: Form) {
+    let targets = targets();
+    let valid: Vec<Axis> = axes().into_iter().filter(Axis::is_valid).collect();
+    assert!(valid.len() > 3500, "{}", valid.len());
+    let layers: Vec<Layer> =
+        valid.iter().enumerate().map(|(number, &axis)| layer(number, vec![axis])).collect();
+    for (number, layers) in layers.chunks(TOGETHER).enumerate() {
+        check(layers, form, &targets[number % targets.len()], 1);
+    }
+}
+
+#[test]
+fn every_small_geometry_as_sub_pixel() {
+    every_small_geometry(Form::SubPixel);
+}
+
+#[test]
+fn every_small_geometry_as_zero_insertion() {
+    every_small_geometry(Form::ZeroInsert);
+}
+
+#[test]
+fn every_small_geometry_as_scatter() {
+    every_small_geometry(Form::Scatter);
+}
+
+/// Two and three dimensions: axes of the box that step through it at different paces.
+#[test]
+fn small_geometries_of_two_and_three_dimensions() {
+    let targets = targets();
+    let valid: Vec<Axis> = axes().into_iter().filter(Axis::is_valid).collect();
+    let pick = |number: usize, pace: usize| valid[number * pace % valid.len()];
+    let layers: Vec<Layer> = (0..cases(240))
+        .map(|number| {
+            let plane = vec![pick(number, 211), pick(number, 1709)];
+            let axes = if number % 3 == 0 { [vec![pick(number, 887)], plane].concat() } else { plane };
+            layer(number, axes)
+        })
+        .collect();
+    for (number, layers) in layers.chunks(TOGETHER).enumerate() {
+        for form in FORMS {
+            check(layers, form, &targets[number % targets.len()], 1 + number % 2);
+        }
+    }
+}
+
+/// Any number of dimensions, rows of many vectors, channels of many tiles.
+fn random_layer(seed: u64) -> Layer {
+    let mut random = Random::new(seed);
+    let dimensions = 1 + random.below(3);
+    let longest = [70, 24, 5][dimensions - 1];
+    let axis = |random: &mut Random| loop {
+        let farthest = if random.below(3) == 0 { 4 } else { 1 };
+        let (stride, dilation) = (1 + random.below(5), 1 + random.below(farthest));
+        let axis = Axis {
+            input: 1 + random.below(longest),
+            kernel: 1 + random.below([9, 6, 4][dimensions - 1]),
+            stride,
+            dilation,
+            pads: [random.between(-2, 4), random.between(-2, 4)],
+            output_padding: random.below(stride.max(dilation)),
+        };
+        if axis.is_valid() {
+            return axis;
+        }
+    };
+    let axes = (0..dimensions).map(|_| axis(&mut random)).collect();
+    let group = [1, 1, 1, 2, 3][random.below(5)];
+    let channels = [1 + random.below(if group == 1 { 12 } else { 4 }), 1 + random.below(20 / group)];
+    Layer { batch: 1 + random.below(2), group, channels, axes, bias: random.below(3) > 0, seed }
+}
+
+#[test]
+fn random_geometries_under_each_form() {
+    let targets = targets();
+    let layers: Vec<Layer> = (0..cases(240)).map(|number| random_layer(number as u64)).collect();
+    for (number, layers) in layers.chunks(8).enumerate() {
+        for form in [FORMS.as_slice(), &[Form::Auto]].concat() {
+            check(layers, form, &targets[number % targets.len()], 1 + number / targets.len() % 2);
+        }
+    }
+}
+
+/// What an epilogue is made of: operator, attributes.
+fn step(random: &mut Random) -> (&'static str, Attributes) {
+    match random.below(5) {
+        0 => ("Relu", Attributes::new()),
+        1 => ("LeakyRelu", Attributes::new().with("alpha", 0.5f32)),
+        2 => ("PRelu", Attributes::new()),
+        3 => ("Neg", Attributes::new()),
+        _ => ("Add", Attributes::new()),
+    }
+}
+
+/// Activations and residuals behind a layer, on numbers that stay exact.
+#[test]
+fn random_geometries_with_epilogues() {
+    let targets = targets();
+    for number in 0..cases(120) {
+        let layer = random_layer(1 << 32 | number as u64);
+        let mut random = Random::new(number as u64);
+        let mut graph = Graph::new("epilogue");
+        let mut last = layer.add_to(&mut graph, 0);
+        let shape = layer.output_shape();
+        let mut inputs = vec![("x0".to_owned(), layer.input())];
+        for position in 0..1 + random.below(3) {
+            let (op, attributes) = step(&mut random);
+            let operand = match op {
+                "Add" => {
+                    let count = shape.iter().product();
+                    let name = format!("r{position}");
+                    let tensor = Tensor::from_vec(shape.clone(), random.integers(count)).unwrap();
+                    inputs.push((name.clone(), tensor));
+                    Some(graph.add_input(&name, ValueType::new(DType::F32, shape.clone())).unwrap())
+                }
+                "PRelu" => {
+                    let slopes = [vec![shape[1]], vec![1; shape.len() - 2]].concat();
+                    let tensor = Tensor::from_vec(slopes, random.integers(shape[1])).unwrap();
+                    Some(graph.add_constant(&format!("slope{position}"), tensor))
+                }
+                _ => None,
+            };
+            let op = Op::read(op, attributes).unwrap().unwrap();
+            let operands: Vec<_> = [Some(last), operand].into_iter().filter(Option::is_some).collect();
+            let types = vec![ValueType::new(DType::F32, shape.clone())];
+            last = graph.add_node(&format!("step{position}"), op, &operands, types).unwrap().1[0];
+        }
+        graph.add_output(last);
+        let named: Vec<(&str, Tensor)> =
+            inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
+        let expected = interp::run(&graph, &named).unwrap();
+        let target = &targets[number % targets.len()];
+        let model = Model::from_graph(graph);
+        for form in FORMS {
+            let compiled = Compiler::new().form(form).target(target.clone()).compile(&model).unwrap();
+            let outputs = compiled.run(named.iter().map(|(name, tensor)| (*name, tensor.view()))).unwrap();
+            assert!(outputs[0] == expected[0].1, "{layer}, {form}, {target}\n{}", compiled.report());
+        }
+    }
+}
+
+/// Floats this time: the same bits from one thread and from several.
+#[test]
+fn threads_do_not_change_results() {
+    for number in 0..cases(60) {
+        let layer = random_layer(2 << 32 | number as u64);
+        let mut graph = Graph::new("threads");
+        let y = layer.add_to(&mut graph, 0);
+        graph.add_output(y);
+        let model = Model::from_graph(graph);
+        let x = Tensor::seeded(DType::F32, layer.input_shape(), 9).unwrap();
+        for form in FORMS {
+            let run = |threads| {
+                let compiled = Compiler::new().form(form).threads(threads).compile(&model).unwrap();
+                compiled.run([("x0", x.view())]).unwrap()
+            };
+            let one = run(1);
+            for threads in [2, 3] {
+                assert!(run(threads) == one, "{layer}, {form}, {threads} threads");
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! A transposed convolution of small whole numbers, its result by the definition, and graphs of such layers.
+
+use crate::support::Random;
+use std::fmt;
+use tconvc::{Compiler, Form, Model, Target, Tensor};
+use tconvc_ir::geometry::DeconvAxis;
+use tconvc_ir::{Attributes, DType, Graph, Op, ValueType};
+
+/// One spatial axis, in ONNX's words.
+#[derive(Debug, Clone, Copy)]
+pub struct Axis {
+    pub input: usize,
+    pub kernel: usize,
+    pub stride: usize,
+    pub dilation: usize,
+    pub pads: [i64; 2],
+    pub output_padding: usize,
+}
+
+/// A layer and the seed of its numbers.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    pub batch: usize,
+    pub group: usize,
+    /// Channels of a group.
+    pub channels: [usize; 2],
+    pub axes: Vec<Axis>,
+    pub bias: bool,
+    pub seed: u64,
+}
+
+/// The numbers of a layer: input, weights, bias.
+struct Numbers {
+    x: Vec<f32>,
+    w: Vec<f32>,
+    b: Vec<f32>,
+}
+
+impl Axis {
+    /// Output extent by ONNX's formula; `None` where nothing is left.
+    pub fn output(&self) -> Option<usize> {
+        let full = (self.input - 1) * self.stride + (self.kernel - 1) * self.dilation + 1;
+        let output = full as i64 + self.output_padding as i64 - self.pads[0] - self.pads[1];
+        usize::try_from(output).ok().filter(|&output| output > 0)
+    }
+
+    /// Whether ONNX allows the output padding, and something is left.
+    pub fn is_valid(&self) -> bool {
+        self.output().is_some() && self.output_padding < self.stride.max(self.dilation)
+    }
+}
+
+impl Layer {
+    fn spatial(&self, extent: impl Fn(&Axis) -> usize) -> Vec<usize> {
+        self.axes.iter().map(extent).collect()
+    }
+
+    /// `[N, C, ..]`.
+    pub fn input_shape(&self) -> Vec<usize> {
+        [vec![self.batch, self.group * self.channels[0]], self.spatial(|axis| axis.input)].concat()
+    }
+
+    fn weight_shape(&self) -> Vec<usize> {
+        [vec![self.group * self.channels[0], self.channels[1]], self.spatial(|axis| axis.kernel)].concat()
+    }
+
+    /// `[N, C, ..]`.
+    pub fn output_shape(&self) -> Vec<usize> {
+        let spatial = self.spatial(|axis| axis.output().unwrap());
+        [vec![self.batch, self.group * self.channels[1]], spatial].concat()
+    }
+
+    fn numbers(&self) -> Numbers {
+        let mut random = Random::new(self.seed);
+        let count = |shape: &[usize]| shape.iter().product();
+        let x = random.integers(count(&self.input_shape()));
+        let w = random.integers(count(&self.weight_shape()));
+        let b = if self.bias { random.integers(self.group * self.channels[1]) } else { vec![] };
+        Numbers { x, w, b }
+    }
+
+    pub fn input(&self) -> Tensor {
+        Tensor::from_vec(self.input_shape(), self.numbers().x).unwrap()
+    }
+
+    /// The definition: every input adds its patch of the kernel to the output, in whole numbers.
+    pub fn expected(&self) -> Vec<f32> {
+        let Numbers { x, w, b } = self.numbers();
+        let shape = self.output_shape();
+        let (inputs, kernels) = (self.spatial(|axis| axis.input), self.spatial(|axis| axis.kernel));
+        let outputs = &shape[2..];
+        let [cin, cout] = self.channels;
+        let plane: usize = outputs.iter().product();
+        let mut y = vec![0i64; shape.iter().product()];
+        for (position, sum) in y.iter_mut().enumerate() {
+            *sum = b.get(position / plane % shape[1]).map_or(0, |&bias| bias as i64);
+        }
+        for (i, k) in positions(&inputs).flat_map(|i| positions(&kernels).map(move |k| (i.clone(), k))) {
+            let Some(target) = self.target(&i, &k) else { continue };
+            let (i, k) = (flat(&i, &inputs), flat(&k, &kernels));
+            let (in_plane, taps): (usize, usize) = (inputs.iter().product(), kernels.iter().product());
+            for n in 0..self.batch {
+                for ci in 0..self.group * cin {
+                    for co in 0..cout {
+                        let out = (n * shape[1] + ci / cin * cout + co) * plane + flat(&target, outputs);
+                        y[out] += x[(n * self.group * cin + ci) * in_plane + i] as i64
+                            * w[(ci * cout + co) * taps + k] as i64;
+                    }
+                }
+            }
+        }
+        y.into_iter().map(|sum| sum as f32).collect()
+    }
+
+    /// The output under input `i` and tap `k`, when there is one.
+    fn target(&self, i: &[usize], k: &[usize]) -> Option<Vec<usize>> {
+        let along = |(axis, (i, k)): (&Axis, (&usize, &usize))| {
+            let o = (i * axis.stride + k * axis.dilation) as i64 - axis.pads[0];
+            usize::try_from(o).ok().filter(|&o| o < axis.output().unwrap())
+        };
+        self.axes.iter().zip(i.iter().zip(k)).map(along).collect()
+    }
+
+    /// Puts the layer into a graph, from an input `x{number}` to an output `y{number}`.
+    pub fn add_to(&self, graph: &mut Graph, number: usize) -> tconvc_ir::ValueId {
+        let Numbers { w, b, .. } = self.numbers();
+        let input = ValueType::new(DType::F32, self.input_shape());
+        let x = graph.add_input(&format!("x{number}"), input).unwrap();
+        let w = graph.add_constant(&format!("w{number}"), Tensor::from_vec(self.weight_shape(), w).unwrap());
+        let b = self
+            .bias
+            .then(|| graph.add_constant(&format!("b{number}"), Tensor::from_vec([b.len()], b).unwrap()));
+        let list = |number: fn(&Axis) -> i64| self.axes.iter().map(number).collect::<Vec<i64>>();
+        let attributes = Attributes::new()
+            .with("group", self.group as i64)
+            .with("strides", list(|axis| axis.stride as i64))
+            .with("dilations", list(|axis| axis.dilation as i64))
+            .with("pads", [list(|axis| axis.pads[0]), list(|axis| axis.pads[1])].concat())
+            .with("output_padding", list(|axis| axis.output_padding as i64));
+        let op = Op::read("ConvTranspose", attributes).unwrap().unwrap();
+        let y = graph
+            .add_undefined(&format!("y{number}"), ValueType::new(DType::F32, self.output_shape()))
+            .unwrap();
+        graph.add_node_defining(&format!("up{number}"), op, &[Some(x), Some(w), b], &[Some(y)]).unwrap();
+        y
+    }
+}
+
+/// Compiles layers as one network and compares every output with the definition: all must be equal.
+pub fn check(layers: &[Layer], form: Form, target: &Target, threads: usize) {
+    let mut graph = Graph::new("layers");
+    for (number, layer) in layers.iter().enumerate() {
+        let y = layer.add_to(&mut graph, number);
+        graph.add_output(y);
+    }
+    let compiler = Compiler::new().form(form).target(target.clone()).threads(threads);
+    let compiled = compiler.compile(&Model::from_graph(graph)).unwrap_or_else(|error| {
+        let list: Vec<String> = layers.iter().map(ToString::to_string).collect();
+        panic!("{form}, {target}: {error}; one of\n{}", list.join("\n"))
+    });
+    let names: Vec<String> = (0..layers.len()).map(|number| format!("x{number}")).collect();
+    let inputs: Vec<Tensor> = layers.iter().map(Layer::input).collect();
+    let views = names.iter().map(String::as_str).zip(inputs.iter().map(Tensor::view));
+    let outputs = compiled.run(views).unwrap();
+    for (number, layer) in layers.iter().enumerate() {
+        let (got, expected) = (&outputs[number], layer.expected());
+        assert_eq!(got.shape(), layer.output_shape(), "{layer}, {form}, {target}");
+        let got = got.elements::<f32>().unwrap();
+        if let Some(at) = got.iter().zip(&expected).position(|(got, expected)| got != expected) {
+            let (got, expected) = (got[at], expected[at]);
+            panic!("{layer}, {form}, {target}, {threads} threads: element {at} is {got}, not {expected}");
+        }
+    }
+}
+
+/// The geometry type must agree on what is valid and how large the output is.
+pub fn check_extent(axis: &Axis) {
+    let pads = [axis.pads[0], axis.pads[1] - axis.output_padding as i64];
+    let checked = DeconvAxis::new(axis.input, axis.kernel, axis.stride, axis.dilation, pads);
+    assert_eq!(checked.ok().map(|axis| axis.output()), axis.output(), "{axis:?}");
+}
+
+/// All positions in a box, row-major.
+fn positions(extents: &[usize]) -> impl Iterator<Item = Vec<usize>> + use<> {
+    let extents = extents.to_vec();
+    (0..extents.iter().product()).map(move |mut flat: usize| {
+        let mut position = vec![0; extents.len()];
+        for (at, extent) in position.iter_mut().zip(&extents).rev() {
+            *at = flat % extent;
+            flat /= extent;
+        }
+        position
+    })
+}
+
+fn flat(position: &[usize], extents: &[usize]) -> usize {
+    position.iter().zip(extents).fold(0, |flat, (at, extent)| flat * extent + at)
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "n{} g{} {}->{}", self.batch, self.group, self.channels[0], self.channels[1])?;
+        for axis in &self.axes {
+            let Axis { input, kernel, stride, dilation, pads, output_padding } = axis;
+            write!(f, " [i{input} k{kernel} s{stride} d{dilation} p{pads:?} op{output_padding}]")?;
+        }
+        write!(f, "{} seed {}", if self.bias { " bias" } else { "" }, self.seed)
+    }
+}

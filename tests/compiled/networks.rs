@@ -1,0 +1,61 @@
+//! Random networks, such as decoders are made of, compiled and against the reference interpreter.
+
+use crate::support::{FORMS, cases, targets};
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use std::cell::Cell;
+use tconvc::{Compiler, Form, Model, Tensor, TensorView};
+use tconvc_ir::{Graph, interp};
+use tconvc_testing::{check_close, graphs, inputs, symbolic_graphs};
+
+/// Share of an output's largest magnitude by which floats may differ: sums are ordered otherwise than in the definition.
+const TOLERANCE: f64 = 1e-4;
+
+fn runner(default: usize) -> TestRunner {
+    let cases = cases(default * 10) / 10;
+    TestRunner::new(Config { cases: cases as u32, failure_persistence: None, ..Config::default() })
+}
+
+fn views(tensors: &[(String, Tensor)]) -> Vec<(&str, TensorView<'_>)> {
+    tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.view())).collect()
+}
+
+fn check(graph: &Graph, compiler: &Compiler, seed: u64) -> Result<(), String> {
+    let inputs = inputs(graph, seed).map_err(|error| error.to_string())?;
+    let named: Vec<(&str, Tensor)> =
+        inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
+    let compiled = compiler.compile(&Model::from_graph(graph.clone())).map_err(|error| error.to_string())?;
+    let outputs = compiled.run(views(&inputs));
+    // With open shapes, numbers may turn out not to fit: then both must say so.
+    let (expected, outputs) = match (interp::run(graph, &named), outputs) {
+        (Ok(expected), Ok(outputs)) => (expected, outputs),
+        (Err(_), Err(_)) => return Ok(()),
+        (Err(error), Ok(_)) => return Err(format!("ran, but the interpreter says: {error}")),
+        (Ok(_), Err(error)) => return Err(error.to_string()),
+    };
+    let got: Vec<(String, Tensor)> =
+        outputs.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
+    check_close(&got, &expected, TOLERANCE)
+}
+
+#[test]
+fn random_networks_agree_with_the_interpreter() {
+    let targets = targets();
+    let turns = Cell::new(0);
+    let result = runner(120).run(&graphs(), |graph| {
+        let turn = turns.replace(turns.get() + 1);
+        let form = [FORMS.as_slice(), &[Form::Auto]].concat()[turn % 4];
+        let target = &targets[turn % targets.len()];
+        let compiler = Compiler::new().form(form).target(target.clone()).threads(1 + turn % 2);
+        check(&graph, &compiler, 3)
+            .map_err(|problem| TestCaseError::fail(format!("{form}, {target}: {problem}")))
+    });
+    result.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Extents that stay open until the call.
+#[test]
+fn random_networks_with_open_shapes() {
+    let result = runner(40)
+        .run(&symbolic_graphs(), |graph| check(&graph, &Compiler::new(), 4).map_err(TestCaseError::fail));
+    result.unwrap_or_else(|error| panic!("{error}"));
+}

@@ -1,0 +1,48 @@
+//! What the tests here share: targets and forms to compile for, random numbers, how many cases to run.
+
+use tconvc::{Form, Target};
+
+/// The forms that can be forced.
+pub const FORMS: [Form; 3] = [Form::SubPixel, Form::ZeroInsert, Form::Scatter];
+
+/// Every level of this architecture that this machine runs.
+pub fn targets() -> Vec<Target> {
+    let names: &[&str] = if cfg!(target_arch = "x86_64") {
+        &["x86-64", "x86-64-v3", "x86-64-v4"]
+    } else {
+        &["portable", "host"]
+    };
+    let targets = names.iter().map(|name| Target::parse(name).unwrap());
+    targets.filter(Target::runs_here).collect()
+}
+
+/// Number of random cases: `TCONVC_GEOMETRIES`, else `default`.
+pub fn cases(default: usize) -> usize {
+    std::env::var("TCONVC_GEOMETRIES").ok().and_then(|count| count.parse().ok()).unwrap_or(default)
+}
+
+/// Numbers that look random and are the same on every run.
+pub struct Random(u64);
+
+impl Random {
+    /// A sequence for each seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// From 0 to below `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n
+    }
+
+    /// From `least` to `most`, both included.
+    pub fn between(&mut self, least: i64, most: i64) -> i64 {
+        least + self.below((most - least + 1) as usize) as i64
+    }
+
+    /// Small whole numbers as floats: sums of their products are exact.
+    pub fn integers(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.between(-3, 3) as f32).collect()
+    }
+}
