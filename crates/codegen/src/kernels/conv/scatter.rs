@@ -82,7 +82,7 @@ struct Shape {
 const SCRATCH: usize = 128 << 10;
 
 impl Shape {
-    fn new(geometry: &DeconvGeometry, target: &Target, threads: usize) -> Self {
+    fn new(geometry: &DeconvGeometry, target: &Target) -> Self {
         let channels = geometry.channels();
         let mut axes: Vec<Axis> = geometry.axes().iter().map(Axis::new).collect();
         while axes.len() < 3 {
@@ -92,10 +92,11 @@ impl Shape {
         let full: usize = axes.iter().map(|axis| axis.full).product();
         let taps: usize = axes.iter().map(|axis| axis.taps.len()).product();
         let cout = channels.output_per_group();
-        // Enough columns for a tile of several vectors, and units for all threads.
+        // Enough columns for a tile of several vectors, and units for a few threads. How many there are must not matter:
+        // patches are added up in another order when tiles have other columns.
         let wanted = (8 * target.lanes()).div_ceil(taps.max(1)).max(1);
         let fits = (SCRATCH / (4 * full)).max(1);
-        let shared = cout.div_ceil(2 * threads).max(1);
+        let shared = cout.div_ceil(4).max(1);
         let block = wanted.min(fits).min(shared).min(cout);
         let vectors = (block * taps).div_ceil(target.lanes()).max(1);
         let m = axes[2].input.min(if vectors == 1 { 8 } else { 4 });
@@ -170,7 +171,7 @@ const EPILOGUE: usize = 4;
 
 /// Makes the kernel of a transposed convolution in scatter form.
 pub(super) fn build(builder: &mut Builder<'_>, job: &Job<'_>) -> Result<(), CompileError> {
-    let shape = Shape::new(&job.geometry, &builder.target, builder.threads);
+    let shape = Shape::new(&job.geometry, &builder.target);
     let lanes = builder.target.lanes();
     let rest = shape.cout % shape.block;
     let sizes: Vec<usize> = [shape.block, rest].into_iter().filter(|&size| size > 0).collect();
