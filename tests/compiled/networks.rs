@@ -1,7 +1,7 @@
 //! Random networks, such as decoders are made of, compiled and against the reference interpreter.
 
 use crate::support::{FORMS, cases, targets};
-use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use std::cell::Cell;
 use tconvc::{Compiler, Form, Model, Tensor, TensorView};
 use tconvc_ir::{Graph, interp};
@@ -12,7 +12,10 @@ const TOLERANCE: f64 = 1e-4;
 
 fn runner(default: usize) -> TestRunner {
     let cases = cases(default * 10) / 10;
-    TestRunner::new(Config { cases: cases as u32, failure_persistence: None, ..Config::default() })
+    TestRunner::new_with_rng(
+        Config { cases: cases as u32, failure_persistence: None, ..Config::default() },
+        TestRng::deterministic_rng(RngAlgorithm::ChaCha),
+    )
 }
 
 fn views(tensors: &[(String, Tensor)]) -> Vec<(&str, TensorView<'_>)> {
