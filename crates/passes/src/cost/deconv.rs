@@ -39,57 +39,84 @@ impl fmt::Display for FormCost {
 pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3] {
     let channels = geometry.channels();
     let count = |shape: Vec<usize>| shape.into_iter().map(|extent| extent as u64).product::<u64>();
-    let (input, output) = (count(geometry.input_shape()), count(geometry.output_shape()));
-    let weights = count(geometry.weight_shape());
-    let data = 4 * (input + output);
-    let per_axis = |extent: fn(&DeconvAxis) -> usize| geometry.axes().iter().map(extent).product::<usize>();
-    let innermost = geometry.axes().last().copied();
+    let (input, output) = (4 * count(geometry.input_shape()), 4 * count(geometry.output_shape()));
+    let pairs = (channels.input() * channels.output_per_group()) as u64;
+    let per_axis =
+        |of: &dyn Fn(&DeconvAxis) -> usize| geometry.axes().iter().map(of).product::<usize>() as u64;
+    let points = per_axis(&DeconvAxis::input);
+    let batch = channels.batch() as u64;
 
     // Lanes run along the width or along the channels, whichever fills them better.
-    let filled = |n: usize| n as f64 / n.next_multiple_of(machine.lanes) as f64;
-    let channel_lanes = filled(channels.output_per_group());
-    let width_of = |stride: bool| {
-        innermost.map_or(1, |axis| if stride { axis.output().div_ceil(axis.stride()) } else { axis.output() })
-    };
+    let filled = |n: u64| n as f64 / n.next_multiple_of(machine.lanes as u64).max(1) as f64;
+    let channel_lanes = filled(channels.output_per_group() as u64);
+    let width = geometry.axes().last().map_or(1, |axis| axis.output() as u64);
+    let steps = geometry.axes().last().map_or(1, |axis| axis.output().div_ceil(axis.stride()) as u64);
 
     let scatter = {
-        let macs = geometry.scatter_macs();
-        let points = per_axis(DeconvAxis::input);
-        let taps = per_axis(DeconvAxis::kernel) as u64;
-        // One input position is a matrix-vector product, and taps that are cropped away are not computed.
-        let vector = points == 1;
-        let macs = if vector { geometry.phase_macs() } else { macs };
-        // Every column is added to an output that is in the cache: read, add, write.
-        let added = if vector {
-            0
-        } else {
-            8 * count(geometry.input_shape()) / channels.input() as u64 * channels.output() as u64 * taps
-        };
-        let used = if vector { 4 * macs / channels.batch().max(1) as u64 } else { 4 * weights };
-        let utilisation =
-            0.85 * filled(points).max(filled(channels.output_per_group() * taps as usize).min(1.0));
-        time(Form::Scatter, macs, data + used + added, utilisation, machine)
+        // Taps that are cropped for every input are not computed.
+        let taps = per_axis(&|axis| (0..axis.kernel()).filter(|&k| !axis.inputs_under(k).is_empty()).count());
+        let columns = channels.output_per_group() as u64 * taps;
+        // Every patch is added to an output that is near: read, add, write.
+        let added = 8 * batch * points * channels.output() as u64 * taps;
+        Work {
+            form: Form::Scatter,
+            macs: batch * points * pairs * taps,
+            bytes: input + output + 4 * pairs * taps,
+            beside: if points == 1 { 0 } else { added + input },
+            utilisation: 0.85 * filled(columns),
+        }
     };
-    let zero_insertion = {
-        let utilisation = 0.9 * filled(width_of(false)).max(channel_lanes);
-        time(Form::ZeroInsert, geometry.zero_insertion_macs(), data + 4 * weights, utilisation, machine)
+    let packed = input + input / 2;
+    let zero_insertion = Work {
+        form: Form::ZeroInsert,
+        macs: geometry.zero_insertion_macs(),
+        bytes: input + output + 4 * pairs * per_axis(&DeconvAxis::kernel),
+        beside: packed,
+        utilisation: 0.9 * filled(width).max(channel_lanes),
     };
     let sub_pixel = {
-        let utilisation = 0.9 * filled(width_of(true)).max(channel_lanes);
-        time(Form::SubPixel, geometry.phase_macs(), data + 4 * weights, utilisation, machine)
+        let taps = per_axis(&|axis| axis.phases().iter().map(|phase| phase.taps.len()).sum());
+        // Where no tap leaves the input and few results use each value, it is read where it lies.
+        let inside = geometry.axes().iter().all(|axis| {
+            axis.phases().iter().all(|phase| {
+                let last = phase.count as i64 - 1;
+                phase.taps.iter().all(|tap| tap.shift >= 0 && tap.shift + last < axis.input() as i64)
+            })
+        });
+        let direct = inside && channels.output_per_group() as u64 * taps < 64;
+        Work {
+            form: Form::SubPixel,
+            macs: geometry.phase_macs(),
+            bytes: input + output + 4 * pairs * taps,
+            beside: if direct { 0 } else { packed },
+            utilisation: 0.9 * filled(steps).max(channel_lanes),
+        }
     };
-    [scatter, zero_insertion, sub_pixel]
+    [scatter, zero_insertion, sub_pixel].map(|work| work.cost(machine))
 }
 
-fn time(form: Form, macs: u64, bytes: u64, utilisation: f64, machine: &Machine) -> FormCost {
-    let threads = machine.threads as f64;
-    let arithmetic = macs as f64 / (machine.macs_per_ns * utilisation.max(0.01)) / threads;
-    let traffic = bytes as f64 / machine.bytes_per_ns / threads.min(2.0);
-    FormCost {
-        form,
-        macs,
-        bytes,
-        utilisation,
-        predicted_us: (arithmetic.max(traffic) + machine.dispatch_ns) / 1e3,
+/// Bytes per nanosecond of copies and additions that go on beside the inner loop: rows of many planes, a page each.
+const BESIDE_BYTES_PER_NS: f64 = 8.0;
+
+/// What a form has to do.
+struct Work {
+    form: Form,
+    macs: u64,
+    /// Bytes of data, weights and result.
+    bytes: u64,
+    /// Bytes that are packed, or added up, beside the inner loop.
+    beside: u64,
+    utilisation: f64,
+}
+
+impl Work {
+    fn cost(self, machine: &Machine) -> FormCost {
+        let Self { form, macs, bytes, beside, utilisation } = self;
+        let threads = machine.threads as f64;
+        let arithmetic = macs as f64 / (machine.macs_per_ns * utilisation.max(0.01)) / threads;
+        let traffic = bytes as f64 / machine.bytes_per_ns / threads.min(2.0);
+        let beside_ns = beside as f64 / BESIDE_BYTES_PER_NS / threads;
+        let predicted_us = (arithmetic.max(traffic) + beside_ns + machine.dispatch_ns) / 1e3;
+        FormCost { form, macs, bytes: bytes + beside, utilisation, predicted_us }
     }
 }
