@@ -242,3 +242,31 @@ fn rows_met(depth: &ConvAxis, height: &ConvAxis, row: usize) -> Vec<(usize, usiz
     }
     met
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What ONNX Runtime 1.32 computes; with dilation, which it refuses, what ONNX's reference implementation computes.
+    #[test]
+    fn same_pads_are_split_as_runtimes_do() {
+        let run = |kernel: usize, stride: i64, dilation: i64, auto_pad: &str| {
+            let x = Tensor::from_vec([1, 1, 3], vec![1i64, 10, 100])?;
+            let w = Tensor::from_vec([1, 1, kernel], (1..=kernel as i64).collect::<Vec<_>>())?;
+            let attributes = Attributes::new()
+                .with("strides", vec![stride])
+                .with("dilations", vec![dilation])
+                .with("auto_pad", auto_pad);
+            Conv::read(attributes)?.eval(&[Some(&x), Some(&w)], 1)?[0].to_i64s()
+        };
+        assert_eq!(run(2, 1, 1, "SAME_UPPER"), Ok(vec![21, 210, 100]));
+        assert_eq!(run(2, 1, 1, "SAME_LOWER"), Ok(vec![2, 21, 210]));
+        assert_eq!(run(4, 2, 1, "SAME_UPPER"), Ok(vec![432, 210]));
+        assert_eq!(run(4, 2, 1, "SAME_LOWER"), Ok(vec![43, 321]));
+        assert_eq!(run(1, 2, 1, "SAME_UPPER"), Ok(vec![1, 100]));
+        for auto_pad in ["SAME_UPPER", "SAME_LOWER"] {
+            assert_eq!(run(2, 1, 2, auto_pad), Ok(vec![20, 201, 10]));
+            assert_eq!(run(3, 2, 2, auto_pad), Ok(vec![302, 201]));
+        }
+    }
+}

@@ -307,3 +307,114 @@ pub(super) fn deconv_planes<T: Sums>(
     }
     Tensor::from_vec(shape, output)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Outputs of `1, 10, 100` under a kernel counting from 1, read with `attributes`.
+    fn run(kernel: usize, attributes: Attributes) -> Result<Vec<i64>> {
+        let x = Tensor::from_vec([1, 1, 3], vec![1i64, 10, 100])?;
+        let w = Tensor::from_vec([1, 1, kernel], (1..=kernel as i64).collect::<Vec<_>>())?;
+        ConvTranspose::read(attributes)?.eval(&[Some(&x), Some(&w)], 1)?[0].to_i64s()
+    }
+
+    fn strided(stride: i64) -> Attributes {
+        Attributes::new().with("strides", vec![stride])
+    }
+
+    /// What ONNX Runtime 1.32 computes, in opsets 7, 11, 21 and 22 alike.
+    #[test]
+    fn odd_pads_are_split_as_onnx_runtime_does() {
+        let shaped = |auto_pad: &str, extent: i64| {
+            strided(2).with("auto_pad", auto_pad).with("output_shape", vec![extent])
+        };
+        for auto_pad in ["NOTSET", "SAME_LOWER", "VALID"] {
+            assert_eq!(run(3, shaped(auto_pad, 6)), Ok(vec![2, 13, 20, 130, 200, 300]), "{auto_pad}");
+        }
+        assert_eq!(run(3, shaped("SAME_UPPER", 6)), Ok(vec![1, 2, 13, 20, 130, 200]));
+        assert_eq!(run(4, shaped("NOTSET", 5)), Ok(vec![13, 24, 130, 240, 300]));
+        assert_eq!(run(3, shaped("NOTSET", 6).with("pads", vec![0i64, 1])), run(3, shaped("NOTSET", 6)));
+        // Output padding does not add to the extent, but to what is cropped.
+        let padded = shaped("NOTSET", 7).with("output_padding", vec![1i64]);
+        assert_eq!(run(3, padded), Ok(vec![2, 13, 20, 130, 200, 300, 0]));
+
+        let same = |auto_pad: &str| strided(2).with("auto_pad", auto_pad);
+        assert_eq!(run(3, same("SAME_UPPER")), Ok(vec![1, 2, 13, 20, 130, 200]));
+        assert_eq!(run(3, same("SAME_LOWER")), Ok(vec![2, 13, 20, 130, 200, 300]));
+        assert_eq!(run(4, same("SAME_LOWER")), Ok(vec![2, 13, 24, 130, 240, 300]));
+        for auto_pad in ["SAME_UPPER", "SAME_LOWER"] {
+            let padded = same(auto_pad).with("output_padding", vec![1i64]);
+            assert_eq!(run(3, padded), Ok(vec![2, 13, 20, 130, 200, 300]), "{auto_pad}");
+            let dilated = strided(1).with("auto_pad", auto_pad).with("dilations", vec![2i64]);
+            assert_eq!(run(3, dilated), Ok(vec![102, 20, 203]), "{auto_pad}");
+        }
+        let valid = strided(2).with("auto_pad", "VALID").with("output_padding", vec![1i64]);
+        assert_eq!(run(3, valid), Ok(vec![1, 2, 13, 20, 130, 200, 300, 0]));
+    }
+
+    /// ONNX Runtime agrees where it takes the extent from `output_shape`; with `SAME_*` it comes out short.
+    #[test]
+    fn what_is_missing_is_added_at_the_end() {
+        let expected = || Ok(vec![1, 0, 0, 0, 10, 0, 0, 0, 100, 0, 0, 0]);
+        for auto_pad in ["NOTSET", "SAME_UPPER", "SAME_LOWER"] {
+            let shaped = strided(4).with("auto_pad", auto_pad).with("output_shape", vec![12i64]);
+            assert_eq!(run(1, shaped), expected(), "{auto_pad}");
+        }
+        for auto_pad in ["SAME_UPPER", "SAME_LOWER"] {
+            assert_eq!(run(1, strided(4).with("auto_pad", auto_pad)), expected(), "{auto_pad}");
+        }
+    }
+
+    #[test]
+    fn output_shape_may_have_all_axes() {
+        let shaped = |shape: Vec<i64>| run(3, strided(2).with("output_shape", shape));
+        assert_eq!(shaped(vec![1, 1, 6]), shaped(vec![6]));
+        assert!(shaped(vec![1, 2, 6]).is_err_and(|error| error.to_string().contains("`output_shape`")));
+        assert!(shaped(vec![1, 6]).is_err());
+    }
+
+    #[test]
+    fn pads_beside_auto_pad_are_refused_unless_zero() {
+        let both = |pads: Vec<i64>| run(3, strided(2).with("auto_pad", "SAME_UPPER").with("pads", pads));
+        assert_eq!(both(vec![0, 0]), Ok(vec![1, 2, 13, 20, 130, 200]));
+        assert!(both(vec![1, 1]).is_err_and(|error| error.to_string().contains("`pads`")));
+    }
+
+    /// `SAME_*` of a transposed convolution undoes the extents of the convolution's, with the same pads.
+    #[test]
+    fn same_is_the_transpose_of_conv() {
+        for (kernel, stride, dilation, outputs) in (1..=5).flat_map(|k| {
+            (1..=4).flat_map(move |s| (1..=3).flat_map(move |d| (1..=4).map(move |o| (k, s, d, o))))
+        }) {
+            for auto_pad in ["SAME_UPPER", "SAME_LOWER"] {
+                let attributes =
+                    || strided(stride).with("dilations", vec![dilation]).with("auto_pad", auto_pad);
+                let conv = super::super::Conv::read(attributes()).unwrap();
+                let deconv = ConvTranspose::read(attributes()).unwrap();
+                let (large, small) = ([1, 1, outputs * stride as usize], [1, 1, outputs]);
+                let conv = conv.geometry(&large, &[1, 1, kernel]).unwrap();
+                let deconv = deconv.geometry(&small, &[1, 1, kernel]).unwrap();
+                assert_eq!((conv.output_shape(), deconv.output_shape()), (small.to_vec(), large.to_vec()));
+                assert_eq!(
+                    conv.axes()[0].pad(),
+                    deconv.axes()[0].pad(),
+                    "k{kernel} s{stride} d{dilation} {auto_pad}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn canonical_form_has_the_same_geometry() {
+        let op = ConvTranspose::read(
+            strided(3).with("output_padding", vec![2i64]).with("pads", vec![1i64, 0]).with("group", 2),
+        );
+        let (x, w) = ([2, 4, 5], [4, 3, 2]);
+        let geometry = op.and_then(|op| op.geometry(&x, &w)).unwrap();
+        let canonical = ConvTranspose::from_geometry(&geometry, Epilogue::default());
+        assert_eq!(canonical.geometry(&x, &w), Ok(geometry));
+        assert_eq!(canonical.padding, Padding::Explicit { begin: vec![1], end: vec![-2] });
+        assert!(canonical.output_padding.is_empty());
+    }
+}

@@ -1,8 +1,7 @@
 //! What the tests of the convolution family share: cases, their tensors, and the matrix of a convolution.
 
-use std::ops::RangeInclusive;
 use tconvc_ir::geometry::{Channels, DeconvAxis, DeconvGeometry};
-use tconvc_ir::{Operator, Tensor};
+use tconvc_ir::{Element, Operator, Tensor};
 
 /// Input extent, kernel, stride, dilation, pad at the beginning, pad at the end.
 pub type AxisNumbers = (usize, usize, usize, usize, i64, i64);
@@ -15,34 +14,6 @@ pub struct Case {
     pub inputs: usize,
     pub outputs: usize,
     pub axes: Vec<AxisNumbers>,
-}
-
-/// Every combination of the numbers of an axis that leaves some output.
-pub fn axes(
-    input: RangeInclusive<usize>,
-    kernel: RangeInclusive<usize>,
-    stride: RangeInclusive<usize>,
-    dilation: RangeInclusive<usize>,
-    begin: RangeInclusive<i64>,
-    end: RangeInclusive<i64>,
-) -> Vec<AxisNumbers> {
-    let mut axes = vec![];
-    for i in input {
-        for k in kernel.clone() {
-            for s in stride.clone() {
-                for d in dilation.clone() {
-                    for b in begin.clone() {
-                        for e in end.clone() {
-                            if output(&(i, k, s, d, b, e)) >= 1 {
-                                axes.push((i, k, s, d, b, e));
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-    axes
 }
 
 /// Output extent of an axis.
@@ -105,12 +76,12 @@ impl Case {
     }
 
     /// The weights of the convolution in the zero-insertion form.
-    pub fn flipped(&self, w: &Tensor) -> Tensor {
-        let w = w.elements::<i64>().unwrap();
+    pub fn flipped<T: Element>(&self, w: &Tensor) -> Tensor {
+        let w = w.elements::<T>().unwrap();
         let kernel = self.extents(|axis| axis.1);
         let taps: usize = kernel.iter().product();
         let (inputs, outputs) = (self.inputs / self.groups, self.outputs / self.groups);
-        let mut flipped: Vec<i64> = vec![];
+        let mut flipped: Vec<T> = vec![];
         for c in 0..self.outputs {
             for ci in 0..inputs {
                 let row = (c / outputs * inputs + ci) * outputs + c % outputs;
