@@ -2,11 +2,17 @@
 
 mod chain;
 mod conv;
+mod movement;
 mod plain;
+mod pool;
+mod reduce;
+mod resize;
 mod unary;
+mod walk;
 
 use crate::builder::Builder;
 use crate::error::CompileError;
+use tconvc_ir::Op;
 use tconvc_passes::plan::{Step, StepKind};
 
 /// Makes the kernels of one step.
@@ -16,6 +22,18 @@ pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
             conv::build(builder, step)
         }
         StepKind::Chain => chain::build(builder, step),
-        StepKind::Single => plain::build(builder, step),
+        StepKind::Single => single(builder, step),
     }
+}
+
+/// One node of its own: machine code where there is some, else by definition.
+fn single(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
+    let &[node] = step.nodes.as_slice() else { return plain::build(builder, step) };
+    let node = builder.graph.node(node);
+    let made = match &node.op {
+        Op::Pool(pool) => pool::build(builder, node, pool)?,
+        Op::GlobalPool(_) | Op::Reduce(_) => reduce::build(builder, node)?,
+        _ => resize::build(builder, node)? || movement::build(builder, node)?,
+    };
+    if made { Ok(()) } else { plain::build(builder, step) }
 }

@@ -84,6 +84,26 @@ impl DepthToSpace {
         attributes.finish("blocksize, mode")?;
         Ok(Self { block, order })
     }
+
+    /// Where the elements come from. The output has six axes in the map, blocks and places in them taken apart.
+    ///
+    /// # Errors
+    /// When the input is not `[N, C, H, W]`, or its channels do not fill blocks.
+    pub fn map(self, input: &[usize]) -> Result<IndexMap> {
+        let b = self.block.max(1);
+        let &[n, c, h, w] = input else { return Err(not_an_image(input)) };
+        let channels = c / (b * b);
+        // Axes of the blocked input, and the order N, C, H, row, W, column in which the output has them.
+        let (blocked, order) = match self.order {
+            ChannelOrder::Dcr => ([n, b, b, channels, h, w], [0, 3, 4, 1, 5, 2]),
+            ChannelOrder::Crd => ([n, channels, b, b, h, w], [0, 1, 4, 2, 5, 3]),
+        };
+        permuted(&blocked, &order)
+    }
+}
+
+fn not_an_image(shape: &[usize]) -> Error {
+    Error::input(0, "input", format!("expected [N, C, H, W], found {shape:?}"))
 }
 
 impl Operator for DepthToSpace {
@@ -115,13 +135,7 @@ impl Operator for DepthToSpace {
 
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
         let (x, shape) = (required(inputs, 0, "input")?, output_shape(self, inputs)?);
-        let (b, h, w) = (self.block, x.shape()[2], x.shape()[3]);
-        // Axes of the blocked input, and the order N, C, H, row, W, column in which the output has them.
-        let (blocked, order) = match self.order {
-            ChannelOrder::Dcr => ([shape[0], b, b, shape[1], h, w], [0, 3, 4, 1, 5, 2]),
-            ChannelOrder::Crd => ([shape[0], shape[1], b, b, h, w], [0, 1, 4, 2, 5, 3]),
-        };
-        let map = permuted(&blocked, &order)?;
+        let map = self.map(x.shape())?;
         Ok(vec![pick(x, &shape, None, |emit| map.visit(emit))?])
     }
 }
@@ -131,6 +145,16 @@ impl SpaceToDepth {
         let block = read_block(&mut attributes)?;
         attributes.finish("blocksize")?;
         Ok(Self { block })
+    }
+
+    /// Where the elements come from. The output has six axes in the map, channels and extents taken apart.
+    ///
+    /// # Errors
+    /// When the input is not `[N, C, H, W]`, or its extents are no multiples of the block.
+    pub fn map(self, input: &[usize]) -> Result<IndexMap> {
+        let b = self.block.max(1);
+        let &[n, c, h, w] = input else { return Err(not_an_image(input)) };
+        permuted(&[n, c, h / b, b, w / b, b], &[0, 3, 5, 1, 2, 4])
     }
 }
 
@@ -160,8 +184,7 @@ impl Operator for SpaceToDepth {
 
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
         let (x, shape) = (required(inputs, 0, "input")?, output_shape(self, inputs)?);
-        let blocked = [shape[0], x.shape()[1], shape[2], self.block, shape[3], self.block];
-        let map = permuted(&blocked, &[0, 3, 5, 1, 2, 4])?;
+        let map = self.map(x.shape())?;
         Ok(vec![pick(x, &shape, None, |emit| map.visit(emit))?])
     }
 }

@@ -1,0 +1,291 @@
+//! The innermost axis of a copy that lies in order in the target: runs of vectors, repetitions, or one word at a time.
+
+use super::super::walk::{each_vector, first_lanes};
+use super::copy::{Axis, Code, Source};
+use crate::builder::Builder;
+use crate::error::CompileError;
+use crate::exec::FunctionId;
+use crate::tile::{Lanes, Pointer, Tile, TileBuilder, TileError};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::I32;
+use cranelift_codegen::ir::{InstBuilder, MemFlagsData};
+
+/// Words of a chunk of a long row.
+const CHUNK: usize = 16384;
+/// More pieces than this are copied a word at a time.
+const PIECES: usize = 24;
+/// Most repetitions of each word that are interleaved.
+const REPEATED: usize = 4;
+
+/// A piece of a row: words `first .. first + count` of the target.
+#[derive(Debug, Clone, PartialEq)]
+struct Piece {
+    first: usize,
+    count: usize,
+    /// Place of the first, and from one to the next; none is the fill word.
+    source: Option<(i64, i64)>,
+}
+
+/// The code of a row.
+pub(super) fn code(
+    builder: &mut Builder<'_>,
+    name: &str,
+    row: &Axis,
+    never_missing: bool,
+    fill: u32,
+) -> Result<Option<Code>, CompileError> {
+    let missing = if never_missing {
+        None
+    } else {
+        let count = row.extent;
+        let tile = filled(builder.tile(&format!("{name}_fill")), row, fill);
+        let Ok(tile) = tile else { return Ok(None) };
+        (count > 0).then(|| builder.add_tile(Ok(tile))).transpose()?
+    };
+    let mut code = Code {
+        chunks: 1,
+        whole: 1,
+        source_step: 0,
+        target_step: 0,
+        full: None,
+        tail: None,
+        missing,
+        more: vec![],
+        kind: String::new(),
+    };
+    let tile = match &row.source {
+        _ if row.target != 1 => None,
+        Source::Even { step: step @ (0 | 1), .. } if never_missing && row.extent > 2 * CHUNK => {
+            code.whole = row.extent / CHUNK;
+            let rest = row.extent % CHUNK;
+            code.chunks = code.whole + usize::from(rest > 0);
+            (code.source_step, code.target_step) = (CHUNK as i64 * step, CHUNK as i64);
+            code.kind = "run".into();
+            let piece = |count| [Piece { first: 0, count, source: Some((0, *step)) }];
+            if rest > 0 {
+                let tile = pieces(builder.tile(&format!("{name}_rest")), &piece(rest), fill);
+                code.tail = Some(builder.add_tile(tile)?);
+            }
+            Some(pieces(builder.tile(&format!("{name}_row")), &piece(CHUNK), fill))
+        }
+        Source::Even { step, .. } => {
+            code.kind = if *step == 1 { "run" } else { "strided" }.into();
+            let all = Piece { first: 0, count: row.extent, source: Some((0, *step)) };
+            Some(pieces(builder.tile(&format!("{name}_row")), &[all], fill))
+        }
+        Source::Listed(places) => match (repetition(places), cut(places)) {
+            (Some((first, times)), _) => {
+                code.kind = format!("repeat{times}");
+                let tile = builder.tile(&format!("{name}_row"));
+                Some(repeated(tile, first, row.extent / times, times))
+            }
+            (None, Some(all)) => {
+                code.kind = format!("pieces{}", all.len());
+                Some(pieces(builder.tile(&format!("{name}_row")), &all, fill))
+            }
+            (None, None) => None,
+        },
+    };
+    code.full = Some(match tile {
+        Some(Ok(tile)) => builder.add_tile(Ok(tile))?,
+        _ => {
+            code.kind = "words".into();
+            one_by_one(builder, &format!("{name}_each"), row, fill, &mut code)?
+        }
+    });
+    Ok(Some(code))
+}
+
+/// First place and number of repetitions, where each place stands so many times and the next one follows.
+fn repetition(places: &[Option<i64>]) -> Option<(i64, usize)> {
+    let first = places.first().copied()??;
+    let times = places.iter().take_while(|&&place| place == Some(first)).count();
+    let even = (2..=REPEATED).contains(&times) && places.len().is_multiple_of(times);
+    let follows = |(i, place): (usize, &Option<i64>)| *place == Some(first + (i / times) as i64);
+    (even && places.iter().enumerate().all(follows)).then_some((first, times))
+}
+
+/// Pieces with the same step; `None` where there are too many.
+fn cut(places: &[Option<i64>]) -> Option<Vec<Piece>> {
+    let (mut pieces, mut at) = (vec![], 0);
+    while at < places.len() {
+        let rest = &places[at..];
+        let step = rest.first().copied().flatten().zip(rest.get(1).copied().flatten()).map(|(a, b)| b - a);
+        let (count, source) = match (rest[0], step) {
+            (None, _) => (rest.iter().take_while(|place| place.is_none()).count(), None),
+            (Some(start), None) => (1, Some((start, 1))),
+            (Some(start), Some(step)) => {
+                let follows = |(i, place): &(usize, &Option<i64>)| **place == Some(start + *i as i64 * step);
+                (rest.iter().enumerate().take_while(follows).count(), Some((start, step)))
+            }
+        };
+        pieces.push(Piece { first: at, count, source });
+        at += count;
+        if pieces.len() > PIECES {
+            return None;
+        }
+    }
+    Some(pieces)
+}
+
+fn pieces(mut b: TileBuilder, pieces: &[Piece], fill: u32) -> Result<Tile, TileError> {
+    let [source, target] = b.pointers(["source", "target"]);
+    for piece in pieces {
+        let to = 4 * piece.first as i32;
+        let Some((start, step)) = piece.source else {
+            let word = b.splat_bits(fill);
+            each_vector(&mut b, piece.count, &[target], |b, at, lanes| {
+                b.store_lanes(word, target.at(to + at), lanes);
+            });
+            continue;
+        };
+        let from = i32::try_from(4 * start).unwrap_or(i32::MAX);
+        match step {
+            0 => {
+                let word = b.load_splat(source.at(from));
+                each_vector(&mut b, piece.count, &[target], |b, at, lanes| {
+                    b.store_lanes(word, target.at(to + at), lanes);
+                });
+            }
+            1 => each_vector(&mut b, piece.count, &[source, target], |b, at, lanes| {
+                let words = b.load_lanes(source.at(from + at), lanes);
+                b.store_lanes(words, target.at(to + at), lanes);
+            }),
+            step => strided(&mut b, [source.at(from), target.at(to)], piece.count, step),
+        }
+    }
+    b.finish()
+}
+
+/// Words `step` apart, one behind the other.
+fn strided(b: &mut TileBuilder, [from, to]: [crate::tile::Address; 2], count: usize, step: i64) {
+    let lanes = b.lanes();
+    let stride = i32::try_from(4 * step).unwrap_or(i32::MAX);
+    let vector = |b: &mut TileBuilder, count: usize| {
+        let words = b.gather(from, stride, count);
+        let which = first_lanes(b, count);
+        b.store_lanes(words, to, which);
+    };
+    let (full, rest) = (count / lanes, count % lanes);
+    let (source_step, target_step) = (stride.saturating_mul(lanes as i32), 4 * lanes as i32);
+    if full > 0 {
+        let moving = [(from.pointer, source_step), (to.pointer, target_step)];
+        b.repeat(full as u32, &moving, |b| vector(b, lanes));
+    }
+    if rest > 0 {
+        vector(b, rest);
+    }
+    if full > 0 {
+        b.advance(from.pointer, source_step.saturating_mul(-(full as i32)));
+        b.advance(to.pointer, -target_step * full as i32);
+    }
+}
+
+/// Each of `count` words from `first` on, `times` times.
+fn repeated(mut b: TileBuilder, first: i64, count: usize, times: usize) -> Result<Tile, TileError> {
+    let [source, target] = b.pointers(["source", "target"]);
+    let (lanes, bytes) = (b.lanes(), b.vector_bytes());
+    let from = source.at(i32::try_from(4 * first).unwrap_or(i32::MAX));
+    let block = |b: &mut TileBuilder, count: usize| {
+        let which = first_lanes(b, count);
+        let words = b.load_lanes(from, which);
+        let spread = b.interleave(&vec![words; times]);
+        for (i, part) in spread.into_iter().enumerate() {
+            store_up_to(b, part, target, i, count * times);
+        }
+    };
+    let (full, rest) = (count / lanes, count % lanes);
+    if full > 0 {
+        let moving = [(source, bytes), (target, bytes * times as i32)];
+        b.repeat(full as u32, &moving, |b| block(b, lanes));
+    }
+    if rest > 0 {
+        block(&mut b, rest);
+    }
+    b.finish()
+}
+
+/// Stores vector number `i` of a row of `count` words, as far as it reaches.
+pub(in super::super) fn store_up_to(
+    b: &mut TileBuilder,
+    vector: crate::tile::Vector,
+    target: Pointer,
+    i: usize,
+    count: usize,
+) {
+    let (lanes, at) = (b.lanes(), target.at(i as i32 * b.vector_bytes()));
+    match count.saturating_sub(i * lanes) {
+        0 => {}
+        left if left >= lanes => b.store_lanes(vector, at, Lanes::All),
+        left => b.store_lanes(vector, at, Lanes::First(left as u8)),
+    }
+}
+
+fn filled(mut b: TileBuilder, row: &Axis, fill: u32) -> Result<Tile, TileError> {
+    let target = b.pointer("target");
+    let word = b.splat_bits(fill);
+    if row.target == 1 {
+        each_vector(&mut b, row.extent, &[target], |b, at, lanes| b.store_lanes(word, target.at(at), lanes));
+    } else {
+        let step = i32::try_from(4 * row.target).unwrap_or(i32::MAX);
+        b.repeat(row.extent as u32, &[(target, step)], |b| b.store_lane(word, 0, target.at(0)));
+    }
+    b.finish()
+}
+
+/// A function that copies the words of any row: `source, target, places, fill`.
+fn one_by_one(
+    builder: &mut Builder<'_>,
+    name: &str,
+    row: &Axis,
+    fill: u32,
+    code: &mut Code,
+) -> Result<FunctionId, CompileError> {
+    let nowhere = i64::MIN;
+    let places: Vec<i64> = match &row.source {
+        Source::Even { start, step } => (0..row.extent as i64).map(|i| 4 * (start + i * step)).collect(),
+        Source::Listed(places) => places.iter().map(|place| place.map_or(nowhere, |at| 4 * at)).collect(),
+    };
+    code.more =
+        vec![builder.pack_bytes(bytemuck::cast_slice(&places)), builder.pack_bytes(&fill.to_le_bytes())];
+    let (extent, stride) = (row.extent as u64, 4 * row.target as i64);
+    Ok(builder.module.function(name, 4, |glue| {
+        let &[source, target, places, fill] = glue.params.as_slice() else { return };
+        glue.for_count(extent, |glue, i| {
+            let place = super::super::walk::entry(glue, places, i);
+            let there = glue.builder.ins().iadd(source, place);
+            let none = glue.builder.ins().icmp_imm_s(IntCC::Equal, place, nowhere);
+            let from = glue.builder.ins().select(none, fill, there);
+            let to = glue.element(target, i, stride);
+            let word = glue.builder.ins().load(I32, MemFlagsData::trusted(), from, 0);
+            glue.builder.ins().store(MemFlagsData::trusted(), word, to, 0);
+        });
+    })?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_cut_where_the_step_changes() {
+        let places = [Some(2), Some(1), Some(0), Some(1), Some(2), None, None, Some(5)];
+        let piece = |first, count, source| Piece { first, count, source };
+        let expected = [
+            piece(0, 3, Some((2, -1))),
+            piece(3, 2, Some((1, 1))),
+            piece(5, 2, None),
+            piece(7, 1, Some((5, 1))),
+        ];
+        assert_eq!(cut(&places).unwrap(), expected);
+        assert_eq!(cut(&(0..200).map(|i| Some(i * i)).collect::<Vec<_>>()), None);
+    }
+
+    #[test]
+    fn repetitions_are_seen() {
+        assert_eq!(repetition(&[Some(3), Some(3), Some(4), Some(4)]), Some((3, 2)));
+        assert_eq!(repetition(&[Some(3), Some(3), Some(4)]), None);
+        assert_eq!(repetition(&[Some(0), Some(1), Some(2)]), None);
+        assert_eq!(repetition(&[None, None]), None);
+    }
+}

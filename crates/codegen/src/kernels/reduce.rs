@@ -1,0 +1,286 @@
+//! Reductions over neighbouring axes, and over all of space: along rows that lie in order, or down columns.
+
+use super::walk::{each_vector, first_lanes, indices};
+use crate::builder::Builder;
+use crate::error::CompileError;
+use crate::program::Kernel;
+use crate::tile::{Lanes, Tile, TileBuilder, TileError, UnaryOp, Vector};
+use tconvc_ir::ops::{GlobalPool, ReduceKind};
+use tconvc_ir::{DType, Node, Op};
+
+/// Accumulators that take turns.
+const TURNS: usize = 4;
+
+/// What the elements are joined to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Join {
+    /// The sum of what is made of them.
+    Sum(Part),
+    /// The largest; NaN where one is NaN, or where all are passed over.
+    Max { passes_nan: bool },
+    /// The smallest; NaN where one is NaN.
+    Min,
+}
+
+/// What is made of an element before it is summed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Part {
+    Itself,
+    Magnitude,
+    Square,
+}
+
+/// What is made of the joined elements.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Last {
+    Itself,
+    Divided(f32),
+    Root,
+}
+
+struct Reduction {
+    join: Join,
+    last: Last,
+    outer: usize,
+    reduced: usize,
+    inner: usize,
+}
+
+/// Makes the kernel; `false` when the axes are no neighbours, or it is none of these reductions of f32.
+pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, CompileError> {
+    let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
+    let shape = builder.shape(x)?;
+    let Some((reduction, label)) = reduction(builder, node, &shape)? else { return Ok(false) };
+    if builder.graph.ty(x).dtype != Some(DType::F32) || reduction.reduced == 0 || reduction.reduced > 1 << 24
+    {
+        return Ok(false);
+    }
+    let Reduction { outer, reduced, inner, .. } = reduction;
+    if outer * inner == 0 {
+        return Ok(true);
+    }
+    let name = builder.unique(&format!("f32_{label}_{reduced}x{inner}"));
+    let lanes = builder.target.lanes();
+    // Vectors of a unit, where they go down columns.
+    let block = TURNS * lanes;
+    let (blocks, full, rest) = if inner == 1 {
+        (1, reduction.along(builder.tile(&format!("{name}_row"))), None)
+    } else {
+        let rest = inner % block;
+        let tile = builder.tile(&format!("{name}_rest"));
+        let rest = (rest > 0).then(|| reduction.down(tile, rest));
+        (inner.div_ceil(block), reduction.down(builder.tile(&format!("{name}_columns")), block), rest)
+    };
+    let (Ok(full), Ok(rest)) = (full, rest.transpose()) else { return Ok(false) };
+    let whole = if inner == 1 { 1 } else { inner / block };
+    let full = if whole > 0 { Some(builder.add_tile(Ok(full))?) } else { None };
+    let rest = rest.map(|tile| builder.add_tile(Ok(tile))).transpose()?;
+    let operands = vec![builder.operand(x)?, builder.operand(y)?];
+    let extents = [outer, blocks];
+    let function = builder.add_step(&name, |glue| {
+        let (table, begin, end) = (glue.params[0], glue.params[1], glue.params[2]);
+        let (x, y) = (glue.pointer(table, 0), glue.pointer(table, 1));
+        glue.for_each(begin, end, |glue, unit| {
+            let place = indices(glue, unit, &extents);
+            let source = glue.element(x, place[0], 4 * (reduced * inner) as i64);
+            let source = glue.element(source, place[1], 4 * block as i64);
+            let target = glue.element(y, place[0], 4 * inner as i64);
+            let target = glue.element(target, place[1], 4 * block as i64);
+            match (full, rest) {
+                (Some(full), Some(rest)) => {
+                    let inside = super::walk::below(glue, place[1], whole);
+                    super::walk::choose(
+                        glue,
+                        inside,
+                        |glue| glue.call(full, &[source, target]),
+                        |glue| glue.call(rest, &[source, target]),
+                    );
+                }
+                (Some(only), None) | (None, Some(only)) => glue.call(only, &[source, target]),
+                (None, None) => {}
+            }
+        });
+    })?;
+    let units = outer * blocks;
+    let nanoseconds = (outer * reduced * inner) as f64 * 0.15 + units as f64 * 10.0;
+    let splits = builder.even_splits(units as u64, nanoseconds);
+    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0 });
+    Ok(true)
+}
+
+fn reduction(
+    builder: &Builder<'_>,
+    node: &Node,
+    shape: &[usize],
+) -> Result<Option<(Reduction, String)>, CompileError> {
+    let (kind, axes) = match &node.op {
+        Op::GlobalPool(pool) => {
+            let kind = match pool {
+                GlobalPool::Average => ReduceKind::Mean,
+                GlobalPool::Max => ReduceKind::Max,
+                GlobalPool::Lp { p: 1 } => ReduceKind::L1,
+                GlobalPool::Lp { p: 2 } => ReduceKind::L2,
+                GlobalPool::Lp { .. } => return Ok(None),
+            };
+            (kind, (0..shape.len()).map(|axis| axis >= 2).collect())
+        }
+        Op::Reduce(reduce) => {
+            let axes = match node.input(1).map(|axes| builder.constant(axes)) {
+                None => None,
+                Some(None) => return Ok(None),
+                Some(Some(axes)) => Some(axes.to_i64s()?),
+            };
+            (reduce.kind, reduce.reduced(axes.as_deref(), shape.len())?)
+        }
+        _ => return Ok(None),
+    };
+    if !axes.contains(&true) {
+        return Ok(None);
+    }
+    // Axes of one element are part of anything.
+    let real: Vec<(usize, bool)> =
+        shape.iter().copied().zip(axes.iter().copied()).filter(|(extent, _)| *extent != 1).collect();
+    let first = real.iter().position(|(_, reduced)| *reduced).unwrap_or(real.len());
+    let count = real[first..].iter().take_while(|(_, reduced)| *reduced).count();
+    if real[first + count..].iter().any(|(_, reduced)| *reduced) {
+        return Ok(None);
+    }
+    let size = |part: &[(usize, bool)]| part.iter().map(|(extent, _)| extent).product::<usize>();
+    let (outer, reduced, inner) =
+        (size(&real[..first]), size(&real[first..first + count]), size(&real[first + count..]));
+    let passes_nan = matches!(node.op, Op::GlobalPool(_));
+    let (join, last) = match kind {
+        ReduceKind::Sum => (Join::Sum(Part::Itself), Last::Itself),
+        ReduceKind::Mean => (Join::Sum(Part::Itself), Last::Divided(reduced as f32)),
+        ReduceKind::L1 => (Join::Sum(Part::Magnitude), Last::Itself),
+        ReduceKind::SumSquare => (Join::Sum(Part::Square), Last::Itself),
+        ReduceKind::L2 => (Join::Sum(Part::Square), Last::Root),
+        ReduceKind::Max => (Join::Max { passes_nan }, Last::Itself),
+        ReduceKind::Min => (Join::Min, Last::Itself),
+        ReduceKind::Prod | ReduceKind::LogSum | ReduceKind::LogSumExp => return Ok(None),
+    };
+    Ok(Some((Reduction { join, last, outer, reduced, inner }, node.op.name().to_lowercase())))
+}
+
+impl Join {
+    fn start(self) -> f32 {
+        match self {
+            Self::Sum(_) => 0.0,
+            Self::Max { .. } => f32::NEG_INFINITY,
+            Self::Min => f32::INFINITY,
+        }
+    }
+
+    /// `all` joined with a new element.
+    fn add(self, b: &mut TileBuilder, all: Vector, next: Vector) {
+        match self {
+            Self::Sum(Part::Itself) => b.add_to(all, next),
+            Self::Sum(Part::Magnitude) => {
+                let size = b.unary(UnaryOp::Abs, next);
+                b.add_to(all, size);
+            }
+            Self::Sum(Part::Square) => b.fma(all, next, next),
+            Self::Max { .. } | Self::Min => {
+                let joined = self.merge(b, all, next);
+                b.assign(all, joined);
+            }
+        }
+    }
+
+    /// Two joined ones.
+    fn merge(self, b: &mut TileBuilder, all: Vector, next: Vector) -> Vector {
+        match self {
+            Self::Sum(_) => b.add(all, next),
+            Self::Max { passes_nan: true } => b.max(next, all),
+            Self::Max { passes_nan: false } => b.max_nan(all, next),
+            Self::Min => b.min_nan(all, next),
+        }
+    }
+}
+
+impl Reduction {
+    fn finish(&self, b: &mut TileBuilder, all: Vector) -> Vector {
+        match self.last {
+            Last::Itself => all,
+            Last::Divided(count) => b.div(all, count),
+            Last::Root => b.unary(UnaryOp::Sqrt, all),
+        }
+    }
+
+    /// A row to one element: `source, target`.
+    fn along(&self, mut b: TileBuilder) -> Result<Tile, TileError> {
+        let [source, target] = b.pointers(["source", "target"]);
+        let (lanes, bytes) = (b.lanes(), b.vector_bytes());
+        let (full, rest) = (self.reduced / lanes, self.reduced % lanes);
+        let turns = TURNS.min(full.max(1));
+        let all: Vec<Vector> = (0..turns).map(|_| b.splat(self.join.start())).collect();
+        let trips = full / turns;
+        if trips > 0 {
+            b.repeat(trips as u32, &[(source, turns as i32 * bytes)], |b| {
+                for (i, &all) in all.iter().enumerate() {
+                    let next = b.load(source.at(i as i32 * bytes));
+                    self.join.add(b, all, next);
+                }
+            });
+        }
+        for (i, &all) in all.iter().enumerate().take(full % turns) {
+            let next = b.load(source.at(i as i32 * bytes));
+            self.join.add(&mut b, all, next);
+        }
+        let at = source.at((full % turns) as i32 * bytes);
+        match self.join {
+            _ if rest == 0 => {}
+            Join::Sum(_) => {
+                let next = b.load_lanes(at, Lanes::First(rest as u8));
+                self.join.add(&mut b, all[0], next);
+            }
+            // Elements that were there before change nothing.
+            _ if full > 0 => {
+                let next = b.load(at.plus(4 * rest as i32 - bytes));
+                self.join.add(&mut b, all[0], next);
+            }
+            _ => {
+                for i in 0..rest {
+                    let next = b.load_splat(at.plus(4 * i as i32));
+                    self.join.add(&mut b, all[0], next);
+                }
+            }
+        }
+        let mut one = all[0];
+        for &other in &all[1..] {
+            one = self.join.merge(&mut b, one, other);
+        }
+        let mut distance = lanes / 2;
+        while distance > 0 {
+            let other = b.swap_lanes(one, distance);
+            one = self.join.merge(&mut b, one, other);
+            distance /= 2;
+        }
+        let result = self.finish(&mut b, one);
+        b.store_lane(result, 0, target.at(0));
+        b.finish()
+    }
+
+    /// So many columns: `source, target`.
+    fn down(&self, mut b: TileBuilder, columns: usize) -> Result<Tile, TileError> {
+        let [source, target] = b.pointers(["source", "target"]);
+        let lanes = b.lanes();
+        let vectors = columns.div_ceil(lanes);
+        let which: Vec<Lanes> = (0..vectors).map(|i| first_lanes(&b, columns - i * lanes)).collect();
+        let all: Vec<Vector> = (0..vectors).map(|_| b.splat(self.join.start())).collect();
+        let step = i32::try_from(4 * self.inner).unwrap_or(i32::MAX);
+        b.repeat(self.reduced as u32, &[(source, step)], |b| {
+            for (i, &all) in all.iter().enumerate() {
+                let next = b.load_lanes(source.float((i * lanes) as i32), which[i]);
+                self.join.add(b, all, next);
+            }
+        });
+        let mut done = 0;
+        each_vector(&mut b, columns, &[], |b, at, lanes| {
+            let result = self.finish(b, all[done]);
+            b.store_lanes(result, target.at(at), lanes);
+            done += 1;
+        });
+        b.finish()
+    }
+}

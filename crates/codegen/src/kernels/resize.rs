@@ -1,0 +1,384 @@
+//! Resize by weights, linear or cubic: for each output row, the rows it reads are joined into one, which stays in the
+//! first-level cache; the columns of that row are joined along the output. Weights are those of the reference's tables.
+//! Resize to the nearest element is a movement.
+
+use super::movement::store_up_to;
+use super::walk::{each_vector, entry, indices};
+use crate::builder::Builder;
+use crate::error::CompileError;
+use crate::exec::FunctionId;
+use crate::program::Kernel;
+use crate::tile::{Tile, TileBuilder, TileError, Vector};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::{F32, I32, I64};
+use cranelift_codegen::ir::{InstBuilder, MemFlagsData};
+use tconvc_ir::ops::{Resize, ResizeMode};
+use tconvc_ir::resize_axis::{Coordinates, ResizeAxis, ResizeTable};
+use tconvc_ir::{DType, Graph, Node, Op};
+
+/// Most taps of all rows together: beyond, the tables outgrow the data.
+const MAX_TAPS: usize = 1 << 20;
+/// Longest row.
+const MAX_ROW: usize = 1 << 24;
+/// Integer scales along a row that are interleaved from phases.
+const PHASES: std::ops::RangeInclusive<usize> = 2..=4;
+
+/// How each axis is resampled; `None` when it is no Resize, or scales, sizes or region are not constant.
+pub(super) fn geometry(
+    graph: &Graph,
+    node: &Node,
+    input: &[usize],
+) -> Result<Option<Vec<ResizeAxis>>, CompileError> {
+    let Op::Resize(resize) = &node.op else { return Ok(None) };
+    let mut lists = vec![];
+    for index in 1..4 {
+        lists.push(match node.input(index).map(|value| graph.constant(value)) {
+            None => vec![],
+            Some(None) => return Ok(None),
+            Some(Some(tensor)) => tensor.to_f64s()?,
+        });
+    }
+    let scales: Vec<f32> = lists[1].iter().map(|&scale| scale as f32).collect();
+    let sizes: Vec<i64> = lists[2].iter().map(|&size| size as i64).collect();
+    Ok(Some(resize.geometry(input, &lists[0], &scales, &sizes)?))
+}
+
+/// Makes the kernel; `false` for other operators, other types, and what has a region outside the input.
+pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, CompileError> {
+    let Op::Resize(Resize { mode: mode @ (ResizeMode::Linear | ResizeMode::Cubic), .. }) = node.op else {
+        return Ok(false);
+    };
+    let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
+    let shape = builder.shape(x)?;
+    let Some(axes) = geometry(builder.graph, node, &shape)? else { return Ok(false) };
+    let outside = axes.iter().any(|axis| axis.coordinates == Coordinates::TfCropAndResize);
+    let [outer @ .., row] = axes.as_slice() else { return Ok(false) };
+    if builder.graph.ty(x).dtype != Some(DType::F32) || outside || row.input.max(row.output) > MAX_ROW {
+        return Ok(false);
+    }
+    if axes.iter().any(|axis| axis.output == 0) {
+        return Ok(true);
+    }
+    let Some(rows) = Rows::new(outer, row.input)? else { return Ok(false) };
+    let mode = if mode == ResizeMode::Linear { "linear" } else { "cubic" };
+    let sizes = |f: fn(&ResizeAxis) -> usize| {
+        let changed: Vec<String> =
+            axes.iter().filter(|axis| !axis.is_identity()).map(|axis| f(axis).to_string()).collect();
+        changed.join("x")
+    };
+    let name = format!("f32_resize_{mode}_{}_{}", sizes(|axis| axis.input), sizes(|axis| axis.output));
+    let name = builder.unique(&name);
+
+    let across = if row.is_identity() { None } else { Some(Across::new(builder, &name, row)?) };
+    let begin = across.as_ref().map_or(0, |across| across.begin);
+    let joiner = |builder: &mut Builder<'_>, what: &str, taps: usize, adds: bool| {
+        let tile = join(builder.tile(&format!("{name}_{what}")), row.input, begin, taps, adds);
+        builder.add_tile(tile)
+    };
+    let one = joiner(builder, "one", 1, false)?;
+    let two = joiner(builder, "two", 2, false)?;
+    let more = joiner(builder, "more", 1, true)?;
+
+    let mut operands = vec![builder.operand(x)?, builder.operand(y)?];
+    operands.push(builder.pack_bytes(bytemuck::cast_slice(&rows.starts)));
+    operands.push(builder.pack_bytes(bytemuck::cast_slice(&rows.offsets)));
+    operands.push(builder.pack(&rows.weights));
+    if let Some(across) = &across {
+        operands.push(builder.pack_bytes(&across.table));
+    }
+    let extents: Vec<usize> = outer.iter().map(|axis| axis.output).collect();
+    let units: usize = extents.iter().product();
+    let row_bytes = 4 * row.output as i64;
+    let function = builder.add_step(&name, |glue| {
+        let &[table, begin, end, scratch] = glue.params.as_slice() else { return };
+        let pointers: Vec<_> = (0..operands.len()).map(|i| glue.pointer(table, i)).collect();
+        if let Some(Across { zero: Some(at), .. }) = across {
+            let zero = glue.builder.ins().iconst(I32, 0);
+            let at = glue.add_constant(scratch, at);
+            glue.builder.ins().store(MemFlagsData::trusted(), zero, at, 0);
+        }
+        glue.for_each(begin, end, |glue, unit| {
+            let along = indices(glue, unit, &extents);
+            let (mut source, mut number) = (pointers[0], glue.constant(0));
+            for (&index, &(stride, step)) in along.iter().zip(&rows.axes) {
+                source = if stride == 0 { source } else { glue.element(source, index, 4 * stride as i64) };
+                number = if step == 0 { number } else { glue.element(number, index, step as i64) };
+            }
+            let target = glue.element(pointers[1], unit, row_bytes);
+            let joined = if across.is_some() { scratch } else { target };
+            let first = entry(glue, pointers[2], number);
+            let next = glue.add_constant(number, 1);
+            let last = entry(glue, pointers[2], next);
+            let tap = |glue: &mut crate::exec::Glue<'_>, tap| {
+                let offset = entry(glue, pointers[3], tap);
+                (glue.builder.ins().iadd(source, offset), glue.element(pointers[4], tap, 4))
+            };
+            let second = glue.add_constant(first, 1);
+            let third = glue.add_constant(first, 2);
+            let (from, weight) = tap(glue, first);
+            let several = glue.builder.ins().icmp(IntCC::UnsignedGreaterThan, last, second);
+            super::walk::choose(
+                glue,
+                several,
+                |glue| {
+                    let (other, _) = tap(glue, second);
+                    glue.call(two, &[from, other, joined, weight]);
+                    glue.for_each(third, last, |glue, next| {
+                        let (from, weight) = tap(glue, next);
+                        glue.call(more, &[from, joined, weight]);
+                    });
+                },
+                |glue| glue.call(one, &[from, joined, weight]),
+            );
+            if let Some(across) = &across {
+                glue.call(across.code, &[scratch, target, pointers[5]]);
+            }
+        });
+    })?;
+    let scratch_bytes = across.as_ref().map_or(0, |across| across.scratch_bytes);
+    let taps = rows.weights.len() as f64 / (rows.starts.len() - 1) as f64;
+    let work = row.input as f64 * taps * 0.15 + across.map_or(0.0, |across| across.nanoseconds) + 10.0;
+    let splits = builder.even_splits(units as u64, units as f64 * work);
+    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes });
+    Ok(true)
+}
+
+/// The rows that each output row reads: taps of all axes but the innermost, joined.
+struct Rows {
+    /// For each outer axis, words between its rows in the input where it stays, and its step in the number of an entry.
+    axes: Vec<(usize, usize)>,
+    /// First tap of each entry, and the end of the last.
+    starts: Vec<i64>,
+    /// Bytes from the start of the input.
+    offsets: Vec<i64>,
+    weights: Vec<f32>,
+}
+
+impl Rows {
+    fn new(outer: &[ResizeAxis], width: usize) -> Result<Option<Self>, CompileError> {
+        let (mut stride, mut entries) = (width, 1usize);
+        // Innermost first.
+        let mut axes = vec![];
+        let mut taps: Vec<Vec<(usize, f64)>> = vec![vec![(0, 1.0)]];
+        for axis in outer.iter().rev() {
+            if axis.is_identity() {
+                axes.push((stride, 0));
+            } else {
+                let table = axis.table()?;
+                let total = taps.iter().map(Vec::len).sum::<usize>();
+                if total.saturating_mul(table.output()).saturating_mul(table.most_taps()) > MAX_TAPS {
+                    return Ok(None);
+                }
+                axes.push((0, entries));
+                entries *= table.output();
+                taps = (0..table.output()).flat_map(|o| joined(&table, o, stride, &taps)).collect();
+            }
+            stride *= axis.input;
+        }
+        axes.reverse();
+        let (mut starts, mut offsets, mut weights) = (vec![0], vec![], vec![]);
+        for row in taps {
+            offsets.extend(row.iter().map(|(offset, _)| 4 * *offset as i64));
+            weights.extend(row.iter().map(|(_, weight)| *weight as f32));
+            starts.push(offsets.len() as i64);
+        }
+        // A row that reads nothing has no code.
+        let empty = starts.windows(2).any(|pair| pair[0] == pair[1]);
+        Ok((!empty).then_some(Self { axes, starts, offsets, weights }))
+    }
+}
+
+/// The taps of output `o` of an axis with all those of the axes inside it.
+fn joined(
+    table: &ResizeTable,
+    o: usize,
+    stride: usize,
+    inner: &[Vec<(usize, f64)>],
+) -> Vec<Vec<(usize, f64)>> {
+    let outer: Vec<(usize, f64)> =
+        table.taps(o).iter().map(|tap| (tap.source * stride, tap.weight)).collect();
+    let mut rows = vec![];
+    for row in inner {
+        let with = |(at, w): &(usize, f64)| -> Vec<(usize, f64)> {
+            row.iter().map(|(offset, weight)| (at + offset, w * weight)).collect()
+        };
+        rows.push(outer.iter().flat_map(with).collect());
+    }
+    rows
+}
+
+/// Weighs rows and adds them up: `source.., target, weights`. The result begins `begin` words into the target.
+fn join(mut b: TileBuilder, width: usize, begin: usize, taps: usize, adds: bool) -> Result<Tile, TileError> {
+    let sources: Vec<_> = (0..taps).map(|i| b.pointer(&format!("source{i}"))).collect();
+    let [target, weights] = b.pointers(["target", "weights"]);
+    let factors: Vec<Vector> = (0..taps).map(|i| b.load_splat(weights.float(i as i32))).collect();
+    let moving: Vec<_> = sources.iter().copied().chain([target]).collect();
+    each_vector(&mut b, width, &moving, |b, at, lanes| {
+        let to = target.at(at + 4 * begin as i32);
+        let mut sum = adds.then(|| b.load_lanes(to, lanes));
+        for (&source, &factor) in sources.iter().zip(&factors) {
+            let element = b.load_lanes(source.at(at), lanes);
+            match sum {
+                Some(sum) => b.fma(sum, element, factor),
+                None => sum = Some(b.mul(element, factor)),
+            }
+        }
+        if let Some(sum) = sum {
+            b.store_lanes(sum, to, lanes);
+        }
+    });
+    b.finish()
+}
+
+/// How the columns of a joined row in scratch memory become those of the output: `scratch, target, table`.
+struct Across {
+    code: FunctionId,
+    /// Words before the row in scratch memory.
+    begin: usize,
+    /// Bytes to a word that must be zero.
+    zero: Option<i64>,
+    table: Vec<u8>,
+    scratch_bytes: usize,
+    nanoseconds: f64,
+}
+
+impl Across {
+    fn new(builder: &mut Builder<'_>, name: &str, row: &ResizeAxis) -> Result<Self, CompileError> {
+        let table = row.table()?;
+        let name = format!("{name}_columns");
+        if let Some(phases) = phases(&table, row) {
+            let reach = phases.iter().flatten().map(|(at, _)| at.unsigned_abs() as usize).max().unwrap_or(0);
+            let begin = reach.next_multiple_of(16);
+            let tile = write_phases(builder.tile(&name), &phases, row.input, begin, reach);
+            if let Ok(tile) = tile {
+                let words = begin + row.input.next_multiple_of(16) + reach.next_multiple_of(16) + 32;
+                return Ok(Self {
+                    code: builder.add_tile(Ok(tile))?,
+                    begin,
+                    zero: None,
+                    table: vec![0; 8],
+                    scratch_bytes: 4 * words,
+                    nanoseconds: row.output as f64 * 0.3,
+                });
+            }
+        }
+        // Taps that an output does not have read the word behind the row, which is zero.
+        let (taps, zero) = (table.most_taps().max(1), 4 * row.input as i64);
+        let mut bytes = vec![];
+        for o in 0..table.output() {
+            let here = table.taps(o);
+            for i in 0..taps {
+                let (at, weight) =
+                    here.get(i).map_or((zero, 0.0), |tap| (4 * tap.source as i64, tap.weight as f32));
+                bytes.extend((at as u32).to_le_bytes());
+                bytes.extend(weight.to_le_bytes());
+            }
+        }
+        let outputs = row.output as u64;
+        let code = builder.module.function(&name, 3, |glue| {
+            let &[scratch, target, table] = glue.params.as_slice() else { return };
+            let read = MemFlagsData::trusted();
+            glue.for_count(outputs, |glue, o| {
+                let taken = glue.element(table, o, 8 * taps as i64);
+                let mut sum = None;
+                for i in 0..taps as i32 {
+                    let ins = &mut glue.builder;
+                    let at = ins.ins().load(I32, read, taken, 8 * i);
+                    let at = ins.ins().uextend(I64, at);
+                    let weight = ins.ins().load(F32, read, taken, 8 * i + 4);
+                    let from = ins.ins().iadd(scratch, at);
+                    let element = ins.ins().load(F32, read, from, 0);
+                    let product = ins.ins().fmul(element, weight);
+                    sum = Some(sum.map_or(product, |sum| ins.ins().fadd(sum, product)));
+                }
+                if let Some(sum) = sum {
+                    let to = glue.element(target, o, 4);
+                    glue.builder.ins().store(MemFlagsData::trusted(), sum, to, 0);
+                }
+            });
+        })?;
+        Ok(Self {
+            code,
+            begin: 0,
+            zero: Some(zero),
+            table: bytes,
+            scratch_bytes: 4 * row.input + 64,
+            nanoseconds: (row.output * taps) as f64,
+        })
+    }
+}
+
+/// Places relative to the input of the same number, with their weights.
+type Phase = Vec<(i64, f64)>;
+
+/// The phases of an integer scale, when all outputs follow them with the border repeated.
+fn phases(table: &ResizeTable, row: &ResizeAxis) -> Option<Vec<Phase>> {
+    let scale = row.output / row.input;
+    if !PHASES.contains(&scale) || row.output != scale * row.input {
+        return None;
+    }
+    let (middle, last) = ((row.input / 2) as i64, row.input as i64 - 1);
+    let phases: Vec<Phase> = (0..scale)
+        .map(|f| {
+            let taps = table.taps(middle as usize * scale + f);
+            taps.iter().map(|tap| (tap.source as i64 - middle, tap.weight)).collect()
+        })
+        .collect();
+    let follows = |o: usize| {
+        let taps = table.taps(o);
+        let mut left: Vec<f64> = taps.iter().map(|tap| tap.weight).collect();
+        let known = phases[o % scale].iter().all(|(at, weight)| {
+            let source = ((o / scale) as i64 + at).clamp(0, last) as usize;
+            let found = taps.iter().position(|tap| tap.source == source);
+            found.map(|i| left[i] -= weight).is_some()
+        });
+        known && left.iter().all(|rest| rest.abs() < 1e-9)
+    };
+    (0..row.output).all(follows).then_some(phases)
+}
+
+fn write_phases(
+    mut b: TileBuilder,
+    phases: &[Phase],
+    input: usize,
+    begin: usize,
+    reach: usize,
+) -> Result<Tile, TileError> {
+    let [scratch, target, _] = b.pointers(["scratch", "target", "table"]);
+    let (lanes, bytes) = (b.lanes(), b.vector_bytes());
+    for (element, from) in [(begin, begin - reach), (begin + input - 1, begin + input)] {
+        let border = b.load_splat(scratch.float(element as i32));
+        each_vector(&mut b, reach, &[], |b, at, lanes| {
+            b.store_lanes(border, scratch.at(4 * from as i32 + at), lanes);
+        });
+    }
+    let block = |b: &mut TileBuilder, count: usize| {
+        let mut places: Vec<i64> = phases.iter().flatten().map(|(at, _)| *at).collect();
+        places.sort_unstable();
+        places.dedup();
+        let mut sums: Vec<Option<Vector>> = vec![None; phases.len()];
+        for place in places {
+            let element = b.load(scratch.float((begin as i64 + place) as i32));
+            for (sum, phase) in sums.iter_mut().zip(phases) {
+                let Some((_, weight)) = phase.iter().find(|(at, _)| *at == place) else { continue };
+                match sum {
+                    Some(sum) => b.fma(*sum, element, *weight as f32),
+                    None => *sum = Some(b.mul(element, *weight as f32)),
+                }
+            }
+        }
+        let sums: Vec<Vector> = sums.into_iter().map(|sum| sum.unwrap_or_else(|| b.zero())).collect();
+        for (i, vector) in b.interleave(&sums).into_iter().enumerate() {
+            store_up_to(b, vector, target, i, count * phases.len());
+        }
+    };
+    let (full, rest) = (input / lanes, input % lanes);
+    if full > 0 {
+        let moving = [(scratch, bytes), (target, bytes * phases.len() as i32)];
+        b.repeat(full as u32, &moving, |b| block(b, lanes));
+    }
+    if rest > 0 {
+        block(&mut b, rest);
+    }
+    b.finish()
+}

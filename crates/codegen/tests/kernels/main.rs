@@ -1,0 +1,8 @@
+//! Kernels of single operators against their definition: every kind of code that runs here, on one thread and two, with
+//! pages around all buffers that must not be touched.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod movement;
+mod pool;
+mod resize;
+mod support;
