@@ -10,6 +10,12 @@ pub(super) struct Names {
 }
 
 impl Names {
+    /// Takes a name that may be taken already.
+    pub fn reserve(&mut self, name: String) {
+        self.taken.insert(name);
+    }
+
+    /// A name close to `base` that is not taken, and takes it.
     pub fn unique(&mut self, base: &str) -> String {
         let mut name = base.to_owned();
         while !self.taken.insert(name.clone()) {

@@ -30,7 +30,7 @@ pub(super) fn model(graph: &Graph) -> Result<Vec<u8>> {
     check_size(graph)?;
     let opset = opset::choose(graph)?;
     let order = graph.order()?;
-    let mut writer = Writer::new(graph, &order);
+    let mut writer = Writer::new(graph, &order)?;
     for id in order {
         let node = graph.node(id);
         write_node(&mut writer, id).map_err(|error| error.at(&node.name, node.op.name()))?;

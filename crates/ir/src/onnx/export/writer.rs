@@ -8,7 +8,7 @@ use super::super::{attributes, tensors, types};
 use crate::attributes::{AttributeValue, Attributes};
 use crate::error::{Error, Result};
 use crate::graph::{Definition, Graph, Node, NodeId, ValueId, ValueType};
-use crate::ops::Opaque;
+use crate::ops::{Op, Opaque};
 use crate::tensor::Tensor;
 use prost::Message;
 use prost::bytes::Bytes;
@@ -26,16 +26,22 @@ pub(super) struct Writer<'g> {
 
 impl<'g> Writer<'g> {
     /// For a graph with these nodes.
-    pub fn new(graph: &'g Graph, order: &[NodeId]) -> Self {
+    pub fn new(graph: &'g Graph, order: &[NodeId]) -> Result<Self> {
         let (mut values, mut nodes) = (Names::default(), Names::default());
         for (_, value) in graph.values() {
             values.unique(&value.name);
         }
         for node in order.iter().map(|&id| graph.node(id)) {
             nodes.unique(&node.name);
+            // A name inside a subgraph must not be one outside of it.
+            if let Op::Opaque(op) = &node.op {
+                for name in Contents::of(&encode(&op.attributes))?.defined {
+                    values.reserve(name);
+                }
+            }
         }
         let head = GraphProto { name: graph.name.clone(), ..GraphProto::default() };
-        Self { graph, out: head.encode_to_vec(), values, nodes, read: HashSet::new() }
+        Ok(Self { graph, out: head.encode_to_vec(), values, nodes, read: HashSet::new() })
     }
 
     pub fn graph(&self) -> &'g Graph {
