@@ -1,11 +1,11 @@
 //! Batch normalisation, for inference and in training mode.
 
 use super::inputs::{at_most, check_dtype, required};
+use super::values::from_f64s;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
-use crate::dispatch_numeric;
-use crate::dtype::{DType, Element};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::ValueType;
 use crate::tensor::Tensor;
@@ -139,18 +139,15 @@ impl Operator for BatchNormalization {
             let c = channel(at);
             (x - mean[c]) / (var[c] + f64::from(self.epsilon)).sqrt() * scale[c] + bias[c]
         };
-        let y = dispatch_numeric!(x.dtype(), T => {
-            Tensor::from_vec(x.shape(), data.iter().enumerate().map(|at| T::from_f64(normalise(at))).collect())
-        })?;
-        let mut results = vec![y];
+        let y: Vec<f64> = data.iter().enumerate().map(normalise).collect();
+        let mut results = vec![from_f64s(x.dtype(), x.shape(), &y)?];
         let momentum = f64::from(self.momentum);
-        for (i, (old, new)) in [(running_mean, mean), (running_var, var)].into_iter().enumerate() {
+        for (i, (old, new)) in [(running_mean, &mean), (running_var, &var)].into_iter().enumerate() {
             if i + 1 < outputs {
-                let updated = old.iter().zip(&new).map(|(old, new)| old * momentum + new * (1.0 - momentum));
+                let mix = |(old, new): (&f64, &f64)| old * momentum + new * (1.0 - momentum);
+                let updated: Vec<f64> = old.iter().zip(new).map(mix).collect();
                 let dtype = required(inputs, 3 + i, PARAMETERS[2 + i])?.dtype();
-                results.push(dispatch_numeric!(dtype, T => {
-                    Tensor::from_vec([channels], updated.map(T::from_f64).collect())
-                })?);
+                results.push(from_f64s(dtype, &[channels], &updated)?);
             }
         }
         Ok(results)

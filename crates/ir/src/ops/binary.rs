@@ -1,8 +1,9 @@
 //! Elementwise operators of two inputs that broadcast: arithmetic, comparison, logic, bits, PRelu.
 
 use super::broadcast::{broadcast_inputs, broadcast_shapes, broadcast_walk, broadcasts_to};
-use super::inputs::{at_most, check_dtype, check_size, common_dtype, extents, required, scalars};
+use super::inputs::{at_most, check_dtype, check_size, common_dtype, extents, optional, required, unwrapped};
 use super::number::{Number, Scalar};
+use super::values::scalars;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
@@ -218,7 +219,8 @@ impl Operator for Binary {
             _ => return None,
         };
         let pick = |dims: &[Dim], i: usize| dims[if dims.len() == 1 { 0 } else { i }].clone();
-        (0..count).map(|i| self.on_extents(&pick(&a, i), &pick(&b, i))).collect()
+        let dims = (0..count).map(|i| self.on_extents(&pick(&a, i), &pick(&b, i))).collect::<Option<_>>()?;
+        unwrapped(dims, optional(inputs, 0)?.ty.dtype)
     }
 
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {

@@ -1,11 +1,11 @@
 //! Changes of element type: Cast and CastLike.
 
-use super::inputs::{at_most, extents, required, scalars};
-use super::number::{Number, Scalar};
+use super::inputs::{at_most, extents, required, unwrapped};
+use super::number::Scalar;
+use super::values::{from_scalars, scalars};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
-use crate::dispatch_numeric;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::ValueType;
@@ -44,10 +44,8 @@ pub(super) fn cast(input: &Tensor, to: DType) -> Result<Tensor> {
         let truth = |value| value != Scalar::Int(0) && value != Scalar::Float(0.0);
         return Tensor::from_bools(input.shape(), values.into_iter().map(truth));
     }
-    dispatch_numeric!(to, T => {
-        Tensor::from_vec(input.shape(), values.iter().map(|&value| T::from_scalar(value)).collect())
-    })
-    .map_err(|error| if to.is_numeric() { error } else { unsupported(error) })
+    from_scalars(to, input.shape(), &values)
+        .map_err(|error| if to.is_numeric() { error } else { unsupported(error) })
 }
 
 fn write(saturate: bool) -> Attributes {
@@ -61,7 +59,7 @@ fn write(saturate: bool) -> Attributes {
 /// Extents survive a cast to an integer type.
 fn cast_extents(inputs: &[Option<InputInfo<'_>>], to: Option<DType>) -> Option<Vec<Dim>> {
     to.filter(|to| matches!(to, DType::I64 | DType::I32))?;
-    extents(inputs.first()?.as_ref()?)
+    unwrapped(extents(inputs.first()?.as_ref()?)?, to)
 }
 
 impl Cast {

@@ -1,11 +1,10 @@
 //! Tensors made from a few numbers: ConstantOfShape, Range, OneHot, EyeLike.
 
-use super::inputs::{
-    at_most, check_dtype, check_size, common_dtype, extents, required, resolve_axis, scalars,
-};
+use super::inputs::{at_most, check_dtype, check_size, common_dtype, extents, required, resolve_axis};
 use super::lists::{known_i64s, list_i64, output_shape, product};
 use super::movement::{Raw, pick};
 use super::number::{Number, Scalar};
+use super::values::scalars;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;

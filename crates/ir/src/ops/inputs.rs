@@ -1,12 +1,10 @@
 //! What the operators share when they look at their inputs: presence, element types, axes, known extents.
 
 use super::InputInfo;
-use super::number::{Number, Scalar};
 use crate::dim::Dim;
-use crate::dispatch_numeric;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::tensor::{MAX_TENSOR_BYTES, Tensor, element_count};
+use crate::tensor::{MAX_TENSOR_BYTES, element_count};
 
 /// Integer tensors up to this many elements count as extents when shapes are computed.
 const MAX_EXTENTS: usize = 64;
@@ -98,6 +96,13 @@ pub(super) fn extents(input: &InputInfo<'_>) -> Option<Vec<Dim>> {
     Some(constant.to_i64s().ok()?.into_iter().map(Dim::constant).collect())
 }
 
+/// Computed extents, unless one is known to wrap in the integer type that holds them.
+pub(super) fn unwrapped(dims: Vec<Dim>, dtype: Option<DType>) -> Option<Vec<Dim>> {
+    let short = dtype == Some(DType::I32);
+    let wraps = |dim: &Dim| short && dim.known_i64().is_some_and(|extent| i32::try_from(extent).is_err());
+    (!dims.iter().any(wraps)).then_some(dims)
+}
+
 /// An error when a tensor of this type and shape would be too large; ask before making one from attributes or broadcasting.
 pub(super) fn check_size(dtype: DType, shape: &[usize]) -> Result<()> {
     match dtype.bytes_for(element_count(shape)?) {
@@ -106,14 +111,4 @@ pub(super) fn check_size(dtype: DType, shape: &[usize]) -> Result<()> {
             "a {dtype} tensor of shape {shape:?} is too large (at most {MAX_TENSOR_BYTES} bytes)"
         ))),
     }
-}
-
-/// The elements of a number or boolean tensor without loss, whatever their type.
-pub(super) fn scalars(tensor: &Tensor) -> Result<Vec<Scalar>> {
-    if tensor.dtype() == DType::Bool {
-        return Ok(tensor.bools()?.map(|truth| Scalar::Int(i128::from(truth))).collect());
-    }
-    dispatch_numeric!(tensor.dtype(), T => {
-        Ok(tensor.elements::<T>()?.iter().map(|value| value.to_scalar()).collect())
-    })
 }

@@ -2,12 +2,11 @@
 
 use super::broadcast::{broadcast_dims, broadcast_shapes, broadcast_walk, broadcasts_to};
 use super::inputs::{at_most, check_dtype, check_size, common_dtype, optional, required};
-use super::number::Number;
+use super::values::{from_f64s, from_wrapping, to_wrapping};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
-use crate::dispatch_numeric;
-use crate::dtype::{DType, Element};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::ValueType;
 use crate::tensor::Tensor;
@@ -70,30 +69,64 @@ impl Product {
         Ok(Self { batch, m, k, n, shape })
     }
 
-    /// For each matrix of the batch, where those of the operands start, in elements.
-    pub(super) fn starts(&self, a: &[usize], b: &[usize]) -> impl Iterator<Item = (usize, usize)> {
+    /// The product of the elements of both operands.
+    fn compute<W: Field>(&self, a: &[W], a_shape: &[usize], b: &[W], b_shape: &[usize]) -> Vec<W> {
         let front = |shape: &[usize]| shape[..shape.len().saturating_sub(2)].to_vec();
         let (a_size, b_size) = (self.m * self.k, self.k * self.n);
-        broadcast_walk(&front(a), &self.batch)
-            .map(move |at| at * a_size)
-            .zip(broadcast_walk(&front(b), &self.batch).map(move |at| at * b_size))
-    }
-
-    /// The product, with `dot` of `k` pairs of positions for each element.
-    pub(super) fn compute<T>(
-        &self,
-        a: &[usize],
-        b: &[usize],
-        mut dot: impl FnMut(&mut dyn Iterator<Item = (usize, usize)>) -> T,
-    ) -> Vec<T> {
+        let starts =
+            broadcast_walk(&front(a_shape), &self.batch).zip(broadcast_walk(&front(b_shape), &self.batch));
         let mut result = Vec::with_capacity(self.shape.iter().product());
-        for (a_start, b_start) in self.starts(a, b) {
-            for (i, j) in (0..self.m).flat_map(|i| (0..self.n).map(move |j| (i, j))) {
-                let pair = |k: usize| (a_start + i * self.k + k, b_start + k * self.n + j);
-                result.push(dot(&mut (0..self.k).map(pair)));
-            }
+        for (i, j) in starts {
+            let a = Matrix { data: &a[i * a_size..][..a_size], steps: [self.k, 1] };
+            let b = Matrix { data: &b[j * b_size..][..b_size], steps: [self.n, 1] };
+            multiply(a, b, [self.m, self.k, self.n], &mut result);
         }
         result
+    }
+}
+
+/// What products are taken in: f64, or integers that wrap.
+trait Field: Copy {
+    const ZERO: Self;
+    fn add_product(self, a: Self, b: Self) -> Self;
+}
+
+impl Field for f64 {
+    const ZERO: Self = 0.0;
+    fn add_product(self, a: Self, b: Self) -> Self {
+        self + a * b
+    }
+}
+
+impl Field for i64 {
+    const ZERO: Self = 0;
+    fn add_product(self, a: Self, b: Self) -> Self {
+        self.wrapping_add(a.wrapping_mul(b))
+    }
+}
+
+/// Elements with the distances between neighbours in a column and in a row.
+#[derive(Clone, Copy)]
+struct Matrix<'a, W> {
+    data: &'a [W],
+    steps: [usize; 2],
+}
+
+/// Appends the product of `a` (m rows, k columns) and `b` (n columns), row by row.
+fn multiply<W: Field>(a: Matrix<'_, W>, b: Matrix<'_, W>, [m, k, n]: [usize; 3], to: &mut Vec<W>) {
+    if n == 0 {
+        return;
+    }
+    for i in 0..m {
+        let start = to.len();
+        to.resize(start + n, W::ZERO);
+        for depth in 0..k {
+            let x = a.data[i * a.steps[0] + depth * a.steps[1]];
+            let row = b.data[depth * b.steps[0]..].iter().step_by(b.steps[1]);
+            for (sum, &y) in to[start..].iter_mut().zip(row) {
+                *sum = sum.add_product(x, y);
+            }
+        }
     }
 }
 
@@ -152,11 +185,12 @@ impl Operator for MatMul {
         common_dtype(&[(0, "A", Some(a.dtype())), (1, "B", Some(b.dtype()))])?;
         let product = Product::new(a.shape(), b.shape())?;
         check_size(a.dtype(), &product.shape)?;
-        dispatch_numeric!(a.dtype(), T => {
-            let (x, y) = (a.elements::<T>()?, b.elements::<T>()?);
-            let data = product.compute(a.shape(), b.shape(), |pairs| T::dot(pairs.map(|(i, j)| (x[i], y[j]))));
-            Ok(vec![Tensor::from_vec(product.shape.clone(), data)?])
-        })
+        if a.dtype().is_integer() {
+            let result = product.compute(&to_wrapping(a)?, a.shape(), &to_wrapping(b)?, b.shape());
+            return Ok(vec![from_wrapping(a.dtype(), &product.shape, &result)?]);
+        }
+        let result = product.compute(&a.to_f64s()?, a.shape(), &b.to_f64s()?, b.shape());
+        Ok(vec![from_f64s(a.dtype(), &product.shape, &result)?])
     }
 }
 
@@ -249,26 +283,36 @@ impl Operator for Gemm {
         {
             return Err(Error::input(2, "C", format!("{:?} does not broadcast to {shape:?}", c.shape())));
         }
-        let [a_row, a_column] = if self.trans_a { [1, m] } else { [k, 1] };
-        let [b_row, b_column] = if self.trans_b { [1, k] } else { [n, 1] };
-        let (alpha, beta) = (f64::from(self.alpha), f64::from(self.beta));
-        dispatch_numeric!(a.dtype(), T => {
-            let (x, y) = (a.elements::<T>()?, b.elements::<T>()?);
-            let addend = c.map(|c| Ok::<_, Error>((c.elements::<T>()?, broadcast_walk(c.shape(), &shape)))).transpose()?;
-            let mut addends = addend.map(|(data, walk)| walk.map(move |at| data[at]));
-            let mut data = Vec::with_capacity(m * n);
-            for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
-                let pairs = (0..k).map(|k| (x[i * a_row + k * a_column], y[k * b_row + j * b_column]));
-                let c = addends.as_mut().and_then(Iterator::next);
-                data.push(if T::DTYPE.is_integer() && alpha == 1.0 && beta == 1.0 {
-                    c.unwrap_or(T::from_f64(0.0)).add(T::dot(pairs))
-                } else {
-                    let product: f64 = pairs.map(|(x, y)| x.to_f64() * y.to_f64()).sum();
-                    T::from_f64(alpha * product + c.map_or(0.0, |c| beta * c.to_f64()))
-                });
+        let a_steps = if self.trans_a { [1, m] } else { [k, 1] };
+        let b_steps = if self.trans_b { [1, k] } else { [n, 1] };
+        let unit = self.alpha == 1.0 && self.beta == 1.0;
+        if a.dtype().is_integer() && unit {
+            let mut result = vec![];
+            let (x, y) = (to_wrapping(a)?, to_wrapping(b)?);
+            let (x, y) = (Matrix { data: &x, steps: a_steps }, Matrix { data: &y, steps: b_steps });
+            multiply(x, y, [m, k, n], &mut result);
+            if let Some(c) = c {
+                let addends = to_wrapping(c)?;
+                for (sum, at) in result.iter_mut().zip(broadcast_walk(c.shape(), &shape)) {
+                    *sum = sum.wrapping_add(addends[at]);
+                }
             }
-            Ok(vec![Tensor::from_vec(shape, data)?])
-        })
+            return Ok(vec![from_wrapping(a.dtype(), &shape, &result)?]);
+        }
+        let mut result = vec![];
+        let (x, y) = (a.to_f64s()?, b.to_f64s()?);
+        let (x, y) = (Matrix { data: &x, steps: a_steps }, Matrix { data: &y, steps: b_steps });
+        multiply(x, y, [m, k, n], &mut result);
+        for sum in &mut result {
+            *sum *= f64::from(self.alpha);
+        }
+        if let Some(c) = c {
+            let addends = c.to_f64s()?;
+            for (sum, at) in result.iter_mut().zip(broadcast_walk(c.shape(), &shape)) {
+                *sum += f64::from(self.beta) * addends[at];
+            }
+        }
+        Ok(vec![from_f64s(a.dtype(), &shape, &result)?])
     }
 }
 

@@ -52,6 +52,7 @@ mod sums;
 mod taps;
 mod unary;
 mod unpool;
+mod values;
 mod variadic;
 mod window;
 
@@ -337,11 +338,15 @@ impl Op {
         self.as_operator().infer_extents(inputs)
     }
 
-    /// See [`Operator::eval`].
+    /// See [`Operator::eval`]; the inputs are checked by inference first.
     ///
     /// # Errors
-    /// As there.
+    /// As there, and as [`Op::infer`].
     pub fn eval(&self, inputs: &[Option<&Tensor>], outputs: usize) -> Result<Vec<Tensor>> {
+        let types: Vec<Option<ValueType>> = inputs.iter().map(|input| input.map(ValueType::of)).collect();
+        let info = |i: usize| Some(InputInfo { ty: types[i].as_ref()?, constant: inputs[i], extents: None });
+        let infos: Vec<Option<InputInfo<'_>>> = (0..inputs.len()).map(info).collect();
+        self.infer(&infos, outputs)?;
         self.as_operator().eval(inputs, outputs)
     }
 }

@@ -3,11 +3,11 @@
 
 use super::broadcast::{broadcast_dims, broadcast_walk, broadcasts_to};
 use super::inputs::{at_most, check_dtype, optional, required, resolve_axis};
+use super::values::from_f64s;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
-use crate::dispatch_numeric;
-use crate::dtype::{DType, Element};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::ValueType;
 use crate::tensor::Tensor;
@@ -85,10 +85,6 @@ fn standardise(row: &mut [f64], epsilon: f32) -> [f64; 2] {
         *x = (*x - mean) * inverse;
     }
     [mean, inverse]
-}
-
-fn to_tensor(dtype: DType, shape: &[usize], data: &[f64]) -> Result<Tensor> {
-    dispatch_numeric!(dtype, T => Tensor::from_vec(shape, data.iter().map(|&x| T::from_f64(x)).collect()))
 }
 
 /// Multiplies and adds parameters that broadcast to `shape`.
@@ -178,14 +174,14 @@ impl Operator for LayerNormalization {
         let statistics: Vec<[f64; 2]> =
             data.chunks_mut(length.max(1)).map(|row| standardise(row, self.epsilon)).collect();
         affine(&mut data, x.shape(), required(inputs, 1, "Scale")?, optional(inputs, 2))?;
-        let mut results = vec![to_tensor(x.dtype(), x.shape(), &data)?];
+        let mut results = vec![from_f64s(x.dtype(), x.shape(), &data)?];
         let mut shape = x.shape().to_vec();
         shape[axis..].fill(1);
         for i in 0..outputs.saturating_sub(1).min(2) {
             let rows: usize = shape.iter().product();
             let mut values: Vec<f64> = statistics.iter().map(|row| row[i]).collect();
             values.resize(rows, f64::NAN);
-            results.push(to_tensor(self.stash_type, &shape, &values)?);
+            results.push(from_f64s(self.stash_type, &shape, &values)?);
         }
         Ok(results)
     }
@@ -234,7 +230,7 @@ impl Operator for RmsNormalization {
             }
         }
         affine(&mut data, x.shape(), scale, None)?;
-        Ok(vec![to_tensor(scale.dtype(), x.shape(), &data)?])
+        Ok(vec![from_f64s(scale.dtype(), x.shape(), &data)?])
     }
 }
 
@@ -305,7 +301,7 @@ fn eval_channels(inputs: &[Option<&Tensor>], groups: Option<usize>, epsilon: f32
         parameter.reshaped(along.as_slice())
     };
     affine(&mut data, x.shape(), &parameter(1, "scale")?, Some(&parameter(2, "bias")?))?;
-    Ok(vec![to_tensor(x.dtype(), x.shape(), &data)?])
+    Ok(vec![from_f64s(x.dtype(), x.shape(), &data)?])
 }
 
 impl InstanceNormalization {

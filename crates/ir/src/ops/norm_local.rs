@@ -4,10 +4,10 @@
 use super::broadcast::Walk;
 use super::inputs::{at_most, check_dtype, required, resolve_axes};
 use super::reduce::groups;
+use super::values::from_f64s;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
-use crate::dispatch_numeric;
-use crate::dtype::{DType, Element};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::ValueType;
 use crate::tensor::Tensor;
@@ -65,9 +65,7 @@ fn map_groups(x: &Tensor, reduced: &[bool], change: impl Fn(&mut [f64])) -> Resu
             data[start + at] = *value;
         }
     }
-    dispatch_numeric!(x.dtype(), T => {
-        Ok(vec![Tensor::from_vec(x.shape(), data.into_iter().map(T::from_f64).collect())?])
-    })
+    Ok(vec![from_f64s(x.dtype(), x.shape(), &data)?])
 }
 
 impl MeanVarianceNormalization {

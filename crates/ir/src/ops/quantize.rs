@@ -1,10 +1,10 @@
 //! Between real numbers and integers with a scale: QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear.
 
 use super::inputs::{at_most, check_dtype, optional, required, resolve_axis};
+use super::values::{from_f64s, from_wrapping};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
-use crate::dispatch_numeric;
-use crate::dtype::{DType, Element};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::ValueType;
 use crate::tensor::Tensor;
@@ -75,9 +75,7 @@ pub(super) fn from_integers(dtype: DType, shape: &[usize], values: &[i64]) -> Re
         let bytes: Vec<u8> = values.chunks(2).map(pack).collect();
         return Tensor::from_shared(dtype, shape.to_vec(), Arc::new(bytes), 0);
     }
-    dispatch_numeric!(dtype, T => {
-        Tensor::from_vec(shape, values.iter().map(|&value| T::from_f64(value as f64)).collect())
-    })
+    from_wrapping(dtype, shape, values)
 }
 
 /// `round(x) + zero_point` within the range of the type; half rounds to even.
@@ -311,10 +309,8 @@ impl Operator for DequantizeLinear {
             let (scale, zero_point) = grid.of(at);
             (x - zero_point) as f64 * scale
         };
-        dispatch_numeric!(self.output_dtype.unwrap_or(scale.dtype()), T => {
-            let data = values.iter().enumerate().map(|at| T::from_f64(real(at))).collect();
-            Ok(vec![Tensor::from_vec(x.shape(), data)?])
-        })
+        let data: Vec<f64> = values.iter().enumerate().map(real).collect();
+        Ok(vec![from_f64s(self.output_dtype.unwrap_or(scale.dtype()), x.shape(), &data)?])
     }
 }
 

@@ -5,11 +5,11 @@
 //! results on every run.
 
 use super::inputs::{at_most, check_dtype, check_size, required};
+use super::values::from_f64s;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
-use crate::dispatch_numeric;
-use crate::dtype::{DType, Element};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::ValueType;
 use crate::tensor::Tensor;
@@ -240,10 +240,8 @@ impl Operator for Random {
             }
             Distribution::Normal { mean, scale } => f64::from(mean) + f64::from(scale) * random.normal(),
         };
-        dispatch_numeric!(dtype, T => {
-            let data = (0..shape.iter().product()).map(|_: usize| T::from_f64(draw())).collect();
-            Ok(vec![Tensor::from_vec(shape, data)?])
-        })
+        let data: Vec<f64> = (0..shape.iter().product()).map(|_: usize| draw()).collect();
+        Ok(vec![from_f64s(dtype, shape, &data)?])
     }
 }
 

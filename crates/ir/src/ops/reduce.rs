@@ -1,7 +1,7 @@
 //! Reductions over axes: ReduceSum and its siblings. ArgMax and ArgMin are in `arg_reduce`.
 
 use super::broadcast::{Walk, strides};
-use super::inputs::{at_most, check_dtype, extents, optional, required, resolve_axes};
+use super::inputs::{at_most, check_dtype, extents, optional, required, resolve_axes, unwrapped};
 use super::number::Number;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
@@ -214,11 +214,12 @@ impl Operator for Reduce {
         let fold = |start: i64, f: fn(&Dim, &Dim) -> Result<Dim>| {
             dims.iter().try_fold(Dim::constant(start), |a, b| f(&a, b)).ok()
         };
-        match self.kind {
-            ReduceKind::Prod => Some(vec![fold(1, Dim::mul)?]),
-            ReduceKind::Sum => Some(vec![fold(0, Dim::add)?]),
-            _ => None,
-        }
+        let result = match self.kind {
+            ReduceKind::Prod => fold(1, Dim::mul)?,
+            ReduceKind::Sum => fold(0, Dim::add)?,
+            _ => return None,
+        };
+        unwrapped(vec![result], data.ty.dtype)
     }
 
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {

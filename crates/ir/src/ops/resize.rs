@@ -332,6 +332,8 @@ impl Operator for Resize {
         }
         match (scales.filter(|_| is_given(scales)), sizes.filter(|_| is_given(sizes))) {
             (None, None) => check_lengths(named.len(), 0, 0)?,
+            // One whose length is not known may turn out empty, which is absent.
+            (Some(a), Some(b)) if a.ty.known_shape().is_none() || b.ty.known_shape().is_none() => {}
             (Some(_), Some(_)) => check_lengths(named.len(), 1, 1)?,
             (Some(scales), None) => {
                 if let Some(scales) = scales.constant {

@@ -2,11 +2,11 @@
 
 use super::inputs::{at_most, check_dtype, common_dtype, optional, required};
 use super::rnn_cell::{Activation, Direction as OneDirection};
+use super::values::from_f64s;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
-use crate::dispatch_numeric;
-use crate::dtype::{DType, Element};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::ValueType;
 use crate::tensor::{Tensor, element_count};
@@ -359,11 +359,6 @@ impl Operator for Recurrent {
                 }
             }
         }
-        let store = |values: Vec<f64>, shape: &[usize]| {
-            dispatch_numeric!(x.dtype(), T => {
-                Tensor::from_vec(shape, values.into_iter().map(T::from_f64).collect())
-            })
-        };
         let turned = |values: &[f64]| -> Vec<f64> {
             if !self.batch_first {
                 return values.to_vec();
@@ -372,9 +367,9 @@ impl Operator for Recurrent {
                 |i: usize| (i / hidden % directions * batch + i / hidden / directions) * hidden + i % hidden;
             (0..values.len()).map(|i| values[at(i)]).collect()
         };
-        let mut results = vec![store(y, &y_shape)?];
+        let mut results = vec![from_f64s(x.dtype(), &y_shape, &y)?];
         for state in [h, c].into_iter().take(outputs.saturating_sub(1)) {
-            results.push(store(turned(&state), &state_shape)?);
+            results.push(from_f64s(x.dtype(), &state_shape, &turned(&state))?);
         }
         Ok(results)
     }

@@ -3,11 +3,11 @@
 use super::broadcast::{broadcast_inputs, broadcast_shapes, broadcast_walk};
 use super::inputs::{at_most, check_dtype, check_size, common_dtype, extents, optional, required};
 use super::random::Mersenne;
+use super::values::from_f64s;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
-use crate::dispatch_numeric;
-use crate::dtype::{DType, Element};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::ValueType;
 use crate::tensor::Tensor;
@@ -62,7 +62,7 @@ impl Operator for Where {
     fn infer_extents(&self, inputs: &[Option<InputInfo<'_>>]) -> Option<Vec<Dim>> {
         let condition: Vec<bool> = optional(inputs, 0)?.constant?.bools().ok()?.collect();
         let (x, y) = (extents(&optional(inputs, 1)?)?, extents(&optional(inputs, 2)?)?);
-        let count = condition.len().max(x.len()).max(y.len());
+        let count = [condition.len(), x.len(), y.len()].into_iter().find(|&count| count != 1).unwrap_or(1);
         (0..count).map(|i| at(if at(&condition, i)? { &x } else { &y }, i)).collect()
     }
 
@@ -171,11 +171,9 @@ impl Operator for Dropout {
         if first(2)?.is_some_and(|training| training != 0.0) && ratio > 0.0 {
             let mut random = Mersenne::new(self.seed.unwrap_or(0));
             keep.fill_with(|| random.uniform() >= ratio);
-            output = dispatch_numeric!(data.dtype(), T => {
-                let elements = data.elements::<T>()?;
-                let scaled = |(x, keep): (&T, &bool)| T::from_f64(if *keep { x.to_f64() / (1.0 - ratio) } else { 0.0 });
-                Tensor::from_vec(data.shape(), elements.iter().zip(&keep).map(scaled).collect())
-            })?;
+            let scaled = |(x, keep): (&f64, &bool)| if *keep { x / (1.0 - ratio) } else { 0.0 };
+            let scaled: Vec<f64> = data.to_f64s()?.iter().zip(&keep).map(scaled).collect();
+            output = from_f64s(data.dtype(), data.shape(), &scaled)?;
         }
         let mask = Tensor::from_bools(data.shape(), keep)?;
         Ok([output, mask].into_iter().take(outputs.max(1)).collect())

@@ -1,10 +1,10 @@
 //! Softmax, LogSoftmax and Hardmax along an axis.
 
 use super::inputs::{at_most, check_dtype, required, resolve_axis};
+use super::values::from_f64s;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
-use crate::dispatch_numeric;
-use crate::dtype::{DType, Element};
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::ValueType;
 use crate::tensor::Tensor;
@@ -143,9 +143,7 @@ impl Operator for Softmax {
             self.kind.apply(&mut row);
             (0..length).for_each(|k| data[start + k * inner] = row[k]);
         }
-        dispatch_numeric!(input.dtype(), T => {
-            Ok(vec![Tensor::from_vec(input.shape(), data.into_iter().map(T::from_f64).collect())?])
-        })
+        Ok(vec![from_f64s(input.dtype(), input.shape(), &data)?])
     }
 }
 

@@ -1,0 +1,65 @@
+//! Elements of any number type as f64, as wrapping 64-bit integers, or without loss, and tensors from them: for operators
+//! whose arithmetic need not be written for each type.
+
+use super::number::{Number, Scalar};
+use crate::dispatch_numeric;
+use crate::dtype::{DType, Element};
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// The elements of a number or boolean tensor without loss, whatever their type.
+pub(super) fn scalars(tensor: &Tensor) -> Result<Vec<Scalar>> {
+    if tensor.dtype() == DType::Bool {
+        return Ok(tensor.bools()?.map(|truth| Scalar::Int(i128::from(truth))).collect());
+    }
+    dispatch_numeric!(tensor.dtype(), T => {
+        Ok(tensor.elements::<T>()?.iter().map(|value| value.to_scalar()).collect())
+    })
+}
+
+/// A tensor of these values, each converted as a cast does.
+pub(super) fn from_scalars(dtype: DType, shape: &[usize], values: &[Scalar]) -> Result<Tensor> {
+    dispatch_numeric!(dtype, T => {
+        Tensor::from_vec(shape, values.iter().map(|&value| T::from_scalar(value)).collect())
+    })
+}
+
+/// A tensor of these values, rounded to its type.
+pub(super) fn from_f64s(dtype: DType, shape: &[usize], values: &[f64]) -> Result<Tensor> {
+    dispatch_numeric!(dtype, T => {
+        Tensor::from_vec(shape, values.iter().map(|&value| T::from_f64(value)).collect())
+    })
+}
+
+/// The elements of an integer tensor modulo 2^64: sums and products of them, cut to the type, are those of the type.
+pub(super) fn to_wrapping(tensor: &Tensor) -> Result<Vec<i64>> {
+    Ok(scalars(tensor)?.into_iter().map(i64::from_scalar).collect())
+}
+
+/// A tensor of integers cut to its type.
+pub(super) fn from_wrapping(dtype: DType, shape: &[usize], values: &[i64]) -> Result<Tensor> {
+    let scalars: Vec<Scalar> = values.iter().map(|&value| Scalar::Int(i128::from(value))).collect();
+    from_scalars(dtype, shape, &scalars)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_and_short_integers_wrap_alike() {
+        for dtype in [DType::U64, DType::I64, DType::I8, DType::U16] {
+            let values = [Scalar::Int(-3), Scalar::Int(i128::from(u64::MAX)), Scalar::Int(7)];
+            let tensor = from_scalars(dtype, &[3], &values).unwrap();
+            let wrapped = to_wrapping(&tensor).unwrap();
+            assert_eq!(from_wrapping(dtype, &[3], &wrapped).unwrap(), tensor);
+            let product: Vec<i64> = wrapped.iter().map(|x| x.wrapping_mul(*x)).collect();
+            let exact = values.map(|value| match value {
+                Scalar::Int(value) => Scalar::Int(value.wrapping_mul(value)),
+                real @ Scalar::Float(_) => real,
+            });
+            let expected = from_scalars(dtype, &[3], &exact).unwrap();
+            assert_eq!(from_wrapping(dtype, &[3], &product).unwrap(), expected, "{dtype}");
+        }
+    }
+}
