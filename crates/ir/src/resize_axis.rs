@@ -124,13 +124,22 @@ impl ResizeAxis {
             && self.coordinates != Coordinates::TfHalfPixelForNn
     }
 
-    /// Position of output `x` on the input axis.
+    /// Position of output `x` on the input axis. One that is on an element, or half way between two, but for rounding
+    /// errors, is exactly there: what `nearest` takes must not depend on them.
     pub fn position(&self, x: usize) -> f64 {
+        let position = self.unrounded_position(x);
+        let half = (position * 2.0).round() / 2.0;
+        if (position - half).abs() <= 1e-12 * position.abs().max(1.0) { half } else { position }
+    }
+
+    fn unrounded_position(&self, x: usize) -> f64 {
         let (x, input, output) = (x as f64, self.input as f64, self.scale * self.input as f64);
         let half_pixel = (x + 0.5) / self.scale - 0.5;
         match self.coordinates {
             Coordinates::HalfPixel => half_pixel,
-            Coordinates::HalfPixelSymmetric => input / 2.0 * (1.0 - self.output as f64 / output) + half_pixel,
+            Coordinates::HalfPixelSymmetric => {
+                input / 2.0 * (1.0 - self.output as f64 / output) + (x + 0.5) / self.scale - 0.5
+            }
             Coordinates::PytorchHalfPixel if output == 1.0 => -0.5,
             Coordinates::PytorchHalfPixel => half_pixel,
             Coordinates::AlignCorners if output == 1.0 => 0.0,

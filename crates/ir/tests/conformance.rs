@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tconvc_ir::{Tensor, infer, interp, onnx, verify};
+use tconvc_ir::{Op, Tensor, infer, interp, onnx, verify};
 
 const REFUSED: &str = include_str!("conformance_refused.txt");
 
@@ -63,6 +63,12 @@ fn run(case: &Path) -> Outcome {
     }
     if let Err(error) = verify::verify(&graph) {
         return Outcome::Failed(format!("after inference: {error}"));
+    }
+    for node in graph.order().unwrap().into_iter().map(|id| graph.node(id)) {
+        let read = Op::read(node.op.name(), node.op.attributes());
+        if !matches!(node.op, Op::Opaque(_)) && read != Ok(Some(node.op.clone())) {
+            return Outcome::Failed(format!("{:?} reads back as {read:?}", node.op));
+        }
     }
     let names: Vec<String> = graph.inputs().iter().map(|&id| graph.value(id).name.clone()).collect();
     for data in entries(case).iter().filter(|path| path.is_dir()) {

@@ -45,6 +45,9 @@ pub struct Unique {
     pub sorted: bool,
 }
 
+/// Constants up to this many elements are looked at when types are inferred.
+const SMALL: usize = 1024;
+
 impl NonZero {
     pub(super) fn read(attributes: Attributes) -> Result<Self> {
         attributes.finish("none")?;
@@ -63,9 +66,13 @@ impl Operator for NonZero {
 
     fn infer(&self, inputs: &[Option<InputInfo<'_>>], _outputs: usize) -> Result<Vec<ValueType>> {
         at_most(inputs, 1)?;
-        let rank = required(inputs, 0, "X")?.ty.rank();
-        let rank = rank.map_or(Dim::unknown(), Dim::from);
-        Ok(vec![ValueType::new(DType::I64, [rank, Dim::unknown()])])
+        let x = required(inputs, 0, "X")?;
+        let rank = x.ty.rank().map_or(Dim::unknown(), Dim::from);
+        let count = match x.constant {
+            Some(x) if x.len() <= SMALL => x.to_f64s()?.iter().filter(|&&value| value != 0.0).count().into(),
+            _ => Dim::unknown(),
+        };
+        Ok(vec![ValueType::new(DType::I64, [rank, count])])
     }
 
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
@@ -211,7 +218,7 @@ impl Operator for Compress {
         at_most(inputs, 2)?;
         let (ty, condition) = (required(inputs, 0, "input")?.ty, required(inputs, 1, "condition")?);
         check_dtype(1, "condition", condition.ty.dtype, |dtype| dtype == DType::Bool, "bool")?;
-        let count = match condition.constant {
+        let count = match condition.constant.filter(|condition| condition.len() <= SMALL) {
             Some(condition) => condition.bools()?.filter(|&holds| holds).count().into(),
             None => Dim::unknown(),
         };

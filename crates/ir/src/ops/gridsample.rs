@@ -130,7 +130,9 @@ impl GridSample {
     /// Elements of one axis that a position reads, with their weights.
     fn neighbours(self, position: f64, extent: usize) -> Vec<(Option<usize>, f64)> {
         let rounded = if self.mode == SampleMode::Nearest { position.round_ties_even() } else { position };
-        let position = self.inside(rounded, extent);
+        // PyTorch and ONNX Runtime take the four neighbours of a position as it is, and bring each of them inside; ONNX's own
+        // reference brings the position inside first, which differs from theirs next to a repeated border.
+        let position = if self.mode == SampleMode::Cubic { rounded } else { self.inside(rounded, extent) };
         let left = position.floor();
         let ratio = position - left;
         let weights: &[f64] = match self.mode {

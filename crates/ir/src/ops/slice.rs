@@ -172,8 +172,8 @@ fn sliced_axes(rank: usize, count: usize, axes: Option<&[i64]>) -> Result<Vec<us
 impl Bounds {
     /// Extent of the slice of an axis of that extent.
     ///
-    /// Where symbols are left, the axis is taken to be long enough for the slice; a start behind a named end shows when
-    /// the symbols get values, as a negative extent.
+    /// Where symbols are left, the axis is taken to reach to the start of the slice; where it does not, that shows when the
+    /// symbols get values, as a negative extent.
     fn extent(&self, dim: &Dim) -> Result<Dim> {
         let (Some(start), Some(end), Some(step)) = (&self.start, &self.end, self.step) else {
             return Ok(Dim::unknown());
@@ -184,13 +184,20 @@ impl Bounds {
         if step <= 0 || dim.is_unknown() {
             return Ok(Dim::unknown());
         }
+        // Numbers beyond this stand for the ends, whatever the extent.
+        const FAR: i64 = i32::MAX as i64;
         let first = match start.known_i64() {
+            Some(start) if start >= FAR => return Ok(Dim::constant(0)),
+            Some(start) if start <= -FAR => Dim::constant(0),
             Some(start) if start >= 0 => Dim::constant(start),
-            Some(start) => dim.add(&Dim::constant(start))?,
+            Some(-1) => dim.sub(&Dim::constant(1))?,
+            // The beginning, should the axis be shorter.
+            Some(_) => return Ok(Dim::unknown()),
             None => start.clone(),
         };
         let last = match end.known_i64() {
-            Some(end) if end >= i64::from(i32::MAX) => dim.clone(),
+            Some(end) if end >= FAR => dim.clone(),
+            Some(end) if end <= -FAR => return Ok(Dim::constant(0)),
             Some(end) if end < 0 => dim.add(&Dim::constant(end))?,
             // The smaller of two that cannot be compared yet.
             _ => match dim.sub(end)?.known_i64() {
