@@ -37,16 +37,16 @@ impl<T: bytemuck::Pod> AsRef<[u8]> for Elements<T> {
 /// Number of elements of a shape.
 ///
 /// # Errors
-/// When the product overflows or a tensor of this many bytes is over [`MAX_TENSOR_BYTES`] (with one byte an element).
+/// When the product of the extents is over [`MAX_TENSOR_BYTES`] (with one byte an element). Extents of zero do not count
+/// for that, so that the product of any axes of a shape that passes can be taken without care.
 pub fn element_count(shape: &[usize]) -> Result<usize> {
-    let count = if shape.contains(&0) {
-        Some(0)
-    } else {
-        shape.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent))
-    };
-    count.filter(|&count| count <= MAX_TENSOR_BYTES).ok_or_else(|| {
-        Error::Size(format!("a tensor of shape {shape:?} is too large (at most {MAX_TENSOR_BYTES} bytes)"))
-    })
+    let product = |product: usize, &extent: &usize| product.checked_mul(extent.max(1));
+    match shape.iter().try_fold(1, product).filter(|&count| count <= MAX_TENSOR_BYTES) {
+        Some(count) => Ok(if shape.contains(&0) { 0 } else { count }),
+        None => Err(Error::Size(format!(
+            "a tensor of shape {shape:?} is too large (at most {MAX_TENSOR_BYTES} bytes)"
+        ))),
+    }
 }
 
 fn byte_count(dtype: DType, shape: &[usize]) -> Result<usize> {
@@ -311,7 +311,8 @@ mod tests {
         assert!(Tensor::from_vec([2, 3], vec![0f32; 5]).is_err());
         assert!(Tensor::zeros(DType::F32, [usize::MAX, 2]).is_err());
         assert!(Tensor::zeros(DType::F64, [MAX_TENSOR_BYTES / 4]).is_err());
-        assert!(element_count(&[usize::MAX, usize::MAX, 0]).is_ok_and(|count| count == 0));
+        assert!(element_count(&[usize::MAX, usize::MAX, 0]).is_err());
+        assert_eq!(element_count(&[1 << 20, 0, 1 << 10]), Ok(0));
         assert!(Tensor::from_shared(DType::F32, vec![2], Arc::new(vec![0u8; 8]), 1).is_err());
     }
 

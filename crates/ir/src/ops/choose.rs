@@ -258,12 +258,12 @@ fn slices(x: &Tensor, axis: Option<i64>) -> Result<(Tensor, usize)> {
 
 /// The slices of an axis with those indices.
 fn take_slices(x: &Tensor, axis: usize, indices: &[usize]) -> Result<Tensor> {
-    let (extent, step) = (x.shape()[axis], strides(x.shape())[axis]);
+    let (extent, step) = (x.shape()[axis], x.shape()[axis + 1..].iter().product::<usize>());
     let mut shape = x.shape().to_vec();
     shape[axis] = indices.len();
     let outer: usize = shape[..axis].iter().product();
     pick(x, &shape, None, |emit| {
-        for outer in (0..outer).filter(|_| !shape.contains(&0)) {
+        for outer in 0..outer {
             for index in indices {
                 (0..step).for_each(|inner| emit(Some((outer * extent + index) * step + inner)));
             }
@@ -313,7 +313,7 @@ impl Operator for Unique {
     fn eval(&self, inputs: &[Option<&Tensor>], outputs: usize) -> Result<Vec<Tensor>> {
         let x = required(inputs, 0, "X")?;
         let (x, axis) = slices(x, self.axis)?;
-        let (extent, step) = (x.shape()[axis], strides(x.shape())[axis]);
+        let (extent, step) = (x.shape()[axis], x.shape()[axis + 1..].iter().product::<usize>());
         // Slices compare by their elements in order, as numbers; equal bytes decide what is the same.
         let values = x.to_f64s()?;
         let raw = Raw::of(&x)?;

@@ -104,12 +104,12 @@ impl Operator for Gather {
         let (data, indices) = (required(inputs, 0, "data")?, required(inputs, 1, "indices")?);
         let shape = output_shape(self, inputs)?;
         let axis = resolve_axis("axis", self.axis, data.rank())?;
-        let (extent, inner) = (data.shape()[axis], strides(data.shape())[axis]);
+        let (extent, inner) = (data.shape()[axis], data.shape()[axis + 1..].iter().product::<usize>());
         let outer: usize = data.shape()[..axis].iter().product();
         let indices: Vec<usize> =
             indices.to_i64s()?.into_iter().map(|index| index_of(index, extent)).collect::<Result<_>>()?;
         let output = pick(data, &shape, None, |emit| {
-            for outer in (0..outer).filter(|_| !shape.contains(&0)) {
+            for outer in 0..outer {
                 for index in &indices {
                     (0..inner)
                         .for_each(|inner_index| emit(Some((outer * extent + index) * inner + inner_index)));

@@ -218,7 +218,10 @@ impl Operator for GridSample {
             return Err(Error::input(1, "grid", problem));
         }
         let (extents, axes) = (&x.shape()[2..], x.rank() - 2);
-        if extents.contains(&0) && !shape.contains(&0) {
+        if shape.contains(&0) {
+            return Ok(vec![Tensor::zeros(x.dtype(), shape)?]);
+        }
+        if extents.contains(&0) {
             return Err(Error::input(
                 0,
                 "X",

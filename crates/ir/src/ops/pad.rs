@@ -7,6 +7,7 @@ use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::error::{Error, Result};
+use crate::geometry::MAX_EXTENT;
 use crate::graph::ValueType;
 use crate::tensor::Tensor;
 
@@ -54,7 +55,8 @@ impl Pad {
             let map =
                 AxisMap::Padded { border: self.border, begin, first: crop(pads[axis][0]), extent: kept };
             let output = kept.checked_add(begin).and_then(|sum| sum.checked_add(end));
-            Ok((output.ok_or_else(|| refused("overflow"))?, map))
+            let output = output.filter(|&output| output <= MAX_EXTENT);
+            Ok((output.ok_or_else(|| refused("make it too long"))?, map))
         };
         let axes: Vec<_> = shape.iter().zip(pads).enumerate().map(axis).collect::<Result<_>>()?;
         IndexMap::by_axis(shape, axes)

@@ -59,6 +59,9 @@ impl SliceAxis {
     }
 }
 
+/// Starts and ends beyond this stand for the end of the axis, whatever its extent.
+const FAR: i64 = i32::MAX as i64;
+
 /// The slice of one axis as the inputs state it; `None` where it is not known.
 #[derive(Clone, Default)]
 struct Bounds {
@@ -184,8 +187,6 @@ impl Bounds {
         if step <= 0 || dim.is_unknown() {
             return Ok(Dim::unknown());
         }
-        // Numbers beyond this stand for the ends, whatever the extent.
-        const FAR: i64 = i32::MAX as i64;
         let first = match start.known_i64() {
             Some(start) if start >= FAR => return Ok(Dim::constant(0)),
             Some(start) if start <= -FAR => Dim::constant(0),
