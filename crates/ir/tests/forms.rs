@@ -174,3 +174,28 @@ fn the_classical_picture() {
     assert_eq!(reached.elements::<i64>().expect("i64").as_ref(), matrix[3]);
     check(&case);
 }
+
+/// The worked example of docs/geometry.md.
+#[test]
+fn the_documented_example() {
+    let tensor = |shape: &[usize], values: &[i64]| Tensor::from_vec(shape, values.to_vec()).expect("full");
+    let case = Case { batch: 1, groups: 1, inputs: 1, outputs: 1, axes: vec![(3, 3, 2, 1, 1, 1)] };
+    let (x, w) = (tensor(&[1, 1, 3], &[1, 10, 100]), tensor(&[1, 1, 3], &[1, 2, 3]));
+    let geometry = case.geometry();
+    let expected = tensor(&[1, 1, 5], &[2, 13, 20, 130, 200]);
+    assert_eq!(eval(&ConvTranspose::from_geometry(&geometry, Epilogue::default()), &[&x, &w]), expected);
+
+    let phases = eval(&PhaseConv::from_geometry(&geometry), &[&x, &w]);
+    assert_eq!(phases, tensor(&[1, 2, 3], &[2, 20, 200, 13, 130, 300]));
+    assert_eq!(eval(&Interleave::from_geometry(&geometry, Epilogue::default()), &[&phases]), expected);
+
+    let (insert, conv) = ZeroInsert::from_geometry(&geometry, Epilogue::default()).expect("short sequence");
+    assert_eq!(eval(&insert, &[&x]), tensor(&[1, 1, 5], &[1, 0, 10, 0, 100]));
+    assert_eq!(conv.padding, Padding::Explicit { begin: vec![1], end: vec![1] });
+
+    let columns = eval(&ColumnGemm::from_geometry(&geometry), &[&x, &w]);
+    assert_eq!(columns, tensor(&[1, 3, 3], &[1, 10, 100, 2, 20, 200, 3, 30, 300]));
+
+    let macs = [geometry.phase_macs(), geometry.scatter_macs(), geometry.zero_insertion_macs()];
+    assert_eq!(macs, [7, 9, 15]);
+}
