@@ -2,11 +2,14 @@
 
 mod chain;
 mod conv;
+mod matrix;
 mod movement;
+mod norm;
 mod plain;
 mod pool;
 mod reduce;
 mod resize;
+mod softmax;
 mod unary;
 mod walk;
 
@@ -33,6 +36,12 @@ fn single(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
     let made = match &node.op {
         Op::Pool(pool) => pool::build(builder, node, pool)?,
         Op::GlobalPool(_) | Op::Reduce(_) => reduce::build(builder, node)?,
+        Op::MatMul(_) | Op::Gemm(_) => matrix::build(builder, node)?,
+        Op::Softmax(softmax) => softmax::build(builder, node, *softmax)?,
+        Op::InstanceNormalization(_)
+        | Op::GroupNormalization(_)
+        | Op::LayerNormalization(_)
+        | Op::RmsNormalization(_) => norm::build(builder, node)?,
         _ => resize::build(builder, node)? || movement::build(builder, node)?,
     };
     if made { Ok(()) } else { plain::build(builder, step) }

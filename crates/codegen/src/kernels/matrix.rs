@@ -1,0 +1,352 @@
+//! MatMul and Gemm of f32: lanes along the columns of the right side, rows of the left side as splats, the whole depth in
+//! one go. A constant right side is packed into panels of whole vectors.
+
+use super::walk::{below, choose, entry, indices};
+use crate::builder::Builder;
+use crate::error::CompileError;
+use crate::exec::FunctionId;
+use crate::program::{Kernel, Operand};
+use crate::tile::{Lanes, Tile, TileBuilder, TileError, Vector};
+use cranelift_codegen::ir::InstBuilder;
+use cranelift_codegen::ir::condcodes::IntCC;
+use tconvc_ir::ops::Gemm;
+use tconvc_ir::{DType, Node, Op, Tensor};
+
+/// Tiles of rows that share a panel of the right side while it is in the first-level cache.
+const ROW_TILES: usize = 8;
+/// Steps of the depth that are written out.
+const UNROLLED: usize = 4;
+
+/// A product of matrices, for each of a batch.
+struct Product {
+    m: usize,
+    k: usize,
+    n: usize,
+    /// Elements between rows and between columns of the left side, and between rows of the right side.
+    a_row: usize,
+    a_column: usize,
+    b_row: usize,
+    /// Where the left and the right side start, for each of the batch.
+    starts: Vec<[usize; 2]>,
+    alpha: f32,
+    beta: f32,
+    /// Elements between rows and between columns of what is added; 0 where it is broadcast.
+    addend: Option<[usize; 2]>,
+}
+
+/// Makes the kernel; `false` for other types, and a right side that is neither constant nor row-major.
+pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, CompileError> {
+    let (Some(a), Some(b), Some(y)) = (node.input(0), node.input(1), node.output(0)) else {
+        return Ok(false);
+    };
+    let floats =
+        node.inputs().iter().flatten().all(|&value| builder.graph.ty(value).dtype == Some(DType::F32));
+    let (a_shape, b_shape) = (builder.shape(a)?, builder.shape(b)?);
+    let c = node.input(2);
+    let c_shape = c.map(|c| builder.shape(c)).transpose()?;
+    let product = match &node.op {
+        Op::MatMul(_) => Product::of_matmul(&a_shape, &b_shape),
+        Op::Gemm(op) => Product::of_gemm(op, &a_shape, &b_shape, c_shape.as_deref()),
+        _ => None,
+    };
+    let (true, Some(mut product)) = (floats, product) else { return Ok(false) };
+    let trans_b = matches!(&node.op, Op::Gemm(op) if op.trans_b);
+    let right = builder.constant(b).filter(|_| product.starts.iter().all(|start| start[1] == 0));
+    if trans_b && right.is_none() {
+        return Ok(false);
+    }
+    if product.m * product.n * product.starts.len() == 0 {
+        return Ok(true);
+    }
+    if [product.m, product.k, product.n].iter().any(|&extent| extent > 1 << 22) {
+        return Ok(false);
+    }
+    let name = builder.unique(&format!("f32_matmul_{}x{}x{}", product.m, product.k, product.n));
+    let shape = Shape::choose(builder, &product);
+    let right = match right {
+        Some(tensor) => pack(builder, tensor, &mut product, shape, trans_b)?,
+        None => builder.operand(b)?,
+    };
+    let packed = product.b_row == shape.columns;
+    let Some(codes) = codes(builder, &name, &product, shape, packed)? else { return Ok(false) };
+    let mut operands = vec![builder.operand(a)?, right, builder.operand(y)?];
+    let starts: Vec<i64> = product.starts.iter().flatten().map(|&start| 4 * start as i64).collect();
+    operands.push(builder.pack_bytes(bytemuck::cast_slice(&starts)));
+    if let Some(c) = c.filter(|_| product.addend.is_some()) {
+        operands.push(builder.operand(c)?);
+    }
+    let Product { m, k, n, a_row, .. } = product;
+    let [c_row, c_column] = product.addend.unwrap_or_default();
+    let chunk = shape.rows * ROW_TILES;
+    let (panels, chunks) = (n.div_ceil(shape.columns), m.div_ceil(chunk));
+    let extents = [product.starts.len(), chunks, panels];
+    // Bytes from one panel of the right side to the next.
+    let panel_bytes = 4 * if packed { k * shape.columns } else { shape.columns } as i64;
+    let function = builder.add_step(&name, |glue| {
+        let (table, begin, end) = (glue.params[0], glue.params[1], glue.params[2]);
+        let pointers: Vec<_> = (0..operands.len()).map(|i| glue.pointer(table, i)).collect();
+        glue.for_each(begin, end, |glue, unit| {
+            let place = indices(glue, unit, &extents);
+            let (batch, chunk_index, panel) = (place[0], place[1], place[2]);
+            let at = glue.builder.ins().imul_imm_s(batch, 2);
+            let a_start = entry(glue, pointers[3], at);
+            let next = glue.add_constant(at, 1);
+            let b_start = entry(glue, pointers[3], next);
+            let first = glue.builder.ins().imul_imm_s(chunk_index, chunk as i64);
+            let a = glue.builder.ins().iadd(pointers[0], a_start);
+            let a = glue.element(a, first, 4 * a_row as i64);
+            let b = glue.builder.ins().iadd(pointers[1], b_start);
+            let b = glue.element(b, panel, panel_bytes);
+            let y = glue.element(pointers[2], batch, 4 * (m * n) as i64);
+            let y = glue.element(y, first, 4 * n as i64);
+            let y = glue.element(y, panel, 4 * shape.columns as i64);
+            let c = pointers.get(4).map(|&c| {
+                let c = glue.element(c, first, 4 * c_row as i64);
+                glue.element(c, panel, 4 * (c_column * shape.columns) as i64)
+            });
+            let whole = below(glue, chunk_index, m / chunk);
+            let (all, last) =
+                (glue.constant(ROW_TILES as i64), glue.constant((m % chunk / shape.rows) as i64));
+            let tiles = glue.builder.ins().select(whole, all, last);
+            let args = |glue: &mut crate::exec::Glue<'_>, tile| {
+                let rows = glue.builder.ins().imul_imm_s(tile, shape.rows as i64);
+                let mut args =
+                    vec![glue.element(a, rows, 4 * a_row as i64), b, glue.element(y, rows, 4 * n as i64)];
+                args.extend(c.map(|c| glue.element(c, rows, 4 * c_row as i64)));
+                args
+            };
+            let run = |glue: &mut crate::exec::Glue<'_>,
+                       [full, edge]: [Option<FunctionId>; 2],
+                       args: &[_]| match (full, edge) {
+                (Some(full), Some(edge)) => {
+                    let inside = below(glue, panel, n / shape.columns);
+                    choose(glue, inside, |glue| glue.call(full, args), |glue| glue.call(edge, args));
+                }
+                (Some(only), None) | (None, Some(only)) => glue.call(only, args),
+                (None, None) => {}
+            };
+            let zero = glue.constant(0);
+            glue.for_each(zero, tiles, |glue, tile| {
+                let args = args(glue, tile);
+                run(glue, codes.full, &args);
+            });
+            if codes.rest.iter().any(Option::is_some) {
+                let at_end = glue.builder.ins().icmp_imm_u(IntCC::Equal, chunk_index, (m / chunk) as i64);
+                choose(
+                    glue,
+                    at_end,
+                    |glue| {
+                        let args = args(glue, tiles);
+                        run(glue, codes.rest, &args);
+                    },
+                    |_| {},
+                );
+            }
+        });
+    })?;
+    let units = extents.iter().product::<usize>();
+    let nanoseconds = (product.starts.len() * m * k * n) as f64 / 30.0;
+    let splits = builder.even_splits(units as u64, nanoseconds);
+    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0 });
+    Ok(true)
+}
+
+impl Product {
+    fn of_matmul(a: &[usize], b: &[usize]) -> Option<Self> {
+        let (a_front, m, k) = match *a {
+            [k] => (&[][..], 1, k),
+            [ref front @ .., m, k] => (front, m, k),
+            [] => return None,
+        };
+        let (b_front, n) = match *b {
+            [_] => (&[][..], 1),
+            [ref front @ .., _, n] => (front, n),
+            [] => return None,
+        };
+        let rank = a_front.len().max(b_front.len());
+        let extent = |front: &[usize], axis: usize| {
+            (axis + front.len()).checked_sub(rank).map_or(1, |axis| front[axis])
+        };
+        let mut starts = vec![[0, 0]];
+        // Matrices of each side that one index of the axis stands for.
+        let mut inner = [1, 1];
+        for axis in (0..rank).rev() {
+            let (left, right) = (extent(a_front, axis), extent(b_front, axis));
+            let count = if left == 1 { right } else { left };
+            let step = [if left == 1 { 0 } else { inner[0] }, if right == 1 { 0 } else { inner[1] }];
+            starts = (0..count)
+                .flat_map(|i| {
+                    starts.iter().map(move |start| [start[0] + i * step[0], start[1] + i * step[1]])
+                })
+                .collect();
+            inner = [inner[0] * left, inner[1] * right];
+        }
+        let mut m = m;
+        if b_front.iter().product::<usize>() == 1 && rank == a_front.len() {
+            // All rows meet the same right side.
+            m *= starts.len();
+            starts = vec![[0, 0]];
+        }
+        for start in &mut starts {
+            *start = [start[0] * m * k, start[1] * k * n];
+        }
+        Some(Self { m, k, n, a_row: k, a_column: 1, b_row: n, starts, alpha: 1.0, beta: 1.0, addend: None })
+    }
+
+    fn of_gemm(op: &Gemm, a: &[usize], b: &[usize], c: Option<&[usize]>) -> Option<Self> {
+        let (&[a_rows, a_columns], &[b_rows, b_columns]) = (a, b) else { return None };
+        let (m, k, [a_row, a_column]) = if op.trans_a {
+            (a_columns, a_rows, [1, a_columns])
+        } else {
+            (a_rows, a_columns, [a_columns, 1])
+        };
+        let n = if op.trans_b { b_rows } else { b_columns };
+        let addend = match c {
+            None => None,
+            Some([]) => Some([0, 0]),
+            Some(&[columns]) => Some([0, usize::from(columns != 1)]),
+            Some(&[rows, columns]) => Some([if rows == 1 { 0 } else { columns }, usize::from(columns != 1)]),
+            Some(_) => return None,
+        };
+        let (alpha, beta) = (op.alpha, op.beta);
+        Some(Self { m, k, n, a_row, a_column, b_row: n, starts: vec![[0, 0]], alpha, beta, addend })
+    }
+}
+
+/// Rows and columns of a tile.
+#[derive(Clone, Copy)]
+struct Shape {
+    rows: usize,
+    columns: usize,
+}
+
+impl Shape {
+    /// The largest that leaves registers for a splat and the vectors of the right side.
+    fn choose(builder: &Builder<'_>, product: &Product) -> Self {
+        let lanes = builder.target.lanes();
+        // What the measurements in the tile's notes say: twelve accumulators, eight without an assembler.
+        let accumulators = match (builder.target.vector_registers(), lanes) {
+            (32, _) => 24,
+            (_, 4) => 8,
+            _ => 12,
+        };
+        let most = product.n.div_ceil(lanes);
+        let vectors = if product.m >= accumulators / 2 { 2 } else { accumulators / product.m.max(1) };
+        let vectors = vectors.clamp(1, 6).min(most);
+        let rows = (accumulators / vectors).clamp(1, 12).min(product.m);
+        Self { rows, columns: vectors * lanes }
+    }
+}
+
+/// Code for whole tiles and for the last rows, each for whole panels and for the last one.
+struct Codes {
+    full: [Option<FunctionId>; 2],
+    rest: [Option<FunctionId>; 2],
+}
+
+fn codes(
+    builder: &mut Builder<'_>,
+    name: &str,
+    product: &Product,
+    shape: Shape,
+    packed: bool,
+) -> Result<Option<Codes>, CompileError> {
+    let (left_rows, left_columns) = (product.m % shape.rows, product.n % shape.columns);
+    let mut made = [[None; 2]; 2];
+    for (r, rows) in [if product.m >= shape.rows { shape.rows } else { 0 }, left_rows].into_iter().enumerate()
+    {
+        let panels = [if product.n >= shape.columns { shape.columns } else { 0 }, left_columns];
+        for (c, columns) in panels.into_iter().enumerate() {
+            if rows == 0 || columns == 0 {
+                continue;
+            }
+            let tile = builder.tile(&format!("{name}_{rows}x{columns}"));
+            let Ok(tile) = product.write(tile, rows, columns, packed) else { return Ok(None) };
+            made[r][c] = Some(builder.add_tile(Ok(tile))?);
+        }
+    }
+    Ok(Some(Codes { full: made[0], rest: made[1] }))
+}
+
+impl Product {
+    /// A tile of so many rows and columns: `a, b, y, c`.
+    fn write(
+        &self,
+        mut t: TileBuilder,
+        rows: usize,
+        columns: usize,
+        packed: bool,
+    ) -> Result<Tile, TileError> {
+        let [a, b, y] = t.pointers(["a", "b", "y"]);
+        let c = self.addend.map(|strides| (t.pointer("c"), strides));
+        let lanes = t.lanes();
+        let vectors = columns.div_ceil(lanes);
+        let which: Vec<Lanes> =
+            (0..vectors).map(|i| super::walk::first_lanes(&t, columns - i * lanes)).collect();
+        let bytes = |elements: usize| i32::try_from(4 * elements).unwrap_or(i32::MAX);
+        let sums: Vec<Vec<Vector>> = (0..rows).map(|_| (0..vectors).map(|_| t.zero()).collect()).collect();
+        let step = |t: &mut TileBuilder, depth: usize| {
+            let right: Vec<Vector> = (0..vectors)
+                .map(|v| {
+                    let at = b.at(bytes(depth * self.b_row + v * lanes));
+                    // Panels are padded to whole vectors.
+                    t.load_lanes(at, if packed { Lanes::All } else { which[v] })
+                })
+                .collect();
+            for (row, sums) in sums.iter().enumerate() {
+                let at = a.at(bytes(row * self.a_row + depth * self.a_column));
+                if let ([sum], [right]) = (sums.as_slice(), right.as_slice()) {
+                    t.fma(*sum, *right, at.splat());
+                    continue;
+                }
+                let left = t.load_splat(at);
+                for (&sum, &right) in sums.iter().zip(&right) {
+                    t.fma(sum, left, right);
+                }
+            }
+        };
+        let (trips, rest) = (self.k / UNROLLED, self.k % UNROLLED);
+        if trips > 0 {
+            let moving = [(a, bytes(UNROLLED * self.a_column)), (b, bytes(UNROLLED * self.b_row))];
+            t.repeat(trips as u32, &moving, |t| (0..UNROLLED).for_each(|depth| step(t, depth)));
+        }
+        for depth in 0..rest {
+            step(&mut t, depth);
+        }
+        for (row, sums) in sums.iter().enumerate() {
+            for (v, &sum) in sums.iter().enumerate() {
+                let mut result = if self.alpha == 1.0 { sum } else { t.mul(sum, self.alpha) };
+                if let Some((c, [c_row, c_column])) = c {
+                    let at = c.at(bytes(row * c_row + v * lanes * c_column));
+                    let addend = if c_column == 0 { t.load_splat(at) } else { t.load_lanes(at, which[v]) };
+                    let addend = if self.beta == 1.0 { addend } else { t.mul(addend, self.beta) };
+                    result = t.add(result, addend);
+                }
+                t.store_lanes(result, y.at(bytes(row * self.n + v * lanes)), which[v]);
+            }
+        }
+        t.finish()
+    }
+}
+
+/// The right side in panels of a tile's columns, padded with zeros.
+fn pack(
+    builder: &mut Builder<'_>,
+    tensor: &Tensor,
+    product: &mut Product,
+    shape: Shape,
+    transposed: bool,
+) -> Result<Operand, CompileError> {
+    let elements = tensor.elements::<f32>()?;
+    let (k, n) = (product.k, product.n);
+    let mut packed = vec![0.0; k * n.next_multiple_of(shape.columns)];
+    for (at, value) in packed.iter_mut().enumerate() {
+        let (panel, within) = (at / (k * shape.columns).max(1), at % (k * shape.columns).max(1));
+        let (depth, column) = (within / shape.columns, panel * shape.columns + within % shape.columns);
+        if column < n {
+            *value = elements[if transposed { column * k + depth } else { depth * n + column }];
+        }
+    }
+    product.b_row = shape.columns;
+    Ok(builder.pack(&packed))
+}

@@ -1,0 +1,181 @@
+//! Softmax and LogSoftmax: along rows that lie in order, or down columns.
+
+use super::walk::{below, choose, each_vector, first_lanes, indices};
+use crate::builder::Builder;
+use crate::error::CompileError;
+use crate::program::Kernel;
+use crate::tile::{Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
+use tconvc_ir::ops::{Softmax, SoftmaxKind};
+use tconvc_ir::{DType, Node};
+
+/// Makes the kernel; `false` for Hardmax and types other than f32.
+pub(super) fn build(builder: &mut Builder<'_>, node: &Node, softmax: Softmax) -> Result<bool, CompileError> {
+    let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
+    let logarithm = match softmax.kind {
+        SoftmaxKind::Softmax => false,
+        SoftmaxKind::LogSoftmax => true,
+        SoftmaxKind::Hardmax => return Ok(false),
+    };
+    let [outer, along, inner] = softmax.split(&builder.shape(x)?)?;
+    if builder.graph.ty(x).dtype != Some(DType::F32) || along.max(inner) > 1 << 24 {
+        return Ok(false);
+    }
+    if outer * along * inner == 0 {
+        return Ok(true);
+    }
+    let name = builder.unique(&format!("f32_{}_{along}x{inner}", node.op.name().to_lowercase()));
+    let lanes = builder.target.lanes();
+    let (blocks, whole) = if inner == 1 { (1, 1) } else { (inner.div_ceil(lanes), inner / lanes) };
+    let tile = builder.tile(&format!("{name}_tile"));
+    let full =
+        if inner == 1 { row(tile, along, logarithm) } else { column(tile, along, inner, lanes, logarithm) };
+    let rest = (blocks > whole)
+        .then(|| column(builder.tile(&format!("{name}_rest")), along, inner, inner % lanes, logarithm));
+    let (Ok(full), Ok(rest)) = (full, rest.transpose()) else { return Ok(false) };
+    let full = if whole > 0 { Some(builder.add_tile(Ok(full))?) } else { None };
+    let rest = rest.map(|tile| builder.add_tile(Ok(tile))).transpose()?;
+    let operands = vec![builder.operand(x)?, builder.operand(y)?];
+    let function = builder.add_step(&name, |glue| {
+        let (table, begin, end) = (glue.params[0], glue.params[1], glue.params[2]);
+        let pointers = [glue.pointer(table, 0), glue.pointer(table, 1)];
+        glue.for_each(begin, end, |glue, unit| {
+            let place = indices(glue, unit, &[outer, blocks]);
+            let args = pointers.map(|pointer| {
+                let at = glue.element(pointer, place[0], 4 * (along * inner) as i64);
+                glue.element(at, place[1], 4 * lanes as i64)
+            });
+            match (full, rest) {
+                (Some(full), Some(rest)) => {
+                    let inside = below(glue, place[1], whole);
+                    choose(glue, inside, |glue| glue.call(full, &args), |glue| glue.call(rest, &args));
+                }
+                (Some(only), None) | (None, Some(only)) => glue.call(only, &args),
+                (None, None) => {}
+            }
+        });
+    })?;
+    let nanoseconds = (outer * along * inner) as f64 * 2.0;
+    let splits = builder.even_splits((outer * blocks) as u64, nanoseconds);
+    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0 });
+    Ok(true)
+}
+
+/// The largest of a row, in every lane; NaN where one is NaN.
+fn largest(b: &mut TileBuilder, x: Pointer, count: usize) -> Vector {
+    let (lanes, bytes) = (b.lanes(), b.vector_bytes());
+    let (full, rest) = (count / lanes, count % lanes);
+    let join = |b: &mut TileBuilder, all: Vector, next: Vector| {
+        let larger = b.max_nan(all, next);
+        b.assign(all, larger);
+    };
+    let all = b.splat(f32::NEG_INFINITY);
+    if full > 0 {
+        b.repeat(full as u32, &[(x, bytes)], |b| {
+            let next = b.load(x.at(0));
+            join(b, all, next);
+        });
+        if rest > 0 {
+            // Elements that were there before change nothing.
+            let next = b.load(x.at(4 * rest as i32 - bytes));
+            join(b, all, next);
+        }
+        b.advance(x, -(full as i32) * bytes);
+    } else {
+        for i in 0..rest {
+            let next = b.load_splat(x.float(i as i32));
+            join(b, all, next);
+        }
+    }
+    b.reduce_max(all)
+}
+
+/// One row: `x, y`.
+fn row(mut b: TileBuilder, count: usize, logarithm: bool) -> Result<Tile, TileError> {
+    let [x, y] = b.pointers(["x", "y"]);
+    let largest = largest(&mut b, x, count);
+    let sum = b.zero();
+    each_vector_rolled(&mut b, count, &[x, y], |b, lanes| {
+        let element = b.load_lanes(x.at(0), lanes);
+        let below = b.sub(element, largest);
+        let power = b.exp(below);
+        b.store_lanes(power, y.at(0), lanes);
+        // Read again, lanes past the end are zero.
+        let power = if lanes == Lanes::All { power } else { b.load_lanes(y.at(0), lanes) };
+        b.add_to(sum, power);
+    });
+    let sum = b.reduce_sum(sum);
+    if logarithm {
+        let logarithm = b.log(sum);
+        each_vector(&mut b, count, &[x, y], |b, at, lanes| {
+            let element = b.load_lanes(x.at(at), lanes);
+            let below = b.sub(element, largest);
+            let result = b.sub(below, logarithm);
+            b.store_lanes(result, y.at(at), lanes);
+        });
+    } else {
+        each_vector(&mut b, count, &[y], |b, at, lanes| {
+            let power = b.load_lanes(y.at(at), lanes);
+            let result = b.div(power, sum);
+            b.store_lanes(result, y.at(at), lanes);
+        });
+    }
+    b.finish()
+}
+
+/// As [`each_vector`], for bodies that are long: a loop of one vector a trip, and one for the rest.
+fn each_vector_rolled(
+    b: &mut TileBuilder,
+    count: usize,
+    pointers: &[Pointer],
+    body: impl Fn(&mut TileBuilder, Lanes),
+) {
+    let (lanes, bytes) = (b.lanes(), b.vector_bytes());
+    let (full, rest) = (count / lanes, count % lanes);
+    if full > 0 {
+        let advances: Vec<_> = pointers.iter().map(|&pointer| (pointer, bytes)).collect();
+        b.repeat(full as u32, &advances, |b| body(b, Lanes::All));
+    }
+    if rest > 0 {
+        body(b, Lanes::First(rest as u8));
+    }
+    for &pointer in pointers {
+        b.advance(pointer, -(full as i32) * bytes);
+    }
+}
+
+/// Up to a vector of columns: `x, y`.
+fn column(
+    mut b: TileBuilder,
+    count: usize,
+    stride: usize,
+    columns: usize,
+    logarithm: bool,
+) -> Result<Tile, TileError> {
+    let [x, y] = b.pointers(["x", "y"]);
+    let which = first_lanes(&b, columns);
+    let step = 4 * stride as i32;
+    let back = step.saturating_mul(-(count as i32));
+    let largest = b.splat(f32::NEG_INFINITY);
+    b.repeat(count as u32, &[(x, step)], |b| {
+        let next = b.load_lanes(x.at(0), which);
+        let larger = b.max_nan(largest, next);
+        b.assign(largest, larger);
+    });
+    b.advance(x, back);
+    let sum = b.zero();
+    b.repeat(count as u32, &[(x, step), (y, step)], |b| {
+        let element = b.load_lanes(x.at(0), which);
+        let below = b.sub(element, largest);
+        let power = b.exp(below);
+        b.add_to(sum, power);
+        b.store_lanes(if logarithm { below } else { power }, y.at(0), which);
+    });
+    b.advance(y, back);
+    let last = if logarithm { b.log(sum) } else { sum };
+    b.repeat(count as u32, &[(y, step)], |b| {
+        let value = b.load_lanes(y.at(0), which);
+        let result = if logarithm { b.sub(value, last) } else { b.div(value, last) };
+        b.store_lanes(result, y.at(0), which);
+    });
+    b.finish()
+}
