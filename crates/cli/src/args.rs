@@ -113,7 +113,7 @@ pub struct Bench {
     #[command(flatten)]
     pub options: CompileOptions,
     /// How long to measure
-    #[arg(long, default_value_t = 1.0, value_name = "S")]
+    #[arg(long, default_value_t = 1.0, value_parser = seconds, value_name = "S")]
     pub seconds: f64,
     /// One JSON object instead of text
     #[arg(long)]
@@ -182,6 +182,13 @@ fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
     let extents =
         extents.split('x').map(|extent| extent.parse().map_err(|_| wrong())).collect::<Result<_, _>>()?;
     Ok((name.to_owned(), extents))
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err(format!("`{text}` is not a number from 0 to 3600")),
+    }
 }
 
 fn named_file(text: &str) -> Result<(String, PathBuf), String> {

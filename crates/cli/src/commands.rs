@@ -22,7 +22,7 @@ fn compiler(options: &CompileOptions) -> Compiler {
     options.shapes.iter().fold(compiler, |compiler, (name, shape)| compiler.input_shape(name, shape.clone()))
 }
 
-/// The model of a file.
+/// The model of a file; errors name it.
 fn load(path: &Path) -> Result<Model> {
-    Model::from_path(path).map_err(|error| Error::in_file(path, error))
+    Model::from_path(path).map_err(Error::new)
 }

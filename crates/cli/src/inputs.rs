@@ -17,8 +17,10 @@ pub fn from_files(
     npy: &[(String, PathBuf)],
 ) -> Result<Vec<(String, Tensor)>> {
     let mut given: Vec<(String, Tensor)> = vec![];
+    let mut keys: Vec<String> = npy.iter().map(|(name, _)| format!("`{name}`")).collect();
     for path in npz {
         let arrays = arrays::read_npz(path)?;
+        keys.extend(arrays.iter().map(|(name, _)| format!("`{name}`")));
         given.extend(pick(ports, "input", arrays));
     }
     for (name, path) in npy {
@@ -34,12 +36,11 @@ pub fn from_files(
     }
     for port in ports {
         if !given.iter().any(|(name, _)| *name == port.name) {
-            let keys: Vec<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
             let found = if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
             let from = npz.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
             let place = if from.is_empty() { String::new() } else { format!(" in {from}") };
             return Err(Error::new(format!(
-                "input {port} is missing{place}: an array under the key `{}` is expected, {found} is there",
+                "input {port} is missing{place}: an array under the key `{}` is expected, found is {found}",
                 port.name
             )));
         }

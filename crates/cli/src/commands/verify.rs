@@ -47,7 +47,10 @@ pub fn run(options: &Verify) -> Result<ExitCode> {
             }
             Err(error) => {
                 failed += 1;
-                format!("FAILED  {}: {error}", path.display())
+                // Errors of reading name the file themselves.
+                let (path, error) = (path.display().to_string(), error.to_string());
+                let problem = error.strip_prefix(&format!("{path}: ")).unwrap_or(&error);
+                format!("FAILED  {path}: {problem}")
             }
         };
         bar.suspend(|| output::line(&line));

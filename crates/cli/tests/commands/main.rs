@@ -1,0 +1,9 @@
+//! The command as people see it: help, what it prints, error messages and exit statuses. Snapshots lie beside.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod errors;
+mod explain;
+mod graphs;
+mod help;
+mod runs;
+mod support;

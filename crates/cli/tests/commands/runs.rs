@@ -1,0 +1,75 @@
+//! Commands that do their work.
+
+use crate::support::{Folder, check};
+
+#[test]
+fn runs_write_outputs_under_the_models_names() {
+    let folder = Folder::new();
+    folder.trained("fsrcnn_x3.onnx");
+    folder.npz("nan.npz", "low", &[1, 1, 8, 8], f32::NAN);
+    folder.npz("numbered.npz", "input_0", &[1, 1, 8, 8], 0.5f32);
+    let lines = [
+        "run fsrcnn_x3.onnx --shape low=1x1x8x8",
+        "run fsrcnn_x3.onnx --inputs nan.npz --output out.npz",
+        "run fsrcnn_x3.onnx --inputs numbered.npz --threads 2",
+    ];
+    check("run", &folder.run_all(&lines));
+    let mut npz = ndarray_npy::NpzReader::new(std::fs::File::open(folder.path("out.npz")).unwrap()).unwrap();
+    let high: ndarray::ArrayD<f32> = npz.by_name("high").unwrap();
+    assert_eq!(high.shape(), [1, 1, 24, 24]);
+    assert!(high.iter().all(|value| value.is_nan()));
+}
+
+#[test]
+fn verify_tells_what_it_checked() {
+    let folder = Folder::new();
+    folder.trained("fsrcnn_x3.onnx");
+    folder.trained("fsrcnn_x3.npz");
+    folder.model("relu.onnx", "input %x : f32[1, 2]\n%y = Relu(%x)\noutput %y");
+    folder.npz("wrong.npz", "y", &[1, 2], -1f32);
+    check("verify", &folder.run(&["verify", "."]));
+    // An expected output that a Relu cannot give.
+    folder.model("wrong.onnx", "input %x : f32[1, 2]\n%y = Relu(%x)\noutput %y");
+    let mut npz = ndarray_npy::NpzWriter::new(std::fs::File::create(folder.path("wrong.npz")).unwrap());
+    npz.add_array("x", &ndarray::arr2(&[[1f32, -1.0]])).unwrap();
+    npz.add_array("y", &ndarray::arr2(&[[1f32, -1.0]])).unwrap();
+    npz.finish().unwrap();
+    check("verify_wrong", &folder.run(&["verify", "wrong.onnx"]));
+}
+
+#[test]
+fn bench_prints_one_object() {
+    let folder = Folder::new();
+    folder.trained("fsrcnn_x3.onnx");
+    let text = folder.run(&["bench", "fsrcnn_x3.onnx", "--shape", "low=1x1x8x8", "--seconds", "0", "--json"]);
+    let line = text.lines().find(|line| line.starts_with('{')).unwrap();
+    let object: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!(object["model"], "fsrcnn_x3.onnx");
+    assert_eq!(object["threads"], 1);
+    assert!(object["runs"].as_u64().unwrap() >= 3);
+    for key in ["min_ms", "median_ms", "compile_ms", "code_bytes", "weight_bytes", "workspace_bytes"] {
+        assert!(object[key].as_f64().unwrap() > 0.0, "{key}: {line}");
+    }
+}
+
+/// Listings for a processor that need not be this one.
+#[test]
+fn every_kind_of_listing() {
+    let folder = Folder::new();
+    folder.trained("fsrcnn_x3.onnx");
+    for (emit, target, sign) in [
+        ("asm", "x86-64-v3", "vfmadd"),
+        ("asm", "x86-64-v4", "zmm"),
+        ("asm", "aarch64", "fmla"),
+        ("clif", "x86-64", "f32x4"),
+        ("dot", "host", "digraph"),
+        ("ir", "host", "Interleave"),
+    ] {
+        let shape = "low=1x1x24x24";
+        let arguments = ["compile", "fsrcnn_x3.onnx", "--emit", emit, "--target", target, "--shape", shape];
+        let text = folder.run(&[&arguments[..], &["--form", "sub-pixel"]].concat());
+        assert!(text.ends_with("exit status 0\n") && text.contains(sign), "{emit} {target}");
+    }
+    let report = folder.run(&["compile", "fsrcnn_x3.onnx", "--shape", "low=1x1x8x8", "--verify"]);
+    assert!(report.contains("node_high") && report.contains("verified: high"), "{report}");
+}

@@ -1,0 +1,79 @@
+//! Runs the command in a folder of its own, and makes the files it works on.
+
+use ndarray::{Array, IxDyn};
+use ndarray_npy::{NpzWriter, WritableElement};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tconvc_ir::Graph;
+use tempfile::TempDir;
+
+/// A folder for the files of a test.
+pub struct Folder {
+    folder: TempDir,
+}
+
+/// The repository's own models.
+pub fn models() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models")
+}
+
+impl Folder {
+    pub fn new() -> Self {
+        Self { folder: TempDir::new().unwrap() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a model that is given in the text form.
+    pub fn model(&self, name: &str, text: &str) {
+        let mut graph: Graph = text.parse().unwrap();
+        tconvc_ir::infer::infer(&mut graph).unwrap();
+        fs::write(self.path(name), tconvc_ir::onnx::write(&graph).unwrap()).unwrap();
+    }
+
+    /// Copies a model of the repository, under its own name.
+    pub fn trained(&self, name: &str) {
+        fs::copy(models().join(name), self.path(name)).unwrap();
+    }
+
+    /// Writes an npz file with one array.
+    pub fn npz<T: WritableElement + Clone>(&self, name: &str, key: &str, shape: &[usize], value: T) {
+        let mut npz = NpzWriter::new(File::create(self.path(name)).unwrap());
+        npz.add_array(key, &Array::from_elem(IxDyn(shape), value)).unwrap();
+        npz.finish().unwrap();
+    }
+
+    /// Runs the command; gives the exit status and all that it printed, with what differs from run to run taken out.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tconvc"));
+        command.args(arguments).current_dir(self.folder.path()).env("NO_COLOR", "1").env("COLUMNS", "100");
+        let output = command.output().unwrap();
+        let status = output.status.code().map_or("killed".into(), |code| code.to_string());
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        format!("$ tconvc {}\n{}exit status {status}\n", arguments.join(" "), text.concat())
+    }
+
+    /// As [`Folder::run`] for several lines; arguments are separated by spaces.
+    pub fn run_all(&self, lines: &[&str]) -> String {
+        let run = |line: &&str| self.run(&line.split_whitespace().collect::<Vec<_>>());
+        lines.iter().map(run).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Compares with the snapshot of that name. Times become `[T]`, long lists of numbers `[..]`.
+pub fn check(name: &str, text: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_snapshot_path("../snapshots");
+    settings.set_omit_expression(true);
+    settings.add_filter(r"\[(-?[0-9.e-]+, ){8}[^\]]*\]", "[..]");
+    settings.add_filter(r" +[0-9.]+ us", " [T] us");
+    settings.add_filter(r"[0-9.]+ ms", "[T] ms");
+    settings.add_filter(r"predicted [0-9.]+ times", "predicted [T] times");
+    settings.add_filter(r#""predicted_us": [0-9.]+"#, r#""predicted_us": [T]"#);
+    settings.add_filter(r"within [0-9.e-]+ of", "within [D] of");
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
