@@ -49,3 +49,8 @@ pub use tconvc_codegen::target::Target;
 pub use tconvc_ir::onnx::read_tensor;
 pub use tconvc_ir::{DType, Element, Tensor, TensorView, TensorViewMut};
 pub use tconvc_passes::{Error as OptionError, Form, Journal};
+
+/// The example in the README, compiled and run with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
