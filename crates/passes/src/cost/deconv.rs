@@ -55,14 +55,14 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
     let scatter = {
         // Taps that are cropped for every input are not computed.
         let taps = per_axis(&|axis| (0..axis.kernel()).filter(|&k| !axis.inputs_under(k).is_empty()).count());
-        let columns = channels.output_per_group() as u64 * taps;
+        let columns = taps.saturating_mul(channels.output_per_group() as u64).min(1 << 40);
         // Every patch is added to an output that is near: read, add, write.
-        let added = 8 * batch * points * channels.output() as u64 * taps;
+        let added = product([8, batch, points, channels.output() as u64, taps]);
         Work {
             form: Form::Scatter,
-            macs: batch * points * pairs * taps,
-            bytes: input + output + 4 * pairs * taps,
-            beside: if points == 1 { 0 } else { added + input },
+            macs: product([batch, points, pairs, taps]),
+            bytes: product([4, pairs, taps]).saturating_add(input + output),
+            beside: if points == 1 { 0 } else { added.saturating_add(input) },
             utilisation: 0.85 * filled(columns),
         }
     };
@@ -70,7 +70,7 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
     let zero_insertion = Work {
         form: Form::ZeroInsert,
         macs: geometry.zero_insertion_macs(),
-        bytes: input + output + 4 * pairs * per_axis(&DeconvAxis::kernel),
+        bytes: product([4, pairs, per_axis(&DeconvAxis::kernel)]).saturating_add(input + output),
         beside: packed,
         utilisation: 0.9 * filled(width).max(channel_lanes),
     };
@@ -83,16 +83,20 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
                 phase.taps.iter().all(|tap| tap.shift >= 0 && tap.shift + last < axis.input() as i64)
             })
         });
-        let direct = inside && channels.output_per_group() as u64 * taps < 64;
+        let direct = inside && taps.saturating_mul(channels.output_per_group() as u64) < 64;
         Work {
             form: Form::SubPixel,
             macs: geometry.phase_macs(),
-            bytes: input + output + 4 * pairs * taps,
+            bytes: product([4, pairs, taps]).saturating_add(input + output),
             beside: if direct { 0 } else { packed },
             utilisation: 0.9 * filled(steps).max(channel_lanes),
         }
     };
     [scatter, zero_insertion, sub_pixel].map(|work| work.cost(machine))
+}
+
+fn product<const N: usize>(factors: [u64; N]) -> u64 {
+    factors.into_iter().fold(1, u64::saturating_mul)
 }
 
 /// Bytes per nanosecond of copies and additions that go on beside the inner loop: rows of many planes, a page each.
@@ -117,6 +121,6 @@ impl Work {
         let traffic = bytes as f64 / machine.bytes_per_ns / threads.min(2.0);
         let beside_ns = beside as f64 / BESIDE_BYTES_PER_NS / threads;
         let predicted_us = (arithmetic.max(traffic) + beside_ns + machine.dispatch_ns) / 1e3;
-        FormCost { form, macs, bytes: bytes + beside, utilisation, predicted_us }
+        FormCost { form, macs, bytes: bytes.saturating_add(beside), utilisation, predicted_us }
     }
 }

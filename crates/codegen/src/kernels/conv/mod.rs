@@ -42,6 +42,10 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     let (x_shape, w_shape) = (builder.shape(x)?, builder.shape(w)?);
     if let (Op::ColumnGemm(columns), Op::OverlapAdd(add)) = (&first.op, &last.op) {
         let geometry = add.geometry(columns, &x_shape, &w_shape)?;
+        let taps = geometry.axes().iter().fold(1usize, |taps, axis| taps.saturating_mul(axis.kernel()));
+        if taps > scatter::MOST_TAPS {
+            return plain::build(builder, step);
+        }
         let channels = geometry.channels();
         let (finish, finish_operands) = Finish::new(
             builder,
@@ -72,6 +76,9 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
         }
         _ => return Err(builder.unsupported("its nodes spell no form".into())),
     };
+    if !problem.is_compilable() {
+        return plain::build(builder, step);
+    }
     let none = Epilogue::default();
     let epilogue = match &last.op {
         Op::Conv(conv) => &conv.epilogue,

@@ -153,6 +153,20 @@ impl Problem {
         }
     }
 
+    /// True when the code for it stays small: few phases, kernels that are written out or loop evenly, windows that fit.
+    /// What is not of that kind is no network's layer.
+    pub fn is_compilable(&self) -> bool {
+        let phases = self.axes.iter().fold(1usize, |product, axis| product.saturating_mul(axis.phases.len()));
+        let taps = |axis: &Axis| axis.phases.iter().map(|phase| phase.taps.len()).max().unwrap_or(0);
+        let taps = self.axes.iter().fold(1usize, |product, axis| product.saturating_mul(taps(axis)));
+        let reach = |axis: &Axis| {
+            let (low, high) = axis.shifts();
+            (high - low) as f64 + axis.in_stride as f64
+        };
+        let window = self.cin as f64 * self.axes.iter().map(reach).product::<f64>();
+        phases <= 2048 && taps <= 8192 && phases.saturating_mul(taps) <= 1 << 18 && window <= 16e6
+    }
+
     /// Elements of one channel of the input.
     pub fn input_plane(&self) -> usize {
         self.axes.iter().map(|axis| axis.input).product()

@@ -27,6 +27,9 @@ pub(super) struct Job<'a> {
     pub output: Operand,
 }
 
+/// Taps that patches may have: each is written out.
+pub(super) const MOST_TAPS: usize = 4096;
+
 /// Extents and strides of one axis; those that the network does not have are of extent 1.
 #[derive(Clone)]
 struct Axis {
@@ -218,7 +221,7 @@ pub(super) fn build(builder: &mut Builder<'_>, job: &Job<'_>) -> Result<(), Comp
                 packed.extend(
                     columns
                         .iter()
-                        .map(|column| job.weights.at(group, first + column.channel, ci, column.tap)),
+                        .flat_map(|column| job.weights.row(group, first + column.channel, 1, ci, column.tap)),
                 );
                 packed.resize(start + (ci + 1) * columns.len().next_multiple_of(lanes), 0.0);
             }

@@ -42,13 +42,22 @@ impl<'a> Weights<'a> {
         self.cout
     }
 
-    /// The weight from input channel `ci` to output channel `co` of a group under a tap.
-    pub fn at(&self, group: usize, co: usize, ci: usize, [z, y, x]: [usize; 3]) -> f32 {
-        let pair = match self.layout {
-            Layout::Conv => (group * self.cout + co) * self.cin + ci,
-            Layout::Deconv => (group * self.cin + ci) * self.cout + co,
-        };
+    /// The weights from input channel `ci` to the output channels `co..co + count` of a group under a tap.
+    pub fn row(
+        &self,
+        group: usize,
+        co: usize,
+        count: usize,
+        ci: usize,
+        [z, y, x]: [usize; 3],
+    ) -> impl Iterator<Item = f32> + '_ {
         let [kz, ky, kx] = self.kernel;
-        self.data[((pair * kz + z) * ky + y) * kx + x]
+        let taps = kz * ky * kx;
+        let (pair, step) = match self.layout {
+            Layout::Conv => ((group * self.cout + co) * self.cin + ci, self.cin * taps),
+            Layout::Deconv => ((group * self.cin + ci) * self.cout + co, taps),
+        };
+        let first = pair * taps + (z * ky + y) * kx + x;
+        self.data.get(first..).unwrap_or_default().iter().step_by(step).take(count).copied()
     }
 }

@@ -23,8 +23,7 @@ pub(super) fn pack(weights: &Weights<'_>, taps: &Taps, m: usize) -> Vec<f32> {
                 for ci in 0..cin {
                     for &(z, y) in &taps.rows {
                         for &x in taps.positions.iter().flatten() {
-                            packed
-                                .extend((first..first + size).map(|co| weights.at(group, co, ci, [z, y, x])));
+                            packed.extend(weights.row(group, first, size, ci, [z, y, x]));
                         }
                     }
                 }
@@ -51,7 +50,7 @@ pub(super) fn pack_channels(
             let padding = exist.next_multiple_of(lanes) - exist;
             for ci in 0..cin {
                 for &tap in taps {
-                    packed.extend((first..first + exist).map(|co| weights.at(group, co, ci, tap)));
+                    packed.extend(weights.row(group, first, exist, ci, tap));
                     packed.resize(packed.len() + padding, 0.0);
                 }
             }
