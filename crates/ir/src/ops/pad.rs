@@ -115,6 +115,12 @@ impl Operator for Pad {
         let extents = match (extents(&pads), axes) {
             (Some(pads), Some(axes)) => {
                 let pads = Self::by_axis(shape.len(), &pads, axes.as_deref(), &Dim::constant(0))?;
+                let known =
+                    pads.iter().map(|[begin, end]| Some([begin.known_i64()?, end.known_i64()?])).collect();
+                if let (Some(shape), Some(known)) = (data.ty.known_shape(), known) {
+                    let known: Vec<[i64; 2]> = known;
+                    self.map(&shape, &known)?;
+                }
                 let extent = |(axis, (dim, [begin, end])): (usize, (&Dim, &[Dim; 2]))| {
                     let sum = dim.add(begin)?.add(end)?;
                     if sum.known_i64().is_some_and(|extent| extent < 0) {
@@ -142,10 +148,23 @@ impl Operator for Pad {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::DType;
 
     fn pad(border: Border, x: &[i64], pads: &[i64]) -> Result<Vec<i64>> {
         let (x, pads) = (Tensor::from_i64s(x), Tensor::from_i64s(pads));
         Pad { border }.eval(&[Some(&x), Some(&pads)], 1)?[0].to_i64s()
+    }
+
+    #[test]
+    fn inference_refuses_what_evaluation_does() {
+        let (data, pads) = (ValueType::new(DType::F32, [1usize]), ValueType::new(DType::I64, [2usize]));
+        let constant = Tensor::from_i64s(&[-1, 1]);
+        let inputs = [
+            Some(InputInfo { ty: &data, constant: None, extents: None }),
+            Some(InputInfo { ty: &pads, constant: Some(&constant), extents: None }),
+        ];
+        assert!(Pad { border: Border::Reflect }.infer(&inputs, 1).is_err());
+        assert!(Pad { border: Border::Constant }.infer(&inputs, 1).is_ok());
     }
 
     #[test]
