@@ -112,3 +112,13 @@ fn real_models_print_and_parse() {
         assert_round_trip(&graph);
     }
 }
+
+#[test]
+fn the_documented_example_is_printed_as_it_stands() {
+    let page = include_str!("../../../docs/text-form.md");
+    let example = page.split("```text\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let mut graph: Graph = example.parse().unwrap();
+    infer::infer(&mut graph).unwrap();
+    verify(&graph).unwrap();
+    assert_eq!(print(&graph), example);
+}
