@@ -5,9 +5,10 @@
 //! - [`tile`] writes the micro-kernel with lanes along the width, [`channels`] the one with lanes along the channels.
 //! - [`pack`] writes the copies into scratch memory, with zeros where the input ends.
 //! - [`weights`] orders the weights as the micro-kernel reads them.
-//! - [`nest`] writes the loops around it all.
+//! - [`nest`] puts these together; [`emit`] writes the loops around it all.
 
 mod channels;
+mod emit;
 mod nest;
 mod pack;
 mod schedule;
