@@ -8,7 +8,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 /// The form in which transposed convolutions are computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Form {
     /// The cheapest by the cost model, for each on its own.
     #[default]

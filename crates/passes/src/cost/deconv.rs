@@ -13,7 +13,6 @@ use tconvc_ir::geometry::{DeconvAxis, DeconvGeometry};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct FormCost {
     /// The form.
-    #[serde(serialize_with = "form_name")]
     pub form: Form,
     /// Multiply-adds.
     pub macs: u64,
@@ -23,10 +22,6 @@ pub struct FormCost {
     pub utilisation: f64,
     /// Predicted microseconds.
     pub predicted_us: f64,
-}
-
-fn form_name<S: serde::Serializer>(form: &Form, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(form.name())
 }
 
 impl fmt::Display for FormCost {
