@@ -158,7 +158,7 @@ impl fmt::Display for Report {
         let rows = self.layers.iter().map(|layer| {
             let (predicted, measured) = (time(layer.predicted_us), time(layer.measured_us));
             [&layer.node, &layer.geometry, &layer.form, &layer.kernel, &predicted, &measured]
-                .map(|cell| cell.clone())
+                .map(Clone::clone)
                 .to_vec()
         });
         if !self.layers.is_empty() {

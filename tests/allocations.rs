@@ -1,5 +1,4 @@
 //! A session in its stride allocates nothing: the whole process is counted, the threads of the pool included.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;

@@ -156,7 +156,7 @@ fn random_geometries_with_epilogues() {
         let mut last = layer.add_to(&mut graph, 0);
         let shape = layer.output_shape();
         let mut inputs = vec![("x0".to_owned(), layer.input())];
-        for position in 0..1 + random.below(3) {
+        for position in 0..=random.below(3) {
             let (op, attributes) = step(&mut random);
             let operand = match op {
                 "Add" => {
@@ -174,7 +174,7 @@ fn random_geometries_with_epilogues() {
                 _ => None,
             };
             let op = Op::read(op, attributes).unwrap().unwrap();
-            let operands: Vec<_> = [Some(last), operand].into_iter().filter(Option::is_some).collect();
+            let operands: Vec<_> = [Some(last), operand].into_iter().flatten().map(Some).collect();
             let types = vec![ValueType::new(DType::F32, shape.clone())];
             last = graph.add_node(&format!("step{position}"), op, &operands, types).unwrap().1[0];
         }

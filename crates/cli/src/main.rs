@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         Command::Verify(options) => commands::verify::run(options),
         Command::Explain(options) => commands::explain::run(options),
         Command::Inspect(options) => commands::inspect::run(options),
-        Command::Completions(options) => commands::completions::run(options),
+        Command::Completions(options) => Ok(commands::completions::run(options)),
     };
     match result {
         Ok(code) => code,

@@ -1,7 +1,7 @@
 //! ONNX in and out.
 //!
-//! The way in: [`wire`] decodes messages of [`proto`] one at a time and within bounds; [`import`] orders the nodes, lifts the
-//! spellings of older opsets to that of opset 21 ([`import::upgrade`]) and builds a [`Graph`] of typed operators. What is
+//! The way in: `wire` decodes messages of `proto` one at a time and within bounds; `import` orders the nodes, lifts the
+//! spellings of older opsets to that of opset 21 (`import::upgrade`) and builds a [`Graph`] of typed operators. What is
 //! not known stays [`crate::ops::Opaque`]. Nothing here infers shapes; the types that a file declares are kept as hints.
 
 mod attributes;

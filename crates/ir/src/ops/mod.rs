@@ -1,7 +1,7 @@
 //! The operators: typed attributes, shape inference and reference evaluation, one family a file.
 //!
 //! To add one: a struct (or a variant of a family's enum) with an [`Operator`] impl in its family's file, and a line in
-//! [`operators!`] below. The attributes are those of the newest ONNX opset; the importer brings older spellings up to it.
+//! `operators!` below. The attributes are those of the newest ONNX opset; the importer brings older spellings up to it.
 
 mod arg_reduce;
 mod batch_norm;

@@ -44,13 +44,13 @@ pub(in super::super) fn build(builder: &mut Builder<'_>, job: &Job<'_>) -> Resul
             // The epilogue or the interleaving may need more registers than the schedule left.
             Err(CompileError::Tile { .. }) if schedule.m * schedule.n > 1 => {
                 if schedule.m >= schedule.n {
-                    schedule.m -= 1
+                    schedule.m -= 1;
                 } else {
-                    schedule.n -= 1
+                    schedule.n -= 1;
                 }
             }
             Err(CompileError::Tile { .. }) if schedule.store == Store::Interleaved => {
-                schedule.store = Store::Strided
+                schedule.store = Store::Strided;
             }
             nest => return nest?.finish(builder, job),
         }
@@ -516,7 +516,7 @@ impl Nest {
                     run.count += 1;
                 }
                 _ => {
-                    runs.push(Run { source, target, source_step: 0, target_step: 0, count: 1, codes: tiles })
+                    runs.push(Run { source, target, source_step: 0, target_step: 0, count: 1, codes: tiles });
                 }
             }
         }

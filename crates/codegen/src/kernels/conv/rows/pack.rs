@@ -96,7 +96,7 @@ fn write_zeros(mut b: TileBuilder, window: &Window, cin: usize) -> Result<Tile, 
     let zero = b.zero();
     b.repeat(cin as u32, &[(target, window.channel_bytes)], |b| {
         b.repeat(rows, &[(target, window.row_bytes)], |b| {
-            fill(b, target, zero, 0, window.row_bytes as usize / 4)
+            fill(b, target, zero, 0, window.row_bytes as usize / 4);
         });
         b.advance_by(target, rows, -window.row_bytes);
     });

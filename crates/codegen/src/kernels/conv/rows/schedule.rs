@@ -125,7 +125,7 @@ impl Schedule {
         let channel_parts = if store == Store::Channels {
             // Parts are outermost: weights are read once, and all images pass over a part of them.
             tiles.min((4 * threads).max(if problem.batch > 1 { tiles.div_ceil(4) } else { 1 }))
-        } else if threads > 1 && outer < 4 * threads && outer % threads != 0 {
+        } else if threads > 1 && outer < 4 * threads && !outer.is_multiple_of(threads) {
             (4 * threads).div_ceil(outer).min(tiles)
         } else {
             1
