@@ -45,7 +45,10 @@ pub const PIPELINE: &[Stage] = &[
             &DeadCode,
         ],
     },
-    Stage { name: "forms", passes: &[&ChooseForm, &Fold, &CommonSubexpressions, &DeadCode] },
+    Stage {
+        name: "forms",
+        passes: &[&ChooseForm, &Canonicalise, &Fold, &Noop, &CommonSubexpressions, &DeadCode],
+    },
 ];
 
 /// Rounds of a stage after which it is taken to be endless: each round makes at least one rewrite, and what stages gain

@@ -42,6 +42,10 @@ impl Rewrite for Noop {
             Op::Expand(_) | Op::Reshape(_) => true,
             Op::Tile(_) => all(1, 1),
             Op::Identity(_) => true,
+            Op::ZeroInsert(op) => {
+                let pads = op.begin.iter().chain(&op.end);
+                op.strides.iter().all(|&stride| stride == 1) && pads.into_iter().all(|&pad| pad == 0)
+            }
             Op::Cast(_) | Op::CastLike(_) => {
                 graph.ty(data).dtype.is_some_and(|dtype| graph.ty(output).dtype == Some(dtype))
             }

@@ -7,8 +7,8 @@ use builder::{Builder, Random};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use steps::STEPS;
-use tconvc_ir::{Graph, Tensor, interp, text, verify};
-use tconvc_passes::cost::graph_cost;
+use tconvc_ir::{Bindings, Graph, Tensor, infer, interp, text, verify};
+use tconvc_passes::cost::{Cost, graph_cost};
 use tconvc_passes::{Options, Pass, Signature, Verdict, optimise, pipeline};
 
 /// Passes that keep every bit of the result.
@@ -77,6 +77,14 @@ fn agree(before: &Run, after: &Run, exact: bool) -> Result<(), String> {
     Ok(())
 }
 
+/// Cost with numbers for symbols: what is not known counts nothing.
+fn cost_of(graph: &Graph) -> Cost {
+    let bindings: Bindings = graph.symbols().into_iter().zip(9..).collect();
+    let mut bound = graph.clone();
+    let known = infer::bind(&mut bound, &bindings).is_ok();
+    if known { graph_cost(&bound) } else { Cost::default() }
+}
+
 /// Checks every law for one way of changing a graph.
 fn check(
     graph: &Graph,
@@ -104,7 +112,7 @@ fn check(
         Err(_) if !graph.symbols().is_empty() => {}
         Err(error) => return Err(context("can be run before", error)),
     }
-    let (before, after) = (graph_cost(graph), graph_cost(&changed));
+    let (before, after) = (cost_of(graph), cost_of(&changed));
     if cost && (after.macs > before.macs || after.bytes > before.bytes) {
         return Err(context("cost does not rise", format!("from {before} to {after}")));
     }
@@ -177,7 +185,7 @@ fn all_laws(graph: &Graph) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn laws_hold_on_the_patterns(recipe in Recipe::any()) {

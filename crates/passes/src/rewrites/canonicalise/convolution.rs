@@ -5,23 +5,49 @@ use super::Change;
 use crate::matching::OrElsewhere;
 use crate::pads;
 use crate::pass::{Miss, Site, require};
-use tconvc_ir::ops::{Conv, ConvTranspose, Padding};
+use tconvc_ir::ops::{Conv, ConvTranspose, Epilogue, Padding};
 use tconvc_ir::{Dim, Graph, NodeId};
 
-/// What is known of data and weights: the extents of the kernel, and whole shapes where they are known.
-struct Shapes {
-    kernel: Vec<usize>,
-    data_and_weights: Option<(Vec<usize>, Vec<usize>)>,
-}
+/// An extent for axes whose own is not known and does not matter.
+const STAND_IN: usize = 1 << 16;
 
-fn shapes(graph: &Graph, node: NodeId) -> Site<Shapes> {
+/// Spatial extents of data and kernel; those of the data as far as known.
+fn spatial(graph: &Graph, node: NodeId) -> Site<(Vec<Option<usize>>, Vec<usize>)> {
     let it = graph.node(node);
     let (x, w) = (it.input(0).or_elsewhere()?, it.input(1).or_elsewhere()?);
     let weights = graph.ty(w).shape.as_ref().filter(|shape| (3..=5).contains(&shape.len())).or_elsewhere()?;
     let kernel: Option<Vec<usize>> = weights[2..].iter().map(Dim::known).collect();
     let kernel = kernel.ok_or_else(|| Miss::Refused("the extents of the kernel are not known".into()))?;
-    let data_and_weights = graph.ty(x).known_shape().zip(graph.ty(w).known_shape());
-    Ok(Shapes { kernel, data_and_weights })
+    let data = match &graph.ty(x).shape {
+        None => vec![None; kernel.len()],
+        Some(shape) if shape.len() == weights.len() => shape[2..].iter().map(Dim::known).collect(),
+        // Shape inference names the fault.
+        Some(_) => return Err(Miss::Elsewhere),
+    };
+    Ok((data, kernel))
+}
+
+/// Element `axis` of a list with a value an axis, as a list for that axis alone; empty stays empty.
+fn only<T: Clone>(list: &[T], axis: usize) -> Vec<T> {
+    list.get(axis).cloned().into_iter().collect()
+}
+
+/// Pads of one axis alone.
+fn only_pads(padding: &Padding, axis: usize) -> Padding {
+    match padding {
+        Padding::Explicit { begin, end } => {
+            Padding::Explicit { begin: only(begin, axis), end: only(end, axis) }
+        }
+        other => other.clone(),
+    }
+}
+
+/// The extent to compute pads with.
+fn extent(known: Option<usize>, matters: bool, why: &str) -> Site<usize> {
+    require(known.is_some() || !matters, || {
+        format!("{why} depends on spatial extents, which are not known")
+    })?;
+    Ok(known.unwrap_or(STAND_IN))
 }
 
 fn respell<T: PartialEq + Into<tconvc_ir::Op>>(old: &T, new: T, padding: &Padding) -> Site<Change> {
@@ -32,29 +58,25 @@ fn respell<T: PartialEq + Into<tconvc_ir::Op>>(old: &T, new: T, padding: &Paddin
 }
 
 pub(super) fn conv(graph: &Graph, node: NodeId, conv: &Conv) -> Site<Change> {
-    let Shapes { kernel, data_and_weights } = shapes(graph, node)?;
-    let written = pads::split(&conv.padding, kernel.len());
-    let padding = match (written, data_and_weights) {
-        (Some(pads), _) => pads::join(pads),
-        (None, Some((x, w))) => {
-            let geometry = conv.geometry(&x, &w).or_elsewhere()?;
-            pads::join(geometry.axes().iter().map(|axis| [axis.pad(), axis.pad_end()]))
-        }
-        (None, None) => {
-            // With stride 1 the pads are the reach less one, whatever the extents.
-            require(
-                conv.strides.iter().all(|&stride| stride == 1),
-                || "auto_pad with a stride depends on spatial extents, which are not known",
-            )?;
-            let total = |axis: usize| {
-                let dilation = conv.dilations.get(axis).copied().unwrap_or(1) as i64;
-                (kernel[axis] as i64 - 1).saturating_mul(dilation)
+    let (data, kernel) = spatial(graph, node)?;
+    let padding = match pads::split(&conv.padding, kernel.len()) {
+        Some(pads) => pads::join(pads),
+        None => {
+            let pads = |axis: usize| {
+                let alone = Conv {
+                    kernel_shape: vec![],
+                    strides: only(&conv.strides, axis),
+                    dilations: only(&conv.dilations, axis),
+                    group: 1,
+                    padding: conv.padding.clone(),
+                    epilogue: Epilogue::default(),
+                };
+                let matters = alone.strides.iter().any(|&stride| stride != 1);
+                let extent = extent(data[axis], matters, "auto_pad with a stride")?;
+                let geometry = alone.geometry(&[1, 1, extent], &[1, 1, kernel[axis]]).or_elsewhere()?;
+                Ok([geometry.axes()[0].pad(), geometry.axes()[0].pad_end()])
             };
-            let pads = (0..kernel.len()).map(|axis| {
-                let (less, more) = (total(axis).div_euclid(2), total(axis) - total(axis).div_euclid(2));
-                if conv.padding == Padding::SameLower { [more, less] } else { [less, more] }
-            });
-            pads::join(pads)
+            pads::join((0..kernel.len()).map(pads).collect::<Site<Vec<_>>>()?)
         }
     };
     let new = Conv {
@@ -68,43 +90,29 @@ pub(super) fn conv(graph: &Graph, node: NodeId, conv: &Conv) -> Site<Change> {
 }
 
 pub(super) fn conv_transpose(graph: &Graph, node: NodeId, conv: &ConvTranspose) -> Site<Change> {
-    let Shapes { kernel, data_and_weights } = shapes(graph, node)?;
-    let axes = kernel.len();
-    let padding = match (data_and_weights, pads::split(&conv.padding, axes)) {
-        (Some((x, w)), _) => {
-            let geometry = conv.geometry(&x, &w).or_elsewhere()?;
-            pads::join(geometry.axes().iter().map(|axis| [axis.pad(), axis.pad_end()]))
-        }
-        (None, Some(pads)) => {
-            require(
-                conv.output_shape.is_empty(),
-                || "output_shape depends on spatial extents, which are not known",
-            )?;
-            let extra = |axis: usize| conv.output_padding.get(axis).copied().unwrap_or(0) as i64;
-            pads::join(
-                pads.iter().enumerate().map(|(axis, &[begin, end])| [begin, end.saturating_sub(extra(axis))]),
-            )
-        }
-        (None, None) => {
-            require(
-                conv.output_shape.is_empty(),
-                || "output_shape depends on spatial extents, which are not known",
-            )?;
-            // The output is the input times the stride, so what is cropped is reach - stride, whatever the extents.
-            let at = |list: &[usize], axis: usize, default| list.get(axis).copied().unwrap_or(default) as i64;
-            let pads = (0..axes).map(|axis| {
-                let reach =
-                    (kernel[axis] as i64 - 1).saturating_mul(at(&conv.dilations, axis, 1)).saturating_add(1);
-                let extra = at(&conv.output_padding, axis, 0);
-                let total = reach.saturating_add(extra).saturating_sub(at(&conv.strides, axis, 1));
-                let (less, more) = (total.div_euclid(2), total - total.div_euclid(2));
-                let [begin, end] =
-                    if conv.padding == Padding::SameLower { [more, less] } else { [less, more] };
-                [begin, end - extra]
-            });
-            pads::join(pads)
-        }
+    let (data, kernel) = spatial(graph, node)?;
+    // ONNX Runtime's tools write batch and channels into output_shape as well.
+    let wanted = match conv.output_shape.len() {
+        length if length == kernel.len() + 2 => &conv.output_shape[2..],
+        _ => &conv.output_shape[..],
     };
+    let pads = |axis: usize| {
+        let alone = ConvTranspose {
+            kernel_shape: vec![],
+            strides: only(&conv.strides, axis),
+            dilations: only(&conv.dilations, axis),
+            group: 1,
+            padding: only_pads(&conv.padding, axis),
+            output_padding: only(&conv.output_padding, axis),
+            output_shape: only(wanted, axis),
+            epilogue: Epilogue::default(),
+        };
+        // With SAME, the output is the input times the stride: what is cropped is the same for every extent.
+        let extent = extent(data[axis], !wanted.is_empty(), "output_shape")?;
+        let geometry = alone.geometry(&[1, 1, extent], &[1, 1, kernel[axis]]).or_elsewhere()?;
+        Ok([geometry.axes()[0].pad(), geometry.axes()[0].pad_end()])
+    };
+    let padding = pads::join((0..kernel.len()).map(pads).collect::<Site<Vec<_>>>()?);
     let new = ConvTranspose {
         kernel_shape: kernel,
         strides: pads::ones(&conv.strides),
