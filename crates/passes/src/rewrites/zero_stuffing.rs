@@ -7,15 +7,15 @@ use crate::options::Options;
 use crate::pads;
 use crate::pass::{About, Miss, Rewrite, Site, require};
 use crate::patch;
-use crate::rewrites::crop::padded;
+use crate::rewrites::crop::{explicit_pads, padded};
 use tconvc_ir::ops::{Border, ConvTranspose, Slice, Transpose};
 use tconvc_ir::{Graph, NodeId, Op, Tensor, ValueId};
 
 /// Recognises zero insertion.
 ///
-/// - Pattern: a Conv that reads `Reshape(Pad(Reshape(x)))`, where `x` `[N, C, H, W]` becomes `[N, C, H, 1, W, 1]`, zeros
+/// - Pattern: a Conv, or a ConvTranspose without strides, that reads `Reshape(Pad(Reshape(x)))`, where `x` `[N, C, H, W]` becomes `[N, C, H, 1, W, 1]`, zeros
 ///   are put behind each of the new axes, and both pairs of axes become one again; in 1-D and 3-D alike.
-/// - Guard: the weights are constant, the convolution has no strides and explicit pads, and extents are known.
+/// - Guard: the weights of a Conv are constant, it has no strides; pads are explicit, and extents are known.
 /// - Cost: falls by the multiplications with zero, and by the stuffed tensors when nothing else reads them.
 pub struct ZeroStuffing;
 
@@ -23,7 +23,8 @@ pub struct ZeroStuffing;
 pub struct Found {
     data: ValueId,
     op: ConvTranspose,
-    weights: Tensor,
+    /// The weights to turn around, of a Conv.
+    weights: Option<Tensor>,
 }
 
 impl Rewrite for ZeroStuffing {
@@ -39,7 +40,11 @@ impl Rewrite for ZeroStuffing {
     }
 
     fn find(&self, graph: &Graph, node: NodeId, _: &Options) -> Site<Found> {
-        let Op::Conv(conv) = &graph.node(node).op else { return Err(Miss::Elsewhere) };
+        let conv = match &graph.node(node).op {
+            Op::Conv(conv) => conv,
+            Op::ConvTranspose(op) => return transposed(graph, node, op),
+            _ => return Err(Miss::Elsewhere),
+        };
         let (data, strides) = stuffed(graph, node)?;
         let weights = graph.constant_input(node, 1);
         let weights = weights.ok_or_else(|| Miss::Refused("the weights are not constant".into()))?;
@@ -57,25 +62,26 @@ impl Rewrite for ZeroStuffing {
         };
         let op = ConvTranspose {
             kernel_shape: kernel.to_vec(),
-            strides: strides.clone(),
             dilations: conv.dilations.clone(),
             group: conv.group,
             padding: pads::join((0..strides.len()).map(pad)),
+            strides,
             output_padding: vec![],
             output_shape: vec![],
             epilogue: conv.epilogue.clone(),
         };
-        Ok(Found { data, op, weights: weights.clone() })
+        Ok(Found { data, op, weights: Some(weights.clone()) })
     }
 
     fn apply(&self, graph: &mut Graph, node: NodeId, Found { data, op, weights }: Found) -> Result<Decision> {
         let before =
             [producer(graph, node, 0), producer(graph, node, 0).and_then(|outer| producer(graph, outer, 0))];
         let strides = op.strides.clone();
-        let turned = turned(&weights, op.group)?;
-        let name = graph.node(node).input(1).map_or_else(String::new, |id| graph.value(id).name.clone());
-        let id = graph.add_constant(&name, turned);
-        patch::swap_constant(graph, node, 1, id)?;
+        if let Some(weights) = weights {
+            let name = graph.node(node).input(1).map_or_else(String::new, |id| graph.value(id).name.clone());
+            let id = graph.add_constant(&name, turned(&weights, op.group)?);
+            patch::swap_constant(graph, node, 1, id)?;
+        }
         *graph.op_mut(node) = op.into();
         graph.set_input(node, 0, Some(data));
         patch::remove_unread(graph, before.into_iter().flatten());
@@ -83,6 +89,21 @@ impl Rewrite for ZeroStuffing {
             "is a ConvTranspose of strides {strides:?}: its data had zeros in between"
         )))
     }
+}
+
+/// A transposed convolution that stands behind the zeros.
+fn transposed(graph: &Graph, node: NodeId, op: &ConvTranspose) -> Site<Found> {
+    let (data, strides) = stuffed(graph, node)?;
+    require(
+        op.strides.iter().all(|&stride| stride == 1),
+        || "the transposed convolution has strides of its own",
+    )?;
+    let own = explicit_pads(op, strides.len());
+    let own = own.ok_or_else(|| Miss::Refused("the pads are not explicit".into()))?;
+    // The zeros behind the last input made the output longer.
+    let pads = own.iter().zip(&strides).map(|(&[begin, end], &stride)| [begin, end - (stride as i64 - 1)]);
+    let op = ConvTranspose { padding: pads::join(pads), strides, ..op.clone() };
+    Ok(Found { data, op, weights: None })
 }
 
 /// Data without the zeros, and the strides at which it lies between them.
