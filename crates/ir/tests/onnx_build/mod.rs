@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses some of it")]
 
+pub mod damage;
+
 /// An encoded message, or part of one.
 pub type Message = Vec<u8>;
 
@@ -134,6 +136,11 @@ pub fn value(name: &str, dims: &[&str]) -> Message {
         |text: &&str| field(1, text.parse().map_or_else(|_| field(2, text), |value: i64| int(1, value)));
     let shape: Message = dims.iter().flat_map(dim).collect();
     [field(1, name), field(2, field(1, [int(1, 1), field(2, shape)].concat()))].concat()
+}
+
+/// The declaration of a value of which nothing is said.
+pub fn untyped(name: &str) -> Message {
+    field(1, name)
 }
 
 /// A graph.
