@@ -387,3 +387,53 @@ impl Operator for Unsqueeze {
         Ok(vec![required(inputs, 0, "data")?.reshaped(output_shape(self, inputs)?)?])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reshapes_cancel_symbols() {
+        let [n, h, w] = ["N", "H", "W"].map(Dim::symbol);
+        let c = Dim::constant;
+        let data = [n.clone(), c(64), h.clone(), w.clone()];
+        let reshaped = |wanted: &[Dim]| Reshape::default().extents(Some(&data), wanted);
+        let area = h.mul(&w).unwrap();
+        assert_eq!(reshaped(&[c(0), c(-1)]), Ok(vec![n.clone(), area.mul(&c(64)).unwrap()]));
+        assert_eq!(
+            reshaped(&[n.clone(), c(-1), c(2), area.clone()]),
+            Ok(vec![n.clone(), c(32), c(2), area.clone()])
+        );
+        let doubled = h.mul(&c(2)).unwrap();
+        assert_eq!(
+            reshaped(&[c(-1), c(32), doubled.clone(), w.clone()]),
+            Ok(vec![n.clone(), c(32), doubled, w.clone()])
+        );
+        // Nothing tells whether W divides into 7 parts.
+        assert_eq!(reshaped(&[n.clone(), c(64), h.clone(), c(7), c(-1)]).unwrap()[4], Dim::unknown());
+        assert!(reshaped(&[c(0), c(0), c(0), c(0), c(0)]).is_err());
+        assert!(reshaped(&[c(-1), c(-1)]).is_err());
+        assert!(reshaped(&[c(-2)]).is_err());
+    }
+
+    #[test]
+    fn reshapes_of_known_extents_are_checked() {
+        let c = Dim::constant;
+        let reshaped =
+            |allow_zero, wanted: &[Dim]| Reshape { allow_zero }.extents(Some(&[c(4), c(0), c(3)]), wanted);
+        assert_eq!(reshaped(true, &[c(0), c(7)]), Ok(vec![c(0), c(7)]));
+        assert_eq!(reshaped(false, &[c(3), c(0)]), Ok(vec![c(3), c(0)]));
+        assert!(reshaped(false, &[c(0), c(3)]).is_err());
+        assert!(reshaped(true, &[c(0), c(-1)]).is_err());
+    }
+
+    #[test]
+    fn shapes_are_clamped_and_counted_from_the_end() {
+        let axes = |start, end| Shape { start, end }.axes(4);
+        assert_eq!(axes(0, None), 0..4);
+        assert_eq!(axes(-2, None), 2..4);
+        assert_eq!(axes(-9, Some(9)), 0..4);
+        assert_eq!(axes(3, Some(1)), 3..3);
+        assert_eq!(axes(i64::MIN, Some(i64::MAX)), 0..4);
+    }
+}

@@ -290,15 +290,14 @@ impl Split {
                 format!("is {parts}, the node has {outputs} outputs"),
             ));
         }
-        let size = extent.ceil_div(parts as i64)?;
         let Some(known) = extent.known() else {
-            // All but the last have this extent, and so has the last when the division leaves nothing.
             let exact = extent.floor_div(parts as i64)?;
-            let whole = exact.mul(&Dim::constant(parts as i64))? == *extent;
-            let mut parts = vec![if whole { exact } else { size }; parts];
-            if !whole && let Some(last) = parts.last_mut() {
-                *last = Dim::unknown();
+            if exact.mul(&Dim::constant(parts as i64))? == *extent {
+                return Ok(vec![exact; parts]);
             }
+            // Of the others it depends on the extent how many are full.
+            let mut parts = vec![Dim::unknown(); parts];
+            parts[0] = extent.ceil_div(parts.len() as i64)?;
             return Ok(parts);
         };
         let size = known.div_ceil(parts);
@@ -410,5 +409,38 @@ mod tests {
         assert_eq!(SliceAxis::new(5, max, min, min).unwrap(), SliceAxis { start: 4, step: min, count: 1 });
         assert_eq!(SliceAxis::new(5, max, min, -1).unwrap().count, 5);
         assert!(SliceAxis::new(5, 0, 1, 0).is_err());
+    }
+
+    #[test]
+    fn symbolic_slices_say_what_is_certain() {
+        let (h, c) = (Dim::symbol("H"), Dim::constant);
+        let extent = |start: i64, end: i64, step: i64| {
+            let bounds = Bounds { start: Some(c(start)), end: Some(c(end)), step: Some(step) };
+            bounds.extent(&h).unwrap()
+        };
+        let less = |by: i64| h.sub(&c(by)).unwrap();
+        assert_eq!(extent(0, i64::MAX, 1), h);
+        assert_eq!(extent(2, -2, 1), less(4));
+        assert_eq!(extent(1, i64::MAX, 2), less(1).ceil_div(2).unwrap());
+        assert_eq!(extent(-1, i64::MAX, 1), c(1));
+        assert_eq!(extent(i64::MIN, -1, 1), less(1));
+        for (start, end, step) in [(0, 5, 1), (-3, i64::MAX, 1), (0, i64::MAX, -1)] {
+            assert_eq!(extent(start, end, step), Dim::unknown(), "{start}:{end}:{step}");
+        }
+        assert_eq!(extent(i64::MAX, i64::MAX, 1), c(0));
+        let to_h = |dim: &Dim| {
+            let bounds = Bounds { start: Some(c(0)), end: Some(h.clone()), step: Some(1) };
+            bounds.extent(dim).unwrap()
+        };
+        assert_eq!([to_h(&h), to_h(&h.add(&c(3)).unwrap()), to_h(&less(1))], [h.clone(), h.clone(), less(1)]);
+        assert_eq!(to_h(&Dim::symbol("W")), Dim::unknown());
+    }
+
+    #[test]
+    fn symbolic_extents_split_evenly_or_not() {
+        let (h, split) = (Dim::symbol("H"), Split { axis: 0, num_outputs: None });
+        assert_eq!(split.equal_parts(&h.mul(&Dim::constant(2)).unwrap(), 2), Ok(vec![h.clone(), h.clone()]));
+        assert_eq!(split.equal_parts(&h, 2).unwrap(), [h.ceil_div(2).unwrap(), Dim::unknown()]);
+        assert_eq!(split.equal_parts(&Dim::constant(7), 3).unwrap(), [3, 3, 1].map(Dim::constant));
     }
 }
