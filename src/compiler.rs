@@ -95,7 +95,7 @@ impl Compiler {
         self
     }
 
-    /// Keeps the code generator's own text, for [`CompiledModel::clif`].
+    /// Keeps the code generator's own text. [`Compiler::listing`] does so by itself.
     #[must_use]
     pub fn keep_text(mut self, keep: bool) -> Self {
         self.keep_text = keep;
