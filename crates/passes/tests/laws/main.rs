@@ -1,5 +1,7 @@
 //! The laws of the passes (see this crate's README), for every registered pass and the whole pipeline, on random graphs.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod builder;
 mod steps;
 
@@ -104,12 +106,11 @@ fn check(
     };
     verify::verify(&changed).map_err(|error| context("well formed", error.to_string()))?;
     signature.check(&changed).map_err(|problem| context("outputs keep name, type, shape", problem))?;
-    match run(graph) {
-        Ok(before) => run(&changed)
+    // An error is a graph that is not defined for the extents at hand: a window that does not fit, nothing to repeat.
+    if let Ok(before) = run(graph) {
+        run(&changed)
             .and_then(|after| agree(&before, &after, exact))
-            .map_err(|problem| context("same values", problem))?,
-        // Not defined for the extents at hand: a window that does not fit, nothing to repeat.
-        Err(_) => {}
+            .map_err(|problem| context("same values", problem))?;
     }
     let (before, after) = (cost_of(graph), cost_of(&changed));
     if cost && (after.macs > before.macs || after.bytes > before.bytes) {

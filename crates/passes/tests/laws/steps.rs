@@ -303,7 +303,8 @@ fn transposes(b: &mut Builder) -> Option<ValueId> {
 
 fn spelled_activation(b: &mut Builder) -> Option<ValueId> {
     let x = b.any();
-    let value = match b.random.within(0..=5) {
+
+    match b.random.within(0..=5) {
         0 => {
             let y = b.on(Unary::Sigmoid, &[x])?;
             b.on(Binary::Mul, &[y, x])
@@ -339,8 +340,7 @@ fn spelled_activation(b: &mut Builder) -> Option<ValueId> {
             let y = b.on(Unary::Sigmoid, &[y])?;
             b.on(Binary::Mul, &[x, y])
         }
-    };
-    value
+    }
 }
 
 fn arithmetic(b: &mut Builder) -> Option<ValueId> {
