@@ -57,12 +57,13 @@ pub fn replace(
     Ok(graph.add_node_defining(&old.name, op, inputs, old.outputs())?)
 }
 
-/// True when [`bypass`] can be done: the only output of `node` can be had from `value` without it. A graph output (and what a
-/// subgraph reads) keeps its name, so there the maker of `value` has to take the name over, which a graph input or another graph output cannot.
+/// True when [`bypass`] can be done: the only output of `node` can be had from `value` without it. A graph output, and what
+/// a subgraph reads, keeps its name: there the maker of `value` has to take the name over, which it cannot when `value`
+/// has to keep its own, or is a graph input.
 pub fn can_bypass(graph: &Graph, node: NodeId, value: ValueId) -> bool {
     let Some(output) = sole_output(graph, node) else { return false };
     output != value
-        && (!graph.is_output(output) || (graph.producer(value).is_some() && !graph.is_output(value)))
+        && (!keeps_name(graph, output) || (graph.producer(value).is_some() && !keeps_name(graph, value)))
 }
 
 /// Removes a node whose only output is the same as `value`. See [`can_bypass`].

@@ -47,7 +47,19 @@ pub const PIPELINE: &[Stage] = &[
     },
     Stage {
         name: "forms",
-        passes: &[&ChooseForm, &Canonicalise, &Fold, &Noop, &CommonSubexpressions, &DeadCode],
+        // A form without zeros to insert is a plain convolution, which can take in what a transposed one could not.
+        passes: &[
+            &ChooseForm,
+            &Canonicalise,
+            &Fold,
+            &Noop,
+            &BatchNorm,
+            &Affine,
+            &PadIntoConv,
+            &Epilogue,
+            &CommonSubexpressions,
+            &DeadCode,
+        ],
     },
 ];
 
