@@ -6,7 +6,12 @@ use std::fs::File;
 
 #[test]
 fn rewritten_graphs_of_trained_models() {
-    for (model, shape) in [("fsrcnn_x3", "low=1x1x96x96")] {
+    let shapes = [
+        ("fsrcnn_x3", "low=1x1x96x96"),
+        ("dcgan_digits", "z=1x34x1x1"),
+        ("unet_segment", "image=1x1x128x128"),
+    ];
+    for (model, shape) in shapes {
         let folder = Folder::new();
         let file = format!("{model}.onnx");
         folder.trained(&file);
