@@ -25,6 +25,7 @@ pub struct Compiler {
     pub(crate) disabled: Vec<String>,
     pub(crate) stop_after: Option<String>,
     pub(crate) keep_text: bool,
+    pub(crate) fast_math: bool,
 }
 
 /// A rewritten network, before code is made: what `compile --emit ir` and `--emit onnx` show.
@@ -50,6 +51,7 @@ impl Compiler {
             disabled: vec![],
             stop_after: None,
             keep_text: false,
+            fast_math: true,
         }
     }
 
@@ -92,6 +94,14 @@ impl Compiler {
     #[must_use]
     pub fn stop_after(mut self, pass: &str) -> Self {
         self.stop_after = Some(pass.to_owned());
+        self
+    }
+
+    /// Whether convolutions may be computed with fewer products, and sums rounded otherwise than by the definition: Winograd's
+    /// filtering, on by default. Results differ in the last bits, see `docs/winograd.md`.
+    #[must_use]
+    pub fn fast_math(mut self, fast: bool) -> Self {
+        self.fast_math = fast;
         self
     }
 
@@ -146,6 +156,7 @@ impl Compiler {
             target: self.target.clone(),
             threads: self.threads,
             keep_text: self.keep_text,
+            fast_math: self.fast_math,
         };
         Ok(compile::compile(graph, plan, &options)?)
     }

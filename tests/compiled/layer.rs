@@ -153,7 +153,7 @@ pub fn check(layers: &[Layer], form: Form, target: &Target, threads: usize) {
         let y = layer.add_to(&mut graph, number);
         graph.add_output(y);
     }
-    let compiler = Compiler::new().form(form).target(target.clone()).threads(threads);
+    let compiler = Compiler::new().form(form).target(target.clone()).threads(threads).fast_math(false);
     let compiled = compiler.compile(&Model::from_graph(graph)).unwrap_or_else(|error| {
         let list: Vec<String> = layers.iter().map(ToString::to_string).collect();
         panic!("{form}, {target}: {error}; one of\n{}", list.join("\n"))

@@ -45,6 +45,15 @@ pub struct CompileOptions {
     /// Threads that share each layer
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: u16,
+    /// Whether sums may be rounded otherwise than by the definition where that is faster
+    #[arg(long, default_value = "on", value_enum)]
+    pub fast_math: Switch,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Args)]

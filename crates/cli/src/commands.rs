@@ -8,7 +8,7 @@ pub mod inspect;
 pub mod run;
 pub mod verify;
 
-use crate::args::CompileOptions;
+use crate::args::{CompileOptions, Switch};
 use crate::error::{Error, Result};
 use std::path::Path;
 use tconvc::{Compiler, Model};
@@ -18,7 +18,8 @@ fn compiler(options: &CompileOptions) -> Compiler {
     let compiler = Compiler::new()
         .form(options.form)
         .target(options.target.clone())
-        .threads(usize::from(options.threads));
+        .threads(usize::from(options.threads))
+        .fast_math(options.fast_math == Switch::On);
     options.shapes.iter().fold(compiler, |compiler, (name, shape)| compiler.input_shape(name, shape.clone()))
 }
 

@@ -1,5 +1,6 @@
 //! What the makers of kernels share: the module that collects code, packed weights, places of values, names.
 
+use crate::compile::Options;
 use crate::error::CompileError;
 use crate::exec::{CodeModule, FunctionId, Glue};
 use crate::memory::{ALIGNMENT, AlignedBytes};
@@ -19,6 +20,7 @@ pub(crate) struct Builder<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) target: Target,
     pub(crate) threads: usize,
+    pub(crate) fast_math: bool,
     pub(crate) module: CodeModule,
     weights: Vec<u8>,
     constants: HashMap<ValueId, usize>,
@@ -30,18 +32,13 @@ pub(crate) struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub(crate) fn new(
-        graph: &'a Graph,
-        plan: &'a Plan,
-        target: &Target,
-        threads: usize,
-        module: CodeModule,
-    ) -> Self {
+    pub(crate) fn new(graph: &'a Graph, plan: &'a Plan, options: &Options, module: CodeModule) -> Self {
         Self {
             graph,
             plan,
-            target: target.clone(),
-            threads: threads.max(1),
+            target: options.target.clone(),
+            threads: options.threads.max(1),
+            fast_math: options.fast_math,
             module,
             weights: vec![],
             constants: HashMap::new(),

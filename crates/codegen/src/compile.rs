@@ -20,6 +20,8 @@ pub struct Options {
     pub threads: usize,
     /// Whether Cranelift's IR is kept for listings.
     pub keep_text: bool,
+    /// Whether sums may be rounded otherwise than by the definition, where that makes them cheaper.
+    pub fast_math: bool,
 }
 
 /// A compiled network whose code is not in executable memory yet: all that a listing for another machine needs.
@@ -67,7 +69,7 @@ pub fn compile(graph: &Graph, plan: &Plan, options: &Options) -> Result<Compiled
     if options.keep_text {
         module = module.keep_text();
     }
-    let mut builder = Builder::new(graph, plan, &options.target, options.threads, module);
+    let mut builder = Builder::new(graph, plan, options, module);
     for step in &plan.steps {
         builder.set_step(step);
         kernels::build(&mut builder, step)?;

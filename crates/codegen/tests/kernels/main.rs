@@ -2,6 +2,7 @@
 //! pages around all buffers that must not be touched.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod conv;
 mod matrix;
 mod movement;
 mod pool;

@@ -91,7 +91,7 @@ impl Case {
         for target in targets() {
             let mut first: Option<Vec<Vec<u8>>> = None;
             for threads in [1, 2] {
-                let options = Options { target: target.clone(), threads, keep_text: false };
+                let options = Options { target: target.clone(), threads, keep_text: false, fast_math: true };
                 let program = compile(&graph, &plan, &options).unwrap().finish().unwrap();
                 let plain = program.steps().iter().any(|step| matches!(step.work, Work::Plain(_)));
                 assert_eq!(!plain, self.native, "{:?} {target}: {:?}", self.op, program.steps());

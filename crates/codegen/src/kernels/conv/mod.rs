@@ -1,10 +1,14 @@
 //! Kernels of convolutions: plain ones and the three forms of transposed ones.
 
+mod bounds;
 mod epilogue;
+mod pack;
 mod problem;
 mod rows;
 mod scatter;
 mod weights;
+mod window;
+mod winograd;
 
 use super::plain;
 use crate::builder::Builder;
@@ -91,9 +95,16 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     let bias = bias_of(graph, bias_value, channels)?;
     let Some(weights) = graph.constant(w) else { return plain::build(builder, step) };
     let weights = Weights::new(weights, layout, problem.groups, problem.cin, problem.cout)?;
-    let name = format!("f32_{label}_{}", describe(&problem));
     let (input, output) = (builder.operand(x)?, builder.operand(y)?);
-    rows::build(builder, &Job { name, problem, weights, bias, finish, finish_operands, input, output })
+    let schedule = winograd::Schedule::choose(&problem, &builder.target, builder.threads);
+    let schedule = schedule.filter(|_| builder.fast_math);
+    let how = schedule.as_ref().map_or_else(String::new, |schedule| format!("{schedule}_"));
+    let name = format!("f32_{label}_{how}{}", describe(&problem));
+    let job = Job { name, problem, weights, bias, finish, finish_operands, input, output };
+    match schedule {
+        Some(schedule) => winograd::build(builder, &job, &schedule),
+        None => rows::build(builder, &job),
+    }
 }
 
 /// Bias of each channel, zero where there is none, with room to read whole tiles.

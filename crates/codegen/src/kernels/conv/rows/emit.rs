@@ -1,5 +1,6 @@
 //! The loops around the micro-kernel as code: units of work, packing, phases, channels, rows, tiles along x.
 
+use super::super::bounds::{at_least, at_most, repeat, rest_of, smaller, when};
 use super::super::epilogue::Follows;
 use super::super::problem::Problem;
 use super::nest::{BIAS, EPILOGUE, Group, INPUT, Job, Nest, OUTPUT, WEIGHTS};
@@ -98,34 +99,19 @@ impl Emit<'_, '_> {
             let y = glue.builder.ins().imul_imm_s(y, self.nest.schedule.rows as i64);
             let x = glue.builder.ins().imul_imm_s(x, self.nest.schedule.columns as i64);
             let unit = Unit { image, group, z, y, x, part };
-            self.by_kind(glue, block, 0, &mut |glue, kind| {
+            self.nest.windows.by_kind(glue, block, &mut |glue, kind| {
                 if self.nest.schedule.source == Source::Packed {
                     let now = glue.builder.use_var(held);
                     let stale = glue.builder.ins().icmp(IntCC::NotEqual, now, outer);
-                    when(glue, stale, |glue| self.pack(glue, &bases, &unit, kind));
+                    when(glue, stale, |glue| {
+                        let source = self.input(glue, &bases, &unit);
+                        let steps = [unit.z, unit.y, unit.x];
+                        self.nest.windows.pack(glue, &self.job.problem, source, bases.scratch, steps, kind);
+                    });
                 }
                 self.phases(glue, &bases, &unit, kind);
             });
             glue.builder.def_var(held, outer);
-        });
-    }
-
-    /// Runs `body` with the kind of the block.
-    fn by_kind(
-        &self,
-        glue: &mut Glue<'_>,
-        block: Value,
-        kind: usize,
-        body: &mut dyn FnMut(&mut Glue<'_>, usize),
-    ) {
-        if kind + 1 == self.nest.kinds.len() {
-            body(glue, kind);
-            return;
-        }
-        let end = self.nest.kinds[kind].end as i64;
-        let inside = glue.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, block, end);
-        glue.branch(inside, &mut |glue, inside| {
-            if inside { body(glue, kind) } else { self.by_kind(glue, block, kind + 1, body) }
         });
     }
 
@@ -135,75 +121,6 @@ impl Emit<'_, '_> {
         let index = glue.builder.ins().imul_imm_s(unit.image, problem.groups as i64);
         let index = glue.builder.ins().iadd(index, unit.group);
         glue.element(bases.input, index, 4 * (problem.cin * problem.input_plane()) as i64)
-    }
-
-    fn pack(&self, glue: &mut Glue<'_>, bases: &Bases, unit: &Unit, kind: usize) {
-        let (Some(copy), Some(zero)) = (self.nest.kinds[kind].pack, self.nest.zero) else { return };
-        let [z, y, x] = &self.job.problem.axes;
-        let window = &self.nest.window;
-        let source = self.input(glue, bases, unit);
-        let along_x = glue.builder.ins().imul_imm_s(unit.x, 4 * x.in_stride as i64);
-        let source = glue.builder.ins().iadd(source, along_x);
-        let source = glue.add_constant(source, self.nest.kinds[kind].copy_from);
-        // Rows low .. low + total of the zero-inserted input; the tensor has those from 0 on that `insert` divides.
-        let total = self.nest.window_rows as i64;
-        let low = glue.builder.ins().imul_imm_s(unit.y, y.in_stride as i64);
-        let low = glue.add_constant(low, y.shifts().0);
-        let from = at_least(glue, low, 0);
-        let from = ceil_div(glue, from, y.insert as i64);
-        let high = glue.add_constant(low, total);
-        let high = ceil_div_signed(glue, high, y.insert as i64);
-        let to = at_most(glue, high, y.input as i64);
-        let count = glue.builder.ins().isub(to, from);
-        let count = at_least(glue, count, 0);
-        let above = glue.builder.ins().imul_imm_s(from, y.insert as i64);
-        let above = glue.builder.ins().isub(above, low);
-        let above = at_most(glue, above, total);
-        let plane_bytes = i64::from(window.row_bytes) * total;
-        for plane in 0..self.nest.window_planes {
-            let target = glue.add_constant(bases.scratch, plane as i64 * plane_bytes);
-            let zeros = |glue: &mut Glue<'_>| {
-                let all = glue.constant(total);
-                glue.call(zero, &[target, all]);
-            };
-            let position = glue.builder.ins().imul_imm_s(unit.z, z.in_stride as i64);
-            let position = glue.add_constant(position, z.shifts().0 + plane as i64);
-            let copies = |glue: &mut Glue<'_>, index: Value| {
-                if y.insert > 1 {
-                    zeros(glue);
-                }
-                let from_z = glue.element(source, index, 4 * (y.input * x.input) as i64);
-                let from_row = glue.element(from_z, from, 4 * x.input as i64);
-                let to_row = glue.element(target, above, i64::from(window.row_bytes));
-                glue.call(copy, &[from_row, to_row, count]);
-                if y.insert == 1 {
-                    glue.call(zero, &[target, above]);
-                    let done = glue.builder.ins().iadd(above, count);
-                    let below = rest_of(glue, total, done);
-                    let at = glue.element(target, done, i64::from(window.row_bytes));
-                    glue.call(zero, &[at, below]);
-                }
-            };
-            if z.is_inside() && z.in_stride == 1 && z.insert == 1 {
-                copies(glue, position);
-                continue;
-            }
-            // Negative positions are large unsigned ones.
-            let inside = glue.builder.ins().icmp_imm_u(
-                IntCC::UnsignedLessThan,
-                position,
-                ((z.input - 1) * z.insert + 1) as i64,
-            );
-            let (index, inside) = if z.insert == 1 {
-                (position, inside)
-            } else {
-                let index = glue.builder.ins().udiv_imm_u(position, z.insert as i64);
-                let back = glue.builder.ins().imul_imm_s(index, z.insert as i64);
-                let whole = glue.builder.ins().icmp(IntCC::Equal, back, position);
-                (index, glue.builder.ins().band(whole, inside))
-            };
-            glue.branch(inside, &mut |glue, inside| if inside { copies(glue, index) } else { zeros(glue) });
-        }
     }
 
     fn phases(&self, glue: &mut Glue<'_>, bases: &Bases, unit: &Unit, kind: usize) {
@@ -263,7 +180,7 @@ impl Emit<'_, '_> {
             add(glue, at, unit.x, 4)
         };
         let source = glue.add_constant(source, group.base);
-        let in_row = y.in_stride as i64 * i64::from(self.nest.window.row_bytes);
+        let in_row = y.in_stride as i64 * i64::from(self.nest.windows.layout.row_bytes);
         let out_row = y.out_stride as i64 * row_bytes;
 
         let channels = schedule.store == Store::Channels;
@@ -328,53 +245,4 @@ impl Emit<'_, '_> {
             });
         }
     }
-}
-
-/// `total - done`.
-fn rest_of(glue: &mut Glue<'_>, total: i64, done: Value) -> Value {
-    let total = glue.constant(total);
-    glue.builder.ins().isub(total, done)
-}
-
-/// Runs `body` for each of `0 .. count`.
-fn repeat<'a>(glue: &mut Glue<'a>, count: Value, body: impl FnOnce(&mut Glue<'a>, Value)) {
-    let zero = glue.constant(0);
-    glue.for_each(zero, count, body);
-}
-
-fn at_least(glue: &mut Glue<'_>, value: Value, bound: i64) -> Value {
-    let bound = glue.constant(bound);
-    glue.builder.ins().smax(value, bound)
-}
-
-fn at_most(glue: &mut Glue<'_>, value: Value, bound: i64) -> Value {
-    let bound = glue.constant(bound);
-    smaller(glue, value, bound)
-}
-
-fn smaller(glue: &mut Glue<'_>, a: Value, b: Value) -> Value {
-    glue.builder.ins().smin(a, b)
-}
-
-/// Quotient of a value that is not negative, rounded up.
-fn ceil_div(glue: &mut Glue<'_>, value: Value, by: i64) -> Value {
-    if by == 1 {
-        return value;
-    }
-    let up = glue.add_constant(value, by - 1);
-    glue.builder.ins().udiv_imm_u(up, by)
-}
-
-/// Quotient rounded up; anything not above zero gives zero.
-fn ceil_div_signed(glue: &mut Glue<'_>, value: Value, by: i64) -> Value {
-    let value = at_least(glue, value, 0);
-    ceil_div(glue, value, by)
-}
-
-fn when(glue: &mut Glue<'_>, condition: Value, body: impl Fn(&mut Glue<'_>)) {
-    glue.branch(condition, &mut |glue, holds| {
-        if holds {
-            body(glue);
-        }
-    });
 }

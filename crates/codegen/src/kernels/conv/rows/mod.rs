@@ -3,16 +3,17 @@
 //!
 //! - [`schedule`] decides tile shape, window, and units of work.
 //! - [`tile`] writes the micro-kernel with lanes along the width, [`channels`] the one with lanes along the channels.
-//! - [`pack`] writes the copies into scratch memory, with zeros where the input ends.
+//! - [`super::window`] has the copies into scratch memory, with zeros where the input ends.
 //! - [`weights`] orders the weights as the micro-kernel reads them.
 //! - [`nest`] puts these together; [`emit`] writes the loops around it all.
 
 mod channels;
 mod emit;
 mod nest;
-mod pack;
 mod schedule;
 mod tile;
 mod weights;
 
-pub(super) use nest::{Job, build};
+pub(super) use nest::{BIAS, EPILOGUE, INPUT, Job, OUTPUT, WEIGHTS, build};
+pub(super) use schedule::{cut_channels, tile_cycles};
+pub(super) use tile::{Position, TileSpec, build as build_tile};

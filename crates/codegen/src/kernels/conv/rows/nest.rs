@@ -4,9 +4,9 @@
 use super::super::epilogue::{Finish, FinishOperands};
 use super::super::problem::Problem;
 use super::super::weights::Weights;
+use super::super::window::{WindowShape, Windows};
 use super::channels::{self, ChannelSpec};
 use super::emit::{Emit, Units};
-use super::pack::{self, PackSpec, Window};
 use super::schedule::{Schedule, Source, Store, cut, cut_channels, is_small};
 use super::tile::{self, Position, TileSpec};
 use super::weights::{self, Taps};
@@ -30,11 +30,11 @@ pub(in super::super) struct Job<'a> {
 }
 
 /// Operands of the step function before those of the epilogue.
-pub(super) const INPUT: usize = 0;
-pub(super) const OUTPUT: usize = 1;
-pub(super) const WEIGHTS: usize = 2;
-pub(super) const BIAS: usize = 3;
-pub(super) const EPILOGUE: usize = 4;
+pub(in super::super) const INPUT: usize = 0;
+pub(in super::super) const OUTPUT: usize = 1;
+pub(in super::super) const WEIGHTS: usize = 2;
+pub(in super::super) const BIAS: usize = 3;
+pub(in super::super) const EPILOGUE: usize = 4;
 
 /// Makes the kernel of a convolution.
 pub(in super::super) fn build(builder: &mut Builder<'_>, job: &Job<'_>) -> Result<(), CompileError> {
@@ -89,23 +89,10 @@ pub(super) struct Run {
     pub codes: Vec<FunctionId>,
 }
 
-/// An x-block, or several neighbouring ones that run the same code.
-pub(super) struct Kind {
-    /// One past the last block of this kind.
-    pub end: usize,
-    pub pack: Option<FunctionId>,
-    /// Bytes from the block's first step to the first element copied.
-    pub copy_from: i64,
-}
-
 pub(super) struct Nest {
     pub schedule: Schedule,
     pub lanes: usize,
-    pub window: Window,
-    pub window_rows: usize,
-    pub window_planes: usize,
-    pub zero: Option<FunctionId>,
-    pub kinds: Vec<Kind>,
+    pub windows: Windows,
     pub groups: Vec<Group>,
     pub packed: Vec<f32>,
     pub scratch_bytes: usize,
@@ -113,147 +100,40 @@ pub(super) struct Nest {
 
 impl Nest {
     fn new(builder: &mut Builder<'_>, job: &Job<'_>, schedule: &Schedule) -> Result<Self, CompileError> {
-        let [z, y, x] = &job.problem.axes;
         let lanes = builder.target.lanes();
         let block = schedule.n * lanes;
-        let (shift_z, shift_y, shift_x) = (z.shifts(), y.shifts(), x.shifts());
-        let window_planes = (shift_z.1 - shift_z.0) as usize + 1;
-        let window_rows = (schedule.rows - 1) * y.in_stride + (shift_y.1 - shift_y.0) as usize + 1;
-        let positions = (schedule.columns - 1) * x.in_stride + (shift_x.1 - shift_x.0) as usize + 1;
-        // Tiles read whole vectors: room behind the last position.
-        let plane = match schedule.store {
-            Store::Channels => positions.div_ceil(x.in_stride),
-            _ => (positions.div_ceil(x.in_stride) + block).next_multiple_of(16),
+        let shape = WindowShape {
+            rows: schedule.rows,
+            columns: schedule.columns,
+            // Tiles along the width read whole vectors: room behind the last position.
+            spare: if schedule.store == Store::Channels { 0 } else { block },
+            packed: schedule.source == Source::Packed,
         };
-        let bytes = |elements: usize| i32::try_from(4 * elements);
-        let too_large = |_| builder.unsupported("its rows are too long for 32-bit displacements".into());
-        let packed = schedule.source == Source::Packed;
-        let window = if packed {
-            let row = plane * x.in_stride;
-            let mut channel = row * window_rows * window_planes;
-            if channel.is_multiple_of(1024) {
-                channel += 16;
-            }
-            Window {
-                plane_bytes: bytes(plane).map_err(too_large)?,
-                row_bytes: bytes(row).map_err(too_large)?,
-                channel_bytes: bytes(channel).map_err(too_large)?,
-                in_stride: x.in_stride,
-            }
-        } else {
-            Window {
-                plane_bytes: 0,
-                row_bytes: bytes(x.input).map_err(too_large)?,
-                channel_bytes: bytes(job.problem.input_plane()).map_err(too_large)?,
-                in_stride: 1,
-            }
-        };
-        let scratch_bytes =
-            if packed { window.channel_bytes as usize * job.problem.cin + 4 * block } else { 0 };
+        let windows = Windows::new(builder, &job.name, &job.problem, &shape)?;
+        let scratch_bytes = if shape.packed { windows.bytes(job.problem.cin) + 4 * block } else { 0 };
         let mut nest = Self {
             schedule: schedule.clone(),
             lanes,
-            window,
-            window_rows,
-            window_planes,
-            zero: None,
-            kinds: vec![],
+            windows,
             groups: vec![],
             packed: vec![],
             scratch_bytes,
         };
-        let blocks = nest.kinds_of_blocks(builder, job, positions)?;
-        nest.groups(builder, job, &blocks)?;
+        nest.groups(builder, job)?;
         Ok(nest)
     }
 
-    /// The kinds of x-blocks, with their packing code. Returns the number of steps and whether it is the last, by kind.
-    fn kinds_of_blocks(
-        &mut self,
-        builder: &mut Builder<'_>,
-        job: &Job<'_>,
-        positions: usize,
-    ) -> Result<Vec<(usize, bool)>, CompileError> {
-        let x = &job.problem.axes[2];
-        let steps = x.steps();
-        let count = steps.div_ceil(self.schedule.columns);
-        let mut kinds: Vec<(usize, usize, usize, usize, bool)> = vec![];
-        let mut ends: Vec<usize> = vec![];
-        for block in 0..count {
-            let start = block * self.schedule.columns;
-            let low = (start * x.in_stride) as i64 + x.shifts().0;
-            let high = low + positions as i64;
-            // Elements i with low <= i * insert < high.
-            let insert = x.insert as i64;
-            let from = (low.max(0) + insert - 1) / insert;
-            let to = if high <= 0 { 0 } else { ((high - 1) / insert + 1).min(x.input as i64) };
-            let elements = (to - from).max(0) as usize;
-            let first = if elements == 0 { 0 } else { (from * insert - low) as usize };
-            let kind = (
-                first,
-                elements,
-                from.max(0) as usize,
-                steps.min(start + self.schedule.columns) - start,
-                block + 1 == count,
-            );
-            // Where copying starts moves with the block, so only its distance to the block's start must agree.
-            let relative = |kind: &(usize, usize, usize, usize, bool), block: usize| {
-                kind.2 as i64 - (block * self.schedule.columns * x.in_stride) as i64
-            };
-            let same = kinds.last().is_some_and(|last| {
-                (last.0, last.1, last.3, last.4) == (kind.0, kind.1, kind.3, kind.4)
-                    && x.insert == 1
-                    && relative(last, ends.last().map_or(0, |end| end - 1)) == relative(&kind, block)
-            });
-            if same {
-                if let (Some(end), Some(last)) = (ends.last_mut(), kinds.last_mut()) {
-                    *end = block + 1;
-                    *last = kind;
-                }
-            } else {
-                kinds.push(kind);
-                ends.push(block + 1);
-            }
-        }
-        let (name, packed) = (job.name.clone(), self.schedule.source == Source::Packed);
-        if packed {
-            let zero = builder.unique(&format!("{name}_zero"));
-            self.zero = Some(pack::zero_rows(builder, &zero, &self.window, job.problem.cin)?);
-        }
-        for (kind, &end) in kinds.iter().zip(&ends) {
-            let &(first, elements, from, _, _) = kind;
-            let spec = PackSpec {
-                window: self.window,
-                cin: job.problem.cin,
-                source_channel: 4 * job.problem.input_plane() as i32,
-                source_row: 4 * x.input as i32,
-                row_step: job.problem.axes[1].insert,
-                positions,
-                first,
-                elements,
-                step: x.insert,
-            };
-            let copy = builder.unique(&format!("{name}_pack"));
-            let pack = if packed { Some(pack::copy_rows(builder, &copy, &spec)?) } else { None };
-            let start = (end - 1) * self.schedule.columns * x.in_stride;
-            self.kinds.push(Kind { end, pack, copy_from: 4 * (from as i64 - start as i64) });
-        }
-        Ok(kinds.into_iter().map(|(_, _, _, steps, last)| (steps, last)).collect())
-    }
-
     /// The groups of phases, with their weights and tiles.
-    fn groups(
-        &mut self,
-        builder: &mut Builder<'_>,
-        job: &Job<'_>,
-        blocks: &[(usize, bool)],
-    ) -> Result<(), CompileError> {
+    fn groups(&mut self, builder: &mut Builder<'_>, job: &Job<'_>) -> Result<(), CompileError> {
         let problem = &job.problem;
+        let window = self.windows.layout;
+        let blocks: Vec<(usize, bool, usize)> =
+            self.windows.kinds.iter().map(|kind| (kind.steps, kind.last, kind.before)).collect();
         let [z_axis, y_axis, x_axis] = &problem.axes;
         let packed = self.schedule.source == Source::Packed;
         let (low_z, low_y, low_x) = (z_axis.shifts().0, y_axis.shifts().0, x_axis.shifts().0);
         let z_bytes = if packed {
-            i64::from(self.window.row_bytes) * self.window_rows as i64
+            i64::from(window.row_bytes) * self.windows.rows as i64
         } else {
             4 * (y_axis.input * x_axis.input) as i64
         };
@@ -266,7 +146,7 @@ impl Nest {
                     for ty in &y_phase.taps {
                         let (dz, dy) =
                             if packed { (tz.shift - low_z, ty.shift - low_y) } else { (tz.shift, ty.shift) };
-                        rows.push(dz * z_bytes + dy * i64::from(self.window.row_bytes));
+                        rows.push(dz * z_bytes + dy * i64::from(window.row_bytes));
                         kernel_rows.push((tz.kernel, ty.kernel));
                     }
                 }
@@ -290,7 +170,7 @@ impl Nest {
                     }
                     by_shift.sort_by_key(|(shift, _)| *shift);
                     let place = |shift: i64| {
-                        if packed { self.window.position((shift - low_x) as usize) } else { 4 * shift as i32 }
+                        if packed { window.position((shift - low_x) as usize) } else { 4 * shift as i32 }
                     };
                     let base_position = by_shift.iter().map(|(shift, _)| place(*shift)).min().unwrap_or(0);
                     let positions: Vec<Position> = by_shift
@@ -325,8 +205,7 @@ impl Nest {
                         }
                         let (lanes, n) = (builder.target.lanes(), self.schedule.n);
                         self.packed.extend(weights::pack_channels(&job.weights, &kernels, n * lanes, lanes));
-                        for (kind, &(steps, last)) in blocks.iter().enumerate() {
-                            let before = (self.kinds[kind].end - 1) * self.schedule.columns;
+                        for &(steps, last, before) in &blocks {
                             let exist = if last {
                                 steps.min(first_phase.count.saturating_sub(before))
                             } else {
@@ -350,8 +229,7 @@ impl Nest {
                             phases: group.len(),
                             count: first_phase.count,
                         };
-                        for (kind, &(steps, last)) in blocks.iter().enumerate() {
-                            let before = (self.kinds[kind].end - 1) * self.schedule.columns;
+                        for &(steps, last, before) in &blocks {
                             code.push(self.tiles(
                                 builder,
                                 job,
@@ -412,7 +290,7 @@ impl Nest {
                     n,
                     phases: shape.phases,
                     cin: problem.cin,
-                    channel_stride: self.window.channel_bytes,
+                    channel_stride: self.windows.layout.channel_bytes,
                     rows: shape.rows.to_vec(),
                     positions: shape.positions.to_vec(),
                     steps: exist,
@@ -463,7 +341,7 @@ impl Nest {
         let problem = &job.problem;
         let [_, y, x] = &problem.axes;
         let lanes = builder.target.lanes();
-        let row_source = y.in_stride as i64 * i64::from(self.window.row_bytes);
+        let row_source = y.in_stride as i64 * i64::from(self.windows.layout.row_bytes);
         let row_target = (4 * y.out_stride * x.output) as i64;
         let place = |row: usize, step: usize| {
             (
@@ -485,7 +363,7 @@ impl Nest {
                     n: channels.div_ceil(lanes),
                     channels,
                     cin: problem.cin,
-                    channel_stride: self.window.channel_bytes,
+                    channel_stride: self.windows.layout.channel_bytes,
                     taps: taps.to_vec(),
                     pixels: pixels.iter().map(|&(s, t)| ((s - source) as i32, (t - target) as i32)).collect(),
                     output_stride: 4 * problem.output_plane() as i32,

@@ -84,7 +84,7 @@ fn accumulators(target: &Target, n: usize) -> usize {
 }
 
 /// Cycles that a tile takes for one input channel and one row of taps.
-fn tile_cycles(phases: usize, taps: usize, positions: usize, m: usize, n: usize) -> f64 {
+pub(in super::super) fn tile_cycles(phases: usize, taps: usize, positions: usize, m: usize, n: usize) -> f64 {
     let (fma, loads) = ((taps * m * n) as f64, (positions * n + taps * m) as f64);
     let latency = 4.0 * taps as f64 / phases as f64;
     (fma / 2.0).max(loads / 2.0).max((fma + loads) / 5.0).max(latency) + 0.5
@@ -218,7 +218,7 @@ fn tile_shape(problem: &Problem, target: &Target, store: Store) -> (f64, usize, 
 }
 
 /// Tiles of `m` channels, and the one of what remains: sizes with their counts.
-pub(super) fn cut_channels(cout: usize, m: usize) -> Vec<(usize, usize)> {
+pub(in super::super) fn cut_channels(cout: usize, m: usize) -> Vec<(usize, usize)> {
     let (full, rest) = (cout / m, cout % m);
     [(m, full), (rest, 1)].into_iter().filter(|&(size, count)| size > 0 && count > 0).collect()
 }

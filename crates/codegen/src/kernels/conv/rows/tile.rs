@@ -9,7 +9,7 @@ use crate::tile::{Lanes, Operand, Pointer, TileBuilder, TileError, Vector};
 
 /// What a position of the input feeds: accumulators of some phases.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Position {
+pub(in super::super) struct Position {
     /// Bytes from the base of the row.
     pub offset: i32,
     /// Phases of the tile with a tap there, in the order of their weights.
@@ -18,7 +18,7 @@ pub(super) struct Position {
 
 /// Everything the code of a tile depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct TileSpec {
+pub(in super::super) struct TileSpec {
     pub m: usize,
     pub n: usize,
     /// Number of x-phases.
@@ -53,7 +53,7 @@ fn uniform(values: impl Iterator<Item = i32> + Clone) -> Option<i32> {
 }
 
 /// Parameters of the tile's function: `x, w, bias, y`, then a pointer for each operand of the epilogue.
-pub(super) fn build(
+pub(in super::super) fn build(
     builder: &mut Builder<'_>,
     name: &str,
     spec: &TileSpec,

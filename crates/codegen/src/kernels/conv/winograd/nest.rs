@@ -1,0 +1,457 @@
+//! What a filtered convolution is made of, and the loops around it: a unit of work is a block of tiles of an image and a
+//! part of the output channels.
+
+use super::super::bounds::{at_least, at_most, repeat, rest_of, smaller};
+use super::super::epilogue::{Finish, Follows};
+use super::super::problem::Problem;
+use super::super::rows::{
+    BIAS, EPILOGUE, INPUT, Job, OUTPUT, Position, TileSpec, WEIGHTS, build_tile, cut_channels,
+};
+use super::super::window::{WindowShape, Windows};
+use super::points::Filtering;
+use super::schedule::{Schedule, filterings, tiles_of};
+use super::transform::{self, InputSpec, OutputSpec};
+use super::weights;
+use crate::builder::Builder;
+use crate::error::CompileError;
+use crate::exec::{FunctionId, Glue};
+use crate::memory::ALIGNMENT;
+use crate::program::Kernel;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{InstBuilder, Value};
+use std::collections::HashMap;
+
+/// Makes the kernel of a convolution along a schedule.
+///
+/// # Errors
+/// When a transform needs more registers than the target has, among others.
+pub(in super::super) fn build(
+    builder: &mut Builder<'_>,
+    job: &Job<'_>,
+    schedule: &Schedule,
+) -> Result<(), CompileError> {
+    let nest = Nest::new(builder, job, schedule)?;
+    let packed = builder.pack(&nest.packed);
+    let bias = builder.pack(&job.bias);
+    let mut operands = vec![job.input, job.output, packed, bias];
+    operands.extend(job.finish_operands.iter().map(|(operand, _)| *operand));
+    let name = builder.unique(&job.name);
+    let function = builder.add_step(&name, |glue| nest.step(glue))?;
+    let nanoseconds = job.problem.macs() as f64 / (builder.target.lanes() as f64 * 8.0);
+    let splits = builder.even_splits(nest.units(), nanoseconds);
+    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: nest.scratch_bytes });
+    Ok(())
+}
+
+/// A y-phase, with all its x-phases.
+struct Group {
+    /// First output row, and number of rows.
+    first: usize,
+    rows: usize,
+    /// Product terms, of all x-phases.
+    terms: usize,
+    /// Offset of its weights, in floats.
+    weights: usize,
+    /// By kind of x-block.
+    inputs: Vec<Vec<(FunctionId, i64)>>,
+    outputs: Vec<Outputs>,
+}
+
+/// Output transforms of whole tiles, and of the last row of tiles where it is not whole.
+struct Outputs {
+    whole: FunctionId,
+    rest: Option<FunctionId>,
+}
+
+/// Where things lie in scratch memory, in bytes, and how.
+struct Layout {
+    factors: i64,
+    products: i64,
+    temporary: i64,
+    /// Bytes between channels, in both.
+    channel: i32,
+    /// Bytes between terms.
+    factor_term: i32,
+    product_term: i32,
+}
+
+struct Nest<'a> {
+    job: &'a Job<'a>,
+    schedule: &'a Schedule,
+    /// The convolution whose steps are tiles.
+    tiles: Problem,
+    lanes: usize,
+    windows: Windows,
+    layout: Layout,
+    groups: Vec<Group>,
+    /// The product tile of each size of channel tile.
+    products: Vec<FunctionId>,
+    packed: Vec<f32>,
+    /// Offset of zeros among the packed weights, in floats.
+    zeros: usize,
+    scratch_bytes: usize,
+}
+
+impl<'a> Nest<'a> {
+    fn new(
+        builder: &mut Builder<'_>,
+        job: &'a Job<'a>,
+        schedule: &'a Schedule,
+    ) -> Result<Self, CompileError> {
+        let problem = &job.problem;
+        let tiles = tiles_of(problem, schedule.m);
+        let lanes = builder.target.lanes();
+        let shape =
+            WindowShape { rows: schedule.rows, columns: schedule.columns, spare: lanes, packed: true };
+        let windows = Windows::new(builder, &job.name, &tiles, &shape)?;
+        let [_, y, x] = &problem.axes;
+        let ys = filterings(y, schedule.m[0]);
+        let xs = filterings(x, schedule.m[1]);
+        let terms = |y: &Filtering| xs.iter().map(|(x, _, _)| y.n() * x.n()).sum::<usize>();
+        let most_terms = ys.iter().map(|(y, _, _)| terms(y)).max().unwrap_or(0);
+
+        let too_large = || builder.unsupported("its blocks are too large for 32-bit displacements".into());
+        // A row of tiles is written in whole vectors: room behind the last.
+        let width = (schedule.rows * schedule.columns).next_multiple_of(schedule.vectors * lanes) + lanes;
+        let channel = 4 * width;
+        let spread = |bytes: usize| if bytes.is_multiple_of(1024) { bytes + ALIGNMENT } else { bytes };
+        let (factor_term, product_term) =
+            (spread(channel * problem.cin), spread(channel * schedule.channels));
+        let after = |bytes: usize| bytes.next_multiple_of(ALIGNMENT);
+        let factors = after(windows.bytes(problem.cin) + 4 * lanes);
+        let products = factors + after(most_terms * factor_term);
+        let temporary = products + after(most_terms * product_term);
+        let scratch_bytes = temporary + most_terms * 4 * lanes;
+        if i32::try_from(scratch_bytes).is_err() {
+            return Err(too_large());
+        }
+        let layout = Layout {
+            factors: factors as i64,
+            products: products as i64,
+            temporary: temporary as i64,
+            channel: channel as i32,
+            factor_term: factor_term as i32,
+            product_term: product_term as i32,
+        };
+        let mut nest = Self {
+            job,
+            schedule,
+            tiles,
+            lanes,
+            windows,
+            layout,
+            groups: vec![],
+            products: vec![],
+            packed: vec![],
+            zeros: 0,
+            scratch_bytes,
+        };
+        for (index, (filtering, kernels, first_y)) in ys.iter().enumerate() {
+            let inputs = nest.inputs(builder, (filtering, *first_y), &xs)?;
+            let outputs = nest.outputs(builder, index, filtering, &xs)?;
+            let packed: Vec<(Filtering, Vec<usize>)> =
+                xs.iter().map(|(x, kernels, _)| (x.clone(), kernels.clone())).collect();
+            let weights = nest.packed.len();
+            nest.packed.extend(weights::pack(&job.weights, (filtering, kernels), &packed, schedule.channels));
+            let phase = &y.phases[index];
+            nest.groups.push(Group {
+                first: phase.first,
+                rows: phase.count,
+                terms: terms(filtering),
+                weights,
+                inputs,
+                outputs,
+            });
+        }
+        nest.zeros = nest.packed.len();
+        nest.packed.resize(nest.zeros + schedule.channels, 0.0);
+        for (m, _) in cut_channels(problem.cout, schedule.channels) {
+            let code = nest.product(builder, m)?;
+            nest.products.push(code);
+        }
+        Ok(nest)
+    }
+
+    /// The input transforms of a y-phase: for each kind of block, those of the x-phases and where their factors begin.
+    fn inputs(
+        &self,
+        builder: &mut Builder<'_>,
+        (y, first_y): (&Filtering, i64),
+        xs: &[(Filtering, Vec<usize>, i64)],
+    ) -> Result<Vec<Vec<(FunctionId, i64)>>, CompileError> {
+        let [_, y_axis, x_axis] = &self.job.problem.axes;
+        let mut known: HashMap<(usize, usize), FunctionId> = HashMap::new();
+        let mut inputs = vec![];
+        for kind in &self.windows.kinds {
+            let vectors = kind.steps.div_ceil(self.lanes);
+            let (mut term, mut of_kind) = (0, vec![]);
+            for (index, (x, _, first_x)) in xs.iter().enumerate() {
+                let code = match known.get(&(index, vectors)) {
+                    Some(&code) => code,
+                    None => {
+                        let name = builder.unique(&format!("{}_input", self.job.name));
+                        let spec = InputSpec {
+                            y,
+                            x,
+                            cin: self.job.problem.cin,
+                            vectors,
+                            window: self.windows.layout,
+                            row: (first_y - y_axis.shifts().0) as usize,
+                            position: (first_x - x_axis.shifts().0) as usize,
+                            target_channel: self.layout.channel,
+                            target_term: self.layout.factor_term,
+                        };
+                        let tile = transform::input(builder.tile(&name), &spec);
+                        let code = builder.add_tile(tile)?;
+                        known.insert((index, vectors), code);
+                        code
+                    }
+                };
+                of_kind.push((code, i64::from(self.layout.factor_term) * term));
+                term += (y.n() * x.n()) as i64;
+            }
+            inputs.push(of_kind);
+        }
+        Ok(inputs)
+    }
+
+    /// The output transforms of a y-phase, by kind of block.
+    fn outputs(
+        &self,
+        builder: &mut Builder<'_>,
+        phase: usize,
+        y: &Filtering,
+        xs: &[(Filtering, Vec<usize>, i64)],
+    ) -> Result<Vec<Outputs>, CompileError> {
+        let problem = &self.job.problem;
+        let [_, y_axis, x_axis] = &problem.axes;
+        let step = self.schedule.m[1] * x_axis.out_stride;
+        let mut outputs = vec![];
+        for kind in &self.windows.kinds {
+            let mut exist = kind.steps * step;
+            if kind.last {
+                exist = exist.min(x_axis.output - kind.before * step);
+            }
+            let mut code = |rows: usize| {
+                let name = builder.unique(&format!("{}_output", self.job.name));
+                let spec = OutputSpec {
+                    y,
+                    xs: xs.iter().map(|(x, _, _)| x).collect(),
+                    vectors: kind.steps.div_ceil(self.lanes),
+                    rows,
+                    outputs: exist,
+                    source_channel: self.layout.channel,
+                    source_term: self.layout.product_term,
+                    target_row: (4 * y_axis.out_stride * x_axis.output) as i32,
+                    target_channel: 4 * problem.output_plane() as i32,
+                    finish: &self.job.finish,
+                };
+                let tile = transform::output(builder.tile(&name), &spec);
+                builder.add_tile(tile)
+            };
+            let rest = y_axis.phases[phase].count % self.schedule.m[0];
+            let whole = code(self.schedule.m[0])?;
+            outputs.push(Outputs { whole, rest: if rest > 0 { Some(code(rest)?) } else { None } });
+        }
+        Ok(outputs)
+    }
+
+    /// The product of factors and weights: a 1x1 convolution over a vector of tiles.
+    fn product(&self, builder: &mut Builder<'_>, m: usize) -> Result<FunctionId, CompileError> {
+        let (n, cin) = (self.schedule.vectors, self.job.problem.cin);
+        // Input channels written out one after the other, as rows of taps are.
+        let unrolled = [4, 2, 1].into_iter().find(|unrolled| cin.is_multiple_of(*unrolled)).unwrap_or(1);
+        let spec = TileSpec {
+            m,
+            n,
+            phases: 1,
+            cin: cin / unrolled,
+            channel_stride: unrolled as i32 * self.layout.channel,
+            rows: (0..unrolled as i32).map(|i| i * self.layout.channel).collect(),
+            positions: vec![Position { offset: 0, phases: vec![0] }],
+            steps: n * self.lanes,
+            outputs: n * self.lanes,
+            step_stride: 1,
+            output_stride: self.layout.channel,
+            mask_loads: false,
+            finish: Finish::default(),
+        };
+        let name = builder.unique(&format!("{}_m{m}n{n}", self.job.name));
+        build_tile(builder, &name, &spec)
+    }
+
+    fn blocks(&self) -> [u64; 2] {
+        [
+            self.tiles.axes[1].steps().div_ceil(self.schedule.rows) as u64,
+            self.tiles.axes[2].steps().div_ceil(self.schedule.columns) as u64,
+        ]
+    }
+
+    fn units(&self) -> u64 {
+        let [y, x] = self.blocks();
+        (self.job.problem.batch * self.job.problem.groups) as u64 * y * x * self.schedule.channel_parts as u64
+    }
+
+    /// Writes the body of the step function.
+    fn step(&self, glue: &mut Glue<'_>) {
+        let table = glue.params[0];
+        let (begin, end, scratch) = (glue.params[1], glue.params[2], glue.params[3]);
+        let bases = Bases {
+            input: glue.pointer(table, INPUT),
+            output: glue.pointer(table, OUTPUT),
+            weights: glue.pointer(table, WEIGHTS),
+            bias: glue.pointer(table, BIAS),
+            epilogue: (0..self.job.finish_operands.len())
+                .map(|i| glue.pointer(table, EPILOGUE + i))
+                .collect(),
+            scratch,
+        };
+        let [y_blocks, x_blocks] = self.blocks();
+        let problem = &self.job.problem;
+        glue.for_each(begin, end, |glue, index| {
+            let (rest, part) = glue.split(index, self.schedule.channel_parts as u64);
+            let (rest, block) = glue.split(rest, x_blocks);
+            let (image, y) = glue.split(rest, y_blocks);
+            let (_, group) = glue.split(image, problem.groups as u64);
+            let y = glue.builder.ins().imul_imm_s(y, self.schedule.rows as i64);
+            let x = glue.builder.ins().imul_imm_s(block, self.schedule.columns as i64);
+            let unit = Unit { image, group, y, x, part };
+            self.windows.by_kind(glue, block, &mut |glue, kind| {
+                let plane = 4 * (problem.cin * problem.input_plane()) as i64;
+                let source = glue.element(bases.input, image, plane);
+                let zero = glue.constant(0);
+                self.windows.pack(glue, &self.tiles, source, bases.scratch, [zero, y, x], kind);
+                for group in &self.groups {
+                    self.group(glue, &bases, &unit, kind, group);
+                }
+            });
+        });
+    }
+
+    fn group(&self, glue: &mut Glue<'_>, bases: &Bases, unit: &Unit, kind: usize, group: &Group) {
+        let (problem, schedule, layout) = (&self.job.problem, self.schedule, &self.layout);
+        let [m_y, m_x] = schedule.m;
+        let [_, y, x] = &problem.axes;
+        let columns = self.windows.kinds[kind].steps;
+        // Rows of tiles of this phase in the block.
+        let all = group.rows.div_ceil(m_y) as i64;
+        let most = glue.constant(schedule.rows as i64);
+        let left = rest_of(glue, all, unit.y);
+        let left = at_least(glue, left, 0);
+        let rows = smaller(glue, most, left);
+
+        let factors = glue.add_constant(bases.scratch, layout.factors);
+        let products = glue.add_constant(bases.scratch, layout.products);
+        let temporary = glue.add_constant(bases.scratch, layout.temporary);
+        let row_of_tiles = m_y as i64 * i64::from(self.windows.layout.row_bytes);
+        repeat(glue, rows, |glue, row| {
+            let source = glue.element(bases.scratch, row, row_of_tiles);
+            let target = glue.element(factors, row, 4 * columns as i64);
+            for &(code, first) in &group.inputs[kind] {
+                let target = glue.add_constant(target, first);
+                glue.call(code, &[source, target, temporary]);
+            }
+        });
+
+        let run = schedule.vectors * self.lanes;
+        let tiles = glue.builder.ins().imul_imm_s(rows, columns as i64);
+        let tiles = glue.add_constant(tiles, run as i64 - 1);
+        let runs = glue.builder.ins().udiv_imm_u(tiles, run as i64);
+
+        // Place of the block's first output of the phase.
+        let plane = 4 * problem.output_plane() as i64;
+        let row_bytes = 4 * x.output as i64;
+        let channel = glue.builder.ins().imul_imm_s(unit.image, problem.cout as i64);
+        let place = glue.builder.ins().imul_imm_s(channel, plane);
+        let place = glue.element(place, unit.y, (m_y * y.out_stride) as i64 * row_bytes);
+        let place = glue.element(place, unit.x, 4 * (m_x * x.out_stride) as i64);
+        let place = glue.add_constant(place, group.first as i64 * row_bytes);
+
+        let per_channel = 4 * (group.terms * problem.cin) as i64;
+        let weights = glue.add_constant(bases.weights, 4 * group.weights as i64);
+        let weights = glue.element(weights, unit.group, per_channel * problem.cout as i64);
+        let zeros = glue.add_constant(bases.weights, 4 * self.zeros as i64);
+        let group_channel = glue.builder.ins().imul_imm_s(unit.group, problem.cout as i64);
+        let sizes = cut_channels(problem.cout, schedule.channels);
+        let parts = schedule.channel_parts as i64;
+        let count: usize = sizes.iter().map(|&(_, count)| count).sum();
+        let bound = |glue: &mut Glue<'_>, part: Value| {
+            let scaled = glue.builder.ins().imul_imm_s(part, count as i64);
+            if parts == 1 { scaled } else { glue.builder.ins().udiv_imm_u(scaled, parts) }
+        };
+        let begin = bound(glue, unit.part);
+        let next = glue.add_constant(unit.part, 1);
+        let end = bound(glue, next);
+        let mut before = 0;
+        for (&(m, count), &product) in sizes.iter().zip(&self.products) {
+            let (low, high) = (before, before + count as i64);
+            before = high;
+            let from = at_least(glue, begin, low);
+            let to = at_most(glue, end, high);
+            glue.for_each(from, to, |glue, tile| {
+                let tile = glue.add_constant(tile, -low);
+                let channels = glue.builder.ins().imul_imm_s(tile, m as i64);
+                let channels = glue.add_constant(channels, low * schedule.channels as i64);
+                let weights = glue.element(weights, channels, per_channel);
+                glue.for_count(group.terms as u64, |glue, term| {
+                    let weights = glue.element(weights, term, 4 * (problem.cin * m) as i64);
+                    let factors = glue.element(factors, term, i64::from(layout.factor_term));
+                    let products = glue.element(products, term, i64::from(layout.product_term));
+                    repeat(glue, runs, |glue, i| {
+                        let factors = glue.element(factors, i, 4 * run as i64);
+                        let products = glue.element(products, i, 4 * run as i64);
+                        glue.call(product, &[factors, weights, zeros, products]);
+                    });
+                });
+                let place = glue.element(place, channels, plane);
+                let in_all = glue.builder.ins().iadd(group_channel, channels);
+                let bias = glue.element(bases.bias, in_all, 4);
+                let number = glue.constant(m as i64);
+                repeat(glue, rows, |glue, row| {
+                    let place = glue.element(place, row, (m_y * y.out_stride) as i64 * row_bytes);
+                    let source = glue.element(products, row, 4 * columns as i64);
+                    let target = glue.builder.ins().iadd(bases.output, place);
+                    let mut args = vec![source, bias, target, temporary];
+                    for (&base, &(_, follows)) in bases.epilogue.iter().zip(&self.job.finish_operands) {
+                        args.push(match follows {
+                            Follows::Channels => glue.element(base, in_all, 4),
+                            Follows::Output => glue.builder.ins().iadd(base, place),
+                        });
+                    }
+                    args.push(number);
+                    let code = &group.outputs[kind];
+                    let Some(rest) = code.rest else {
+                        glue.call(code.whole, &args);
+                        return;
+                    };
+                    let row = glue.builder.ins().iadd(unit.y, row);
+                    let last = glue.builder.ins().icmp_imm_u(IntCC::Equal, row, all - 1);
+                    glue.branch(last, &mut |glue, last| {
+                        glue.call(if last { rest } else { code.whole }, &args);
+                    });
+                });
+            });
+        }
+    }
+}
+
+/// Pointers into the tensors, the same for all units.
+struct Bases {
+    input: Value,
+    output: Value,
+    weights: Value,
+    bias: Value,
+    epilogue: Vec<Value>,
+    scratch: Value,
+}
+
+/// A unit of work: its place in each dimension.
+struct Unit {
+    /// Image and group as one number, and the group.
+    image: Value,
+    group: Value,
+    /// First tile along y and x.
+    y: Value,
+    x: Value,
+    part: Value,
+}

@@ -1,0 +1,229 @@
+//! Decides whether a convolution is worth Winograd's filtering, and how it is cut up. Plain values; no code is made here.
+
+use super::super::problem::{Axis, Problem};
+use super::super::rows::tile_cycles;
+use super::points::{Filtering, MOST};
+use crate::target::{Isa, Target};
+use tconvc_ir::geometry::{Phase, PhaseTap};
+
+/// The decisions.
+#[derive(Debug, Clone, PartialEq)]
+pub(in super::super) struct Schedule {
+    /// Outputs of a phase along y and x that a tile makes.
+    pub m: [usize; 2],
+    /// Tiles along y and x in a block.
+    pub rows: usize,
+    pub columns: usize,
+    /// Output channels and vectors of tiles of the micro-kernel.
+    pub channels: usize,
+    pub vectors: usize,
+    /// Parts of the output channels, each a unit of work of its own.
+    pub channel_parts: usize,
+}
+
+/// Direct convolution must take this many times as long as is estimated here.
+const GAIN: f64 = 1.1;
+
+/// Bytes up to which the transformed weights of a layer may grow, where they are more than twice the weights themselves.
+const MOST_WEIGHT_BYTES: usize = 12 << 20;
+
+/// Share of the peak that tiles of direct convolutions and of products reach.
+const DIRECT_SHARE: f64 = 0.92;
+const PRODUCT_SHARE: f64 = 0.85;
+
+/// Bytes a cycle from the last-level cache and from memory.
+const L3_BYTES: f64 = 8.0;
+const DRAM_BYTES: f64 = 3.0;
+
+/// True when the taps of every phase read neighbouring positions one after the other.
+fn is_dense(axis: &Axis) -> bool {
+    axis.in_stride == 1
+        && axis.insert == 1
+        && axis.phases.len() == axis.out_stride
+        && axis.phases.iter().all(|phase| {
+            let shifts = sorted(phase);
+            !shifts.is_empty() && shifts.windows(2).all(|pair| pair[1].shift == pair[0].shift + 1)
+        })
+}
+
+/// The taps in the order of the inputs they read.
+pub(super) fn sorted(phase: &Phase) -> Vec<PhaseTap> {
+    let mut taps = phase.taps.clone();
+    taps.sort_by_key(|tap| tap.shift);
+    taps
+}
+
+/// The convolution as its tiles see it: a step along an axis is a tile, which reads all positions from the first to the last
+/// that any phase needs. Its windows are those of the tiles.
+pub(super) fn tiles_of(problem: &Problem, m: [usize; 2]) -> Problem {
+    let mut tiles = problem.clone();
+    for (axis, m) in tiles.axes[1..].iter_mut().zip(m) {
+        let (low, high) = axis.shifts();
+        let taps = (low..high + m as i64).map(|shift| PhaseTap { kernel: 0, shift }).collect();
+        let count = axis.steps().div_ceil(m);
+        *axis = Axis {
+            input: axis.input,
+            output: count,
+            kernel: (high - low) as usize + m,
+            in_stride: m,
+            out_stride: 1,
+            insert: 1,
+            phases: vec![Phase { first: 0, count, taps }],
+        };
+    }
+    tiles
+}
+
+impl Schedule {
+    /// The schedule, where filtering pays; does not depend on the number of threads but for the split.
+    pub fn choose(problem: &Problem, target: &Target, threads: usize) -> Option<Self> {
+        let [z, y, x] = &problem.axes;
+        let flat = z.input == 1 && z.output == 1 && z.shifts() == (0, 0) && z.phases[0].taps.len() == 1;
+        if !flat || !is_dense(y) || !is_dense(x) {
+            return None;
+        }
+        let most_taps = |axis: &Axis| axis.phases.iter().map(|phase| phase.taps.len()).max().unwrap_or(0);
+        let (taps_y, taps_x) = (most_taps(y), most_taps(x));
+        if taps_y * taps_x < 2 {
+            return None;
+        }
+        let lanes = target.lanes() as f64;
+        let direct = problem.macs() as f64 / (2.0 * lanes * DIRECT_SHARE);
+        let mut best: Option<(f64, Self)> = None;
+        for m_y in outputs_of(taps_y) {
+            for m_x in outputs_of(taps_x) {
+                // All results of a row are interleaved in registers.
+                if m_x * x.phases.len() > 8 {
+                    continue;
+                }
+                let Some((cycles, schedule)) = Self::with(problem, target, [m_y, m_x], threads) else {
+                    continue;
+                };
+                if cycles * GAIN < direct && best.as_ref().is_none_or(|(least, _)| cycles < *least) {
+                    best = Some((cycles, schedule));
+                }
+            }
+        }
+        best.map(|(_, schedule)| schedule)
+    }
+
+    /// Cycles and schedule with tiles of `m` outputs; nothing where the weights would grow too much.
+    fn with(problem: &Problem, target: &Target, m: [usize; 2], threads: usize) -> Option<(f64, Self)> {
+        let [_, y, x] = &problem.axes;
+        let lanes = target.lanes();
+        let products = |axis: &Axis, m: usize| -> usize {
+            axis.phases.iter().map(|phase| m + phase.taps.len() - 1).sum()
+        };
+        let (products_y, products_x) = (products(y, m[0]), products(x, m[1]));
+        let terms = products_y * products_x;
+        let pairs = problem.groups * problem.cin * problem.cout;
+        let (bytes, plain_bytes) = (4 * terms * pairs, 4 * y.kernel * x.kernel * pairs);
+        if bytes > MOST_WEIGHT_BYTES.max(2 * plain_bytes) {
+            return None;
+        }
+        let (tiles_y, tiles_x) = (y.steps().div_ceil(m[0]), x.steps().div_ceil(m[1]));
+        // As many tiles as keep the factors of a block in the second-level cache, but two vectors at least.
+        let terms_of_phase = products_y.div_ceil(y.phases.len()) * products_x;
+        let room = target.caches().l2_bytes / 2 / (4 * terms_of_phase * problem.cin);
+        let most = (room / lanes * lanes).clamp(2 * lanes, 8 * lanes);
+        let columns = if tiles_x > most {
+            // Even blocks, of whole vectors.
+            tiles_x.div_ceil(tiles_x.div_ceil(most)).next_multiple_of(lanes)
+        } else {
+            tiles_x
+        };
+        let rows = (most / columns).clamp(1, tiles_y);
+        let rows = tiles_y.div_ceil(tiles_y.div_ceil(rows));
+        let (channels, vectors) = micro_kernel(problem, target, (rows * columns).div_ceil(lanes));
+        // Vectors of tiles in products, and in transforms, of an image.
+        let blocks = |rows: usize| -> usize {
+            (0..tiles_x)
+                .step_by(columns)
+                .map(|first| (rows * columns.min(tiles_x - first)).div_ceil(vectors * lanes) * vectors)
+                .sum()
+        };
+        let in_products: usize =
+            (0..tiles_y).step_by(rows).map(|first| blocks(rows.min(tiles_y - first))).sum();
+        let in_rows: usize = (0..tiles_x)
+            .step_by(columns)
+            .map(|first| columns.min(tiles_x - first).div_ceil(lanes))
+            .sum::<usize>()
+            * tiles_y;
+        let images = (problem.batch * problem.groups) as f64;
+        let both = m[0] > 1 && m[1] > 1;
+        let transform = terms as f64 * if both { 3.5 } else { 2.0 };
+        let window = 2.0 * (products_y * m[1]) as f64;
+        let stores = 2.0 * (m[0] * y.phases.len() * m[1] * x.phases.len()) as f64;
+        let (cin, cout) = (problem.cin as f64, problem.cout as f64);
+        let arithmetic = in_products as f64 * terms as f64 * cin * cout / (2.0 * PRODUCT_SHARE)
+            + in_rows as f64 * (cin * (transform + window) + cout * (transform + stores));
+        // The weights pass by once for each block.
+        let passes = tiles_y.div_ceil(rows) * tiles_x.div_ceil(columns);
+        let group_bytes = (bytes / problem.groups) as f64;
+        let stream = if bytes > target.caches().l3_bytes / 2 {
+            group_bytes / DRAM_BYTES
+        } else if bytes > target.caches().l2_bytes / 2 {
+            group_bytes / L3_BYTES
+        } else {
+            0.0
+        };
+        let cycles = images * (arithmetic + 0.5 * stream * passes as f64);
+        let outer = problem.batch * problem.groups * passes;
+        let tiles = problem.cout.div_ceil(channels);
+        let channel_parts = if threads > 1 && outer < 4 * threads && !outer.is_multiple_of(threads) {
+            threads.min(tiles)
+        } else {
+            1
+        };
+        Some((cycles, Self { m, rows, columns, channels, vectors, channel_parts }))
+    }
+}
+
+/// Outputs that tiles may make under so many taps at most.
+fn outputs_of(taps: usize) -> Vec<usize> {
+    if taps == 1 { vec![1] } else { (2..=4).filter(|m| m + taps - 1 <= MOST).collect() }
+}
+
+/// Channels and vectors of the product tile that needs the fewest cycles for all channels and so many vectors.
+fn micro_kernel(problem: &Problem, target: &Target, vectors: usize) -> (usize, usize) {
+    let registers = match target.isa() {
+        Isa::Portable => 8,
+        Isa::X86V3 => 15,
+        Isa::X86V4 => 31,
+    };
+    let mut best = (f64::INFINITY, 1, 1);
+    for n in 1..=vectors.clamp(1, 4) {
+        for m in 1..=problem.cout.clamp(1, 12) {
+            // Accumulators, the vectors themselves, and a factor.
+            if m * n + n > registers {
+                continue;
+            }
+            let (full, rest) = ((problem.cout / m) as f64, problem.cout % m);
+            let cycles = full * tile_cycles(1, 1, 1, m, n)
+                + if rest > 0 { tile_cycles(1, 1, 1, rest, n) } else { 0.0 };
+            let cycles = cycles * vectors.div_ceil(n) as f64;
+            if cycles < best.0 * 0.999 {
+                best = (cycles, m, n);
+            }
+        }
+    }
+    (best.1, best.2)
+}
+
+impl std::fmt::Display for Schedule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "winograd{}x{}", self.m[0], self.m[1])
+    }
+}
+
+/// Filterings of the phases of an axis.
+pub(super) fn filterings(axis: &Axis, m: usize) -> Vec<(Filtering, Vec<usize>, i64)> {
+    axis.phases
+        .iter()
+        .map(|phase| {
+            let taps = sorted(phase);
+            let first = taps.first().map_or(0, |tap| tap.shift);
+            (Filtering::new(m, taps.len()), taps.iter().map(|tap| tap.kernel).collect(), first)
+        })
+        .collect()
+}

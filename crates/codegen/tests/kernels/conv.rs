@@ -1,0 +1,53 @@
+//! Convolutions by Winograd's filtering, with guarded memory: every remainder of tiles, blocks and channels.
+
+use crate::support::{Case, Input, op, seeded};
+use tconvc_ir::Attributes;
+
+fn check(input: &[usize], weights: &[usize], pads: &[i64], group: i64) {
+    let (x, w) = (seeded(input, 1), seeded(weights, 2));
+    let attributes = Attributes::new().with("pads", pads.to_vec()).with("group", group);
+    let inputs = vec![Input::Given(x), Input::Constant(w), Input::Constant(seeded(&weights[..1], 3))];
+    // Rounding goes with the sum of the magnitudes, not with what is left of it.
+    let tolerance = 2.5e-7 * weights[1..].iter().product::<usize>() as f64;
+    Case { op: op("Conv", attributes), inputs, outputs: 1, tolerance, native: true }.check();
+}
+
+#[test]
+fn every_remainder_of_tiles() {
+    for height in 1..=9 {
+        for width in 1..=9 {
+            check(&[1, 16, height, width], &[18, 16, 3, 3], &[1, 1, 1, 1], 1);
+        }
+    }
+    for width in (10..140).step_by(7) {
+        check(&[1, 16, 5, width], &[16, 16, 3, 3], &[1, 1, 1, 1], 1);
+        check(&[1, 16, width], &[16, 16, 3], &[1, 1], 1);
+    }
+}
+
+#[test]
+fn kernels_pads_and_groups() {
+    for (kernel, pads) in [
+        ([2, 2], [0, 0, 1, 1]),
+        ([3, 2], [1, 0, 1, 1]),
+        ([2, 4], [1, 3, 0, 0]),
+        ([5, 5], [2, 2, 2, 2]),
+        ([1, 3], [0, 1, 0, 1]),
+        ([3, 1], [2, 0, 0, 0]),
+        ([3, 3], [0, 0, 0, 0]),
+        ([3, 3], [4, 5, 6, 3]),
+    ] {
+        for channels in [16, 17, 24] {
+            let weights = [channels + 3, channels, kernel[0], kernel[1]];
+            check(&[2, channels, 13, 21], &weights, &pads, 1);
+        }
+        check(&[1, 40, 11, 12], &[42, 20, kernel[0], kernel[1]], &pads, 2);
+    }
+}
+
+/// Channels beyond which blocks hold few tiles.
+#[test]
+fn many_channels() {
+    check(&[1, 200, 17, 18], &[10, 200, 3, 3], &[1, 1, 1, 1], 1);
+    check(&[1, 10, 40, 41], &[100, 10, 3, 3], &[1, 1, 1, 1], 1);
+}

@@ -1,0 +1,77 @@
+//! Winograd's filtering, which is taken for layers of some channels: within rounding of the definition, whatever the geometry.
+
+use crate::epilogue::with_epilogue;
+use crate::layer::{Axis, Layer};
+use crate::support::{Random, cases, targets};
+use tconvc::{Compiler, Form, Model, Tensor};
+use tconvc_ir::interp;
+use tconvc_testing::check_close;
+
+/// Share of the largest magnitude of the output: a tenth of what forms may differ by.
+const TOLERANCE: f64 = 1e-5;
+
+/// Layers that filtering is made for: neighbouring taps, strides 1 to 3, some channels, every size from a tile up.
+fn wide_layer(seed: u64) -> Layer {
+    let mut random = Random::new(seed);
+    let dimensions = 1 + random.below(2);
+    let axis = |random: &mut Random| loop {
+        let stride = [1, 1, 2, 2, 3][random.below(5)];
+        let axis = Axis {
+            input: 1 + random.below([90, 30][dimensions - 1]),
+            kernel: (2 + random.below(3)) * stride - random.below(stride),
+            stride,
+            dilation: 1,
+            pads: [random.between(-2, 4), random.between(-2, 4)],
+            output_padding: random.below(stride),
+        };
+        if axis.is_valid() {
+            return axis;
+        }
+    };
+    let axes = (0..dimensions).map(|_| axis(&mut random)).collect();
+    let group = [1, 1, 1, 2][random.below(4)];
+    let channels = [16 + random.below(21), 16 + random.below(21)];
+    Layer { batch: 1 + random.below(2), group, channels, axes, bias: random.below(3) > 0, seed }
+}
+
+#[test]
+fn random_layers_with_epilogues() {
+    let targets = targets();
+    let mut filtered = 0;
+    for number in 0..cases(120) {
+        let layer = wide_layer(3 << 32 | number as u64);
+        let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
+        let named: Vec<(&str, Tensor)> =
+            inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
+        let expected = interp::run(&graph, &named).unwrap();
+        let model = Model::from_graph(graph);
+        let target = &targets[number % targets.len()];
+        let run = |threads| {
+            let compiler = Compiler::new().form(Form::SubPixel).target(target.clone()).threads(threads);
+            let compiled = compiler.compile(&model).unwrap();
+            let outputs = compiled.run(named.iter().map(|(name, tensor)| (*name, tensor.view()))).unwrap();
+            (outputs[0].clone(), compiled.report().to_string())
+        };
+        let (one, report) = run(1);
+        let found = vec![(expected[0].0.clone(), one.clone())];
+        check_close(&found, &expected, TOLERANCE)
+            .unwrap_or_else(|problem| panic!("{layer}, {target}: {problem}\n{report}"));
+        assert!(run(2).0 == one, "{layer}, {target}: depends on the number of threads");
+        filtered += usize::from(report.contains("winograd"));
+    }
+    assert!(3 * filtered > cases(120), "only {filtered} layers were filtered");
+}
+
+/// With it off, whole numbers stay exact.
+#[test]
+fn off_means_by_the_definition() {
+    let layer = wide_layer(7);
+    let (graph, inputs) = with_epilogue(&layer, &mut Random::new(7));
+    let named: Vec<(&str, Tensor)> =
+        inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
+    let expected = interp::run(&graph, &named).unwrap();
+    let compiled = Compiler::new().fast_math(false).compile(&Model::from_graph(graph)).unwrap();
+    assert!(!compiled.report().to_string().contains("winograd"));
+    let outputs = compiled.run(named.iter().map(|(name, tensor)| (*name, tensor.view()))).unwrap();
+    assert!(outputs[0] == expected[0].1);
+}
