@@ -46,7 +46,7 @@ pub struct CompileOptions {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: u16,
     /// Whether sums may be rounded otherwise than by the definition where that is faster
-    #[arg(long, default_value = "on", value_enum)]
+    #[arg(long, default_value = "on", value_enum, value_name = "on|off", hide_possible_values = true)]
     pub fast_math: Switch,
 }
 
