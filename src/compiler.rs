@@ -26,7 +26,12 @@ pub struct Compiler {
     pub(crate) stop_after: Option<String>,
     pub(crate) keep_text: bool,
     pub(crate) fast_math: bool,
+    pub(crate) workspace_limit: usize,
 }
+
+/// What a network may take besides the caller's arrays and its own weights unless [`Compiler::workspace_limit`] says
+/// otherwise: a gibibyte, which is also the most that one tensor may take. A file of a few bytes can ask for any amount.
+const WORKSPACE_LIMIT: usize = 1 << 30;
 
 /// A rewritten network, before code is made: what `compile --emit ir` and `--emit onnx` show.
 pub struct Rewritten {
@@ -52,6 +57,7 @@ impl Compiler {
             stop_after: None,
             keep_text: false,
             fast_math: true,
+            workspace_limit: WORKSPACE_LIMIT,
         }
     }
 
@@ -109,6 +115,15 @@ impl Compiler {
     #[must_use]
     pub fn keep_text(mut self, keep: bool) -> Self {
         self.keep_text = keep;
+        self
+    }
+
+    /// The most bytes that a compiled network may take besides inputs, outputs and the constants of its model: for values
+    /// between layers, for scratch memory of all threads, and for what packing adds to the weights. By default a gibibyte;
+    /// a network that needs more is refused with an error.
+    #[must_use]
+    pub fn workspace_limit(mut self, bytes: usize) -> Self {
+        self.workspace_limit = bytes;
         self
     }
 
@@ -173,12 +188,24 @@ impl Compiler {
         Ok(if clif { code.module().clif() } else { code.module().asm() })
     }
 
+    fn within_limit(&self, bytes: usize) -> Result<()> {
+        if bytes <= self.workspace_limit {
+            return Ok(());
+        }
+        Err(Error::Workspace { bytes, limit: self.workspace_limit })
+    }
+
     /// A program for a graph whose shapes are bound, with its report.
     pub(crate) fn specialise(&self, mut graph: Graph) -> Result<(Program, Report)> {
         let start = Instant::now();
         let journal = self.optimise(&mut graph)?;
         let plan = plan(&graph)?;
+        self.within_limit(plan.arena_bytes)?;
         let program = self.generate(&graph, &plan)?.finish()?;
+        let constants = graph.values().filter_map(|(id, _)| graph.constant(id));
+        let constants: usize = constants.map(|tensor| tensor.bytes().len()).sum();
+        let packing = program.weight_bytes().saturating_sub(constants);
+        self.within_limit(program.workspace_bytes().saturating_add(packing))?;
         let compile_ms = start.elapsed().as_secs_f64() * 1e3;
         let report = Report::new(self, &journal, &plan, &program, compile_ms);
         Ok((program, report))

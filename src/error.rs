@@ -16,6 +16,14 @@ pub enum Error {
     /// The compiled network could not run.
     #[error(transparent)]
     Run(#[from] tconvc_codegen::error::RunError),
+    /// The network takes more memory than [`Compiler::workspace_limit`](crate::Compiler::workspace_limit) allows.
+    #[error("the network needs {bytes} bytes of workspace; the limit is {limit}")]
+    Workspace {
+        /// What it needs.
+        bytes: usize,
+        /// What is allowed.
+        limit: usize,
+    },
     /// An input or output that was given does not fit the model.
     #[error("{0}")]
     Arguments(String),

@@ -48,6 +48,9 @@ pub struct CompileOptions {
     /// Whether sums may be rounded otherwise than by the definition where that is faster
     #[arg(long, default_value = "on", value_enum, value_name = "on|off", hide_possible_values = true)]
     pub fast_math: Switch,
+    /// Most MiB that a compiled network may take for values between its layers
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
+    pub workspace_limit: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -19,6 +19,7 @@ fn compiler(options: &CompileOptions) -> Compiler {
         .form(options.form)
         .target(options.target.clone())
         .threads(usize::from(options.threads))
+        .workspace_limit((options.workspace_limit as usize) << 20)
         .fast_math(options.fast_math == Switch::On);
     options.shapes.iter().fold(compiler, |compiler, (name, shape)| compiler.input_shape(name, shape.clone()))
 }

@@ -8,11 +8,16 @@ pub struct Damage(Vec<(Vec<u8>, Vec<Wire>)>);
 impl Damage {
     /// Takes the models apart.
     pub fn new() -> Self {
+        Self::with([])
+    }
+
+    /// Takes the models apart, and others as well.
+    pub fn with(others: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let apart = |seed: Vec<u8>| {
             let fields = parse(&seed, 0).expect("a seed is well-formed");
             (seed, fields)
         };
-        Self(seeds().into_iter().map(apart).collect())
+        Self(seeds().into_iter().chain(others).map(apart).collect())
     }
 
     /// The models before they are damaged.

@@ -65,8 +65,7 @@ pub(super) fn assign(graph: &Graph, grouped: Grouped) -> Result<Plan> {
             buffers
                 .values()
                 .filter(|buffer| (buffer.live.0..=buffer.live.1).contains(&at))
-                .map(|buffer| buffer.bytes)
-                .sum()
+                .fold(0usize, |sum, buffer| sum.saturating_add(buffer.bytes))
         })
         .max()
         .unwrap_or(0);

@@ -14,10 +14,10 @@ pub(super) struct Grouped {
 
 pub(super) fn group(graph: &Graph) -> Result<Grouped> {
     let order = graph.order()?;
-    let joined = join(graph, &order);
+    let last = last_nodes(&join(graph, &order), &order);
     let mut members: HashMap<NodeId, Vec<NodeId>> = HashMap::new();
     for &node in &order {
-        members.entry(root(&joined, node)).or_default().push(node);
+        members.entry(last[&node]).or_default().push(node);
     }
     let mut grouped = Grouped { steps: vec![], views: HashMap::new() };
     for &node in &order {
@@ -51,11 +51,14 @@ fn join(graph: &Graph, order: &[NodeId]) -> HashMap<NodeId, NodeId> {
     joined
 }
 
-fn root(joined: &HashMap<NodeId, NodeId>, mut node: NodeId) -> NodeId {
-    while let Some(&next) = joined.get(&node) {
-        node = next;
+/// The node that ends the step of each node. A node stands behind all that it reads, so backwards each is found at once.
+fn last_nodes(joined: &HashMap<NodeId, NodeId>, order: &[NodeId]) -> HashMap<NodeId, NodeId> {
+    let mut last = HashMap::with_capacity(order.len());
+    for &node in order.iter().rev() {
+        let end = joined.get(&node).map_or(node, |user| last[user]);
+        last.insert(node, end);
     }
-    node
+    last
 }
 
 /// True when `maker`, whose only reader is `user`, runs in the same kernel.
