@@ -4,6 +4,7 @@
 mod damage;
 mod errors;
 mod explain;
+mod exports;
 mod graphs;
 mod help;
 mod runs;
