@@ -36,6 +36,9 @@ pub(super) fn build(
     builder.add_tile(tile)
 }
 
+/// Bytes between weights in use and those asked for.
+const AHEAD: i32 = 2048;
+
 /// Taps that are written out; beyond that they are a loop over a table of neighbours, or written out in parts.
 const UNROLLED: usize = 600;
 
@@ -52,6 +55,10 @@ fn write(mut b: TileBuilder, spec: &ChannelSpec) -> Result<Tile, TileError> {
     }
     let embedded = b.target().isa() == Isa::X86V4;
     let tap = |b: &mut TileBuilder, offset: i32, weight: i32| {
+        // Weights are read once, in order: far enough ahead to arrive from memory in time.
+        for line in 0..(spec.n as i32 * bytes + 63) / 64 {
+            b.prefetch(w.at(weight + AHEAD + 64 * line));
+        }
         let weights: Vec<Vector> = (0..spec.n).map(|n| b.load(w.at(weight + n as i32 * bytes))).collect();
         for (m, &(source, _)) in spec.pixels.iter().enumerate() {
             let pixel = x.at(offset + source);

@@ -223,7 +223,7 @@ pub(in super::super) fn cut_channels(cout: usize, m: usize) -> Vec<(usize, usize
     [(m, full), (rest, 1)].into_iter().filter(|&(size, count)| size > 0 && count > 0).collect()
 }
 
-/// Steps along y and x whose packed window fits half the second-level cache.
+/// Steps along y and x whose packed window fits a part of the second-level cache.
 fn window(problem: &Problem, target: &Target, source: Source, n: usize) -> (usize, usize) {
     let [z, y, x] = &problem.axes;
     let block = n * target.lanes();
@@ -233,7 +233,10 @@ fn window(problem: &Problem, target: &Target, source: Source, n: usize) -> (usiz
             (target.caches().l1d_bytes / 2 / (4 * problem.cin).max(1)).max(4 * block) / block * block;
         return (y.steps().clamp(1, 8), columns.min(x.steps()));
     }
-    let budget = target.caches().l2_bytes / 2;
+    // A window that shares nothing with its neighbours gains nothing from size.
+    let shares = |axis: &Axis| axis.shifts().1 - axis.shifts().0 >= axis.in_stride as i64;
+    let eighths = if shares(y) || shares(x) { 3 } else { 2 };
+    let budget = target.caches().l2_bytes / 8 * eighths;
     let extent = |axis: &Axis, steps: usize| {
         let (low, high) = axis.shifts();
         (steps - 1) * axis.in_stride + (high - low) as usize + 1
@@ -241,17 +244,28 @@ fn window(problem: &Problem, target: &Target, source: Source, n: usize) -> (usiz
     let bytes = |rows: usize, columns: usize| {
         4 * problem.cin * extent(z, 1) * extent(y, rows) * (extent(x, columns) + 8)
     };
+    // Rows and columns at the edges of a window are copied for its neighbours as well: the fewest copies for an output.
+    let mut best = (f64::INFINITY, 1, x.steps().min(block));
     let mut columns = x.steps();
-    while bytes(1, columns) > budget && columns > 4 * block {
-        columns = (columns / 2).next_multiple_of(block);
+    loop {
+        // The most rows that fit, in even blocks: the last one should not be a sliver.
+        let most = (1..=y.steps()).rev().find(|&rows| bytes(rows, columns) <= budget);
+        let rows = y.steps().div_ceil(y.steps().div_ceil(most.unwrap_or(1)));
+        let copies = (extent(y, rows) * (extent(x, columns) + 8)) as f64 / (rows * columns) as f64;
+        // Blocks that are no whole number of tiles leave lanes idle; short ones cost calls.
+        let idle =
+            columns.next_multiple_of(block) as f64 / columns as f64 + block as f64 / columns as f64 / 16.0;
+        let fits = most.is_some() || columns <= 4 * block;
+        if fits && copies * idle < best.0 * 0.97 {
+            best = (copies * idle, rows, columns);
+        }
+        let half = (columns / 2).next_multiple_of(block);
+        if half >= columns || (fits && columns <= 4 * block) {
+            break;
+        }
+        columns = half;
     }
-    let mut rows = y.steps();
-    while rows > 1 && bytes(rows, columns) > budget {
-        rows = rows.div_ceil(2);
-    }
-    // Even blocks: the last one should not be a sliver.
-    let rows = y.steps().div_ceil(y.steps().div_ceil(rows.max(1)));
-    (rows, columns)
+    (best.1, best.2)
 }
 
 #[cfg(test)]
