@@ -16,11 +16,14 @@ fn wide_layer(seed: u64) -> Layer {
     let dimensions = 1 + random.below(2);
     let axis = |random: &mut Random| loop {
         let stride = [1, 1, 2, 2, 3][random.below(5)];
+        // Taps a stride apart are neighbours, and leave phases without any.
+        let dilation = if random.below(4) == 0 { stride } else { 1 };
+        let spread = if dilation > 1 { 1 } else { stride };
         let axis = Axis {
             input: 1 + random.below([90, 30][dimensions - 1]),
-            kernel: (2 + random.below(3)) * stride - random.below(stride),
+            kernel: (2 + random.below(3)) * spread - random.below(spread),
             stride,
-            dilation: 1,
+            dilation,
             pads: [random.between(-2, 4), random.between(-2, 4)],
             output_padding: random.below(stride),
         };

@@ -15,5 +15,5 @@ mod tile;
 mod weights;
 
 pub(super) use nest::{BIAS, EPILOGUE, INPUT, Job, OUTPUT, WEIGHTS, build};
-pub(super) use schedule::{cut_channels, tile_cycles};
+pub(super) use schedule::{cut_channels, direct_cycles, tile_cycles};
 pub(super) use tile::{Position, TileSpec, build as build_tile};

@@ -134,6 +134,18 @@ impl Schedule {
     }
 }
 
+/// Cycles that the whole convolution takes by tiles over windows, packing included.
+pub(in super::super) fn direct_cycles(problem: &Problem, target: &Target) -> f64 {
+    let [z, y, x] = &problem.axes;
+    let interleaves = x.phases.len() == x.out_stride && x.phases.len() <= accumulators(target, 1).min(8);
+    let store = if interleaves { Store::Interleaved } else { Store::Strided };
+    let row = tile_shape(problem, target, store).0.min(channel_tile_shape(problem, target).0);
+    let rows = |axis: &Axis| axis.phases.iter().map(|phase| phase.count * phase.taps.len()).sum::<usize>();
+    let packing = 3.0 * (problem.input_plane() / target.lanes()) as f64;
+    let images = (problem.batch * problem.groups * problem.cin) as f64;
+    images * (row * (rows(z) * rows(y)) as f64 + packing)
+}
+
 /// Pixels of an image up to which a tile may take them from several rows.
 pub(super) const FEW_PIXELS: usize = 100;
 

@@ -186,6 +186,10 @@ impl<'a> Nest<'a> {
             let vectors = kind.steps.div_ceil(self.lanes);
             let (mut term, mut of_kind) = (0, vec![]);
             for (index, (x, _, first_x)) in xs.iter().enumerate() {
+                // A phase without taps needs no factors.
+                if y.n() * x.n() == 0 {
+                    continue;
+                }
                 let code = match known.get(&(index, vectors)) {
                     Some(&code) => code,
                     None => {

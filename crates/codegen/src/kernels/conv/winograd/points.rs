@@ -24,8 +24,12 @@ fn points(count: usize) -> &'static [f64] {
 }
 
 impl Filtering {
-    /// The matrices; `m + r - 1` must be at most [`MOST`], neither may be zero.
+    /// The matrices; `m + r - 1` must be at most [`MOST`], unless one of the two is 1. Without taps there are no products,
+    /// and the outputs are zero.
     pub fn new(m: usize, r: usize) -> Self {
+        if r == 0 {
+            return Self { m, r, output: vec![vec![]; m], weights: vec![], input: vec![] };
+        }
         let n = m + r - 1;
         let identity = |i: usize, j: usize| f64::from(u8::from(i == j));
         let matrix = |rows: usize, columns: usize, f: &dyn Fn(usize, usize) -> f64| -> Vec<Vec<f64>> {
@@ -62,19 +66,24 @@ impl Filtering {
         Self { m, r, output, weights, input }
     }
 
+    /// Products for `m` outputs under `r` taps.
+    pub fn products(m: usize, r: usize) -> usize {
+        if r == 0 { 0 } else { m + r - 1 }
+    }
+
     /// Products.
     pub fn n(&self) -> usize {
-        self.m + self.r - 1
+        Self::products(self.m, self.r)
     }
 
     /// True when inputs are the factors.
     pub fn keeps_input(&self) -> bool {
-        self.m == 1 || self.r == 1
+        self.m == 1 || self.r <= 1
     }
 
     /// True when products are the outputs.
     pub fn keeps_output(&self) -> bool {
-        self.r == 1
+        self.r <= 1
     }
 }
 

@@ -1,7 +1,7 @@
 //! Decides whether a convolution is worth Winograd's filtering, and how it is cut up. Plain values; no code is made here.
 
 use super::super::problem::{Axis, Problem};
-use super::super::rows::tile_cycles;
+use super::super::rows::{direct_cycles, tile_cycles};
 use super::points::{Filtering, MOST};
 use crate::target::{Isa, Target};
 use tconvc_ir::geometry::{Phase, PhaseTap};
@@ -27,22 +27,18 @@ const GAIN: f64 = 1.1;
 /// Bytes up to which the transformed weights of a layer may grow, where they are more than twice the weights themselves.
 const MOST_WEIGHT_BYTES: usize = 12 << 20;
 
-/// Share of the peak that tiles of direct convolutions and of products reach.
-const DIRECT_SHARE: f64 = 0.92;
-const PRODUCT_SHARE: f64 = 0.85;
-
 /// Bytes a cycle from the last-level cache and from memory.
 const L3_BYTES: f64 = 8.0;
 const DRAM_BYTES: f64 = 3.0;
 
-/// True when the taps of every phase read neighbouring positions one after the other.
+/// True when the taps of every phase, if it has any, read neighbouring positions one after the other.
 fn is_dense(axis: &Axis) -> bool {
     axis.in_stride == 1
         && axis.insert == 1
         && axis.phases.len() == axis.out_stride
         && axis.phases.iter().all(|phase| {
             let shifts = sorted(phase);
-            !shifts.is_empty() && shifts.windows(2).all(|pair| pair[1].shift == pair[0].shift + 1)
+            shifts.windows(2).all(|pair| pair[1].shift == pair[0].shift + 1)
         })
 }
 
@@ -84,11 +80,11 @@ impl Schedule {
         }
         let most_taps = |axis: &Axis| axis.phases.iter().map(|phase| phase.taps.len()).max().unwrap_or(0);
         let (taps_y, taps_x) = (most_taps(y), most_taps(x));
+        // One tap takes one product, whatever the way.
         if taps_y * taps_x < 2 {
             return None;
         }
-        let lanes = target.lanes() as f64;
-        let direct = problem.macs() as f64 / (2.0 * lanes * DIRECT_SHARE);
+        let direct = direct_cycles(problem, target);
         let mut best: Option<(f64, Self)> = None;
         for m_y in outputs_of(taps_y) {
             for m_x in outputs_of(taps_x) {
@@ -112,7 +108,7 @@ impl Schedule {
         let [_, y, x] = &problem.axes;
         let lanes = target.lanes();
         let products = |axis: &Axis, m: usize| -> usize {
-            axis.phases.iter().map(|phase| m + phase.taps.len() - 1).sum()
+            axis.phases.iter().map(|phase| Filtering::products(m, phase.taps.len())).sum()
         };
         let (products_y, products_x) = (products(y, m[0]), products(x, m[1]));
         let terms = products_y * products_x;
@@ -134,7 +130,7 @@ impl Schedule {
         };
         let rows = (most / columns).clamp(1, tiles_y);
         let rows = tiles_y.div_ceil(tiles_y.div_ceil(rows));
-        let (channels, vectors) = micro_kernel(problem, target, (rows * columns).div_ceil(lanes));
+        let (product, channels, vectors) = micro_kernel(problem, target, (rows * columns).div_ceil(lanes));
         // Vectors of tiles in products, and in transforms, of an image.
         let blocks = |rows: usize| -> usize {
             (0..tiles_x)
@@ -155,7 +151,7 @@ impl Schedule {
         let window = 2.0 * (products_y * m[1]) as f64;
         let stores = 2.0 * (m[0] * y.phases.len() * m[1] * x.phases.len()) as f64;
         let (cin, cout) = (problem.cin as f64, problem.cout as f64);
-        let arithmetic = in_products as f64 * terms as f64 * cin * cout / (2.0 * PRODUCT_SHARE)
+        let arithmetic = in_products as f64 * terms as f64 * cin * product
             + in_rows as f64 * (cin * (transform + window) + cout * (transform + stores));
         // The weights pass by once for each block.
         let passes = tiles_y.div_ceil(rows) * tiles_x.div_ceil(columns);
@@ -184,8 +180,9 @@ fn outputs_of(taps: usize) -> Vec<usize> {
     if taps == 1 { vec![1] } else { (2..=4).filter(|m| m + taps - 1 <= MOST).collect() }
 }
 
-/// Channels and vectors of the product tile that needs the fewest cycles for all channels and so many vectors.
-fn micro_kernel(problem: &Problem, target: &Target, vectors: usize) -> (usize, usize) {
+/// The product tile that needs the fewest cycles for all channels and so many vectors: cycles of a vector for each input
+/// channel, channels and vectors.
+fn micro_kernel(problem: &Problem, target: &Target, vectors: usize) -> (f64, usize, usize) {
     let registers = match target.isa() {
         Isa::Portable => 8,
         Isa::X86V3 => 15,
@@ -199,15 +196,17 @@ fn micro_kernel(problem: &Problem, target: &Target, vectors: usize) -> (usize, u
                 continue;
             }
             let (full, rest) = ((problem.cout / m) as f64, problem.cout % m);
-            let cycles = full * tile_cycles(1, 1, 1, m, n)
-                + if rest > 0 { tile_cycles(1, 1, 1, rest, n) } else { 0.0 };
-            let cycles = cycles * vectors.div_ceil(n) as f64;
+            // A call and the stores, shared by all input channels.
+            let call = 30.0 / problem.cin.max(1) as f64;
+            let cycles = full * (tile_cycles(1, 1, 1, m, n) + call)
+                + if rest > 0 { tile_cycles(1, 1, 1, rest, n) + call } else { 0.0 };
+            let cycles = cycles * vectors.div_ceil(n) as f64 / vectors as f64;
             if cycles < best.0 * 0.999 {
                 best = (cycles, m, n);
             }
         }
     }
-    (best.1, best.2)
+    best
 }
 
 impl std::fmt::Display for Schedule {

@@ -190,7 +190,7 @@ fn row_of_tiles(
         for (f, (x, first)) in spec.xs.iter().zip(&firsts).enumerate() {
             let at = |j: usize| first + (row * x.n() + j) as i32;
             let products: Vec<Vector> =
-                (0..x.n())
+                (0..if spec.y.n() == 0 { 0 } else { x.n() })
                     .map(|j| {
                         if spec.y.keeps_output() {
                             read(b, at(j))

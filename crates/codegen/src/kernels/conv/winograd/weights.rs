@@ -26,7 +26,7 @@ pub(super) fn pack(
             for _ in 0..count {
                 let tile = &mut packed[start..start + size * terms * cin];
                 let mut term = 0;
-                for (x, x_kernels) in xs {
+                for (x, x_kernels) in xs.iter().filter(|(x, _)| y.n() * x.n() > 0) {
                     let mut taps = vec![0.0f64; y.r * x.r * size];
                     let mut half = vec![0.0f64; y.n() * x.r * size];
                     let mut sums = vec![0.0f64; size];
