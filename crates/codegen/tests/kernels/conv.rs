@@ -45,6 +45,30 @@ fn kernels_pads_and_groups() {
     }
 }
 
+/// Rows of residues of every remainder, with and without filtering.
+#[test]
+fn dilated_along_one_axis() {
+    let dilated = |input: &[usize], weights: &[usize], dilation: i64, pads: &[i64]| {
+        let (x, w) = (seeded(input, 1), seeded(weights, 2));
+        let attributes = Attributes::new().with("pads", pads.to_vec()).with("dilations", vec![dilation]);
+        let inputs = vec![Input::Given(x), Input::Constant(w), Input::Constant(seeded(&weights[..1], 3))];
+        let tolerance = 2.5e-7 * weights[1..].iter().product::<usize>() as f64;
+        Case { op: op("Conv", attributes), inputs, outputs: 1, tolerance, native: true }.check();
+    };
+    for dilation in [7, 8, 24, 40] {
+        for extent in [2 * dilation, 2 * dilation + 3, 5 * dilation - 1, 9 * dilation] {
+            for channels in [3, 20] {
+                let (input, weights) = ([2, channels, extent], [channels + 1, channels, 3]);
+                dilated(&input, &weights, dilation as i64, &[dilation as i64, dilation as i64]);
+                if extent > 2 * dilation {
+                    dilated(&input, &weights, dilation as i64, &[0, 0]);
+                    dilated(&input, &weights, dilation as i64, &[0, 3]);
+                }
+            }
+        }
+    }
+}
+
 /// Channels beyond which blocks hold few tiles.
 #[test]
 fn many_channels() {

@@ -4,6 +4,7 @@ mod bounds;
 mod epilogue;
 mod pack;
 mod problem;
+mod residues;
 mod rows;
 mod scatter;
 mod weights;
@@ -13,7 +14,8 @@ mod winograd;
 use super::plain;
 use crate::builder::Builder;
 use crate::error::CompileError;
-use epilogue::Finish;
+use crate::program::Operand;
+use epilogue::{Finish, Follows};
 use problem::Problem;
 use rows::Job;
 use tconvc_ir::ops::Epilogue;
@@ -96,11 +98,56 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     let Some(weights) = graph.constant(w) else { return plain::build(builder, step) };
     let weights = Weights::new(weights, layout, problem.groups, problem.cin, problem.cout)?;
     let (input, output) = (builder.operand(x)?, builder.operand(y)?);
-    let schedule = winograd::Schedule::choose(&problem, &builder.target, builder.threads);
-    let schedule = schedule.filter(|_| builder.fast_math);
+    let name = describe(&problem);
+    let (whole, way) = choose(builder, &problem);
+    let mut parts = vec![];
+    for columns in residues::split(&problem).unwrap_or_default() {
+        let (cycles, way) = choose(builder, &columns.problem);
+        parts.push((cycles, columns, way));
+    }
+    let in_parts: f64 = parts.iter().map(|(cycles, _, _)| cycles).sum();
+    if parts.is_empty() || whole <= in_parts {
+        let job = Job { name, problem, weights, bias, finish, finish_operands, input, output };
+        return make(builder, label, job, way);
+    }
+    for (_, columns, way) in parts {
+        let moved = |operand: Operand| Operand { offset: operand.offset + 4 * columns.first, ..operand };
+        let finish_operands = finish_operands.iter().map(|&(operand, follows)| match follows {
+            Follows::Output => (moved(operand), follows),
+            Follows::Channels => (operand, follows),
+        });
+        let job = Job {
+            name: format!("residues_{name}"),
+            weights: weights.clone().with_kernel(columns.kernel),
+            bias: bias.clone(),
+            finish: finish.clone(),
+            finish_operands: finish_operands.collect(),
+            input: moved(input),
+            output: moved(output),
+            problem: columns.problem,
+        };
+        make(builder, label, job, way)?;
+    }
+    Ok(())
+}
+
+/// The estimated cycles of a convolution, and the filtering that takes so many; directly where there is none.
+fn choose(builder: &Builder<'_>, problem: &Problem) -> (f64, Option<winograd::Schedule>) {
+    let schedule = winograd::Schedule::choose(problem, &builder.target, builder.threads);
+    match schedule.filter(|_| builder.fast_math) {
+        Some((cycles, schedule)) => (cycles, Some(schedule)),
+        None => (rows::direct_cycles(problem, &builder.target), None),
+    }
+}
+
+fn make(
+    builder: &mut Builder<'_>,
+    label: &str,
+    mut job: Job<'_>,
+    schedule: Option<winograd::Schedule>,
+) -> Result<(), CompileError> {
     let how = schedule.as_ref().map_or_else(String::new, |schedule| format!("{schedule}_"));
-    let name = format!("f32_{label}_{how}{}", describe(&problem));
-    let job = Job { name, problem, weights, bias, finish, finish_operands, input, output };
+    job.name = format!("f32_{label}_{how}{}", job.name);
     match schedule {
         Some(schedule) => winograd::build(builder, &job, &schedule),
         None => rows::build(builder, &job),

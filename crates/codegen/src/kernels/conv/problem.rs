@@ -18,6 +18,16 @@ pub(super) struct Problem {
     pub cout: usize,
     /// Always three, z, y and x; those that the network does not have are of extent 1.
     pub axes: [Axis; 3],
+    pub input: Pitch,
+    pub output: Pitch,
+}
+
+/// Elements between neighbours of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pitch {
+    pub row: usize,
+    /// Between channels.
+    pub plane: usize,
 }
 
 /// One axis.
@@ -136,8 +146,13 @@ impl Problem {
             cin: channels.input_per_group(),
             cout: channels.output_per_group(),
             axes,
+            input: Pitch { row: 0, plane: 0 },
+            output: Pitch { row: 0, plane: 0 },
         };
         problem.flatten();
+        let [z, y, x] = &problem.axes;
+        problem.input = Pitch { row: x.input, plane: z.input * y.input * x.input };
+        problem.output = Pitch { row: x.output, plane: z.output * y.output * x.output };
         problem
     }
 
@@ -165,16 +180,6 @@ impl Problem {
         };
         let window = self.cin as f64 * self.axes.iter().map(reach).product::<f64>();
         phases <= 2048 && taps <= 8192 && phases.saturating_mul(taps) <= 1 << 18 && window <= 16e6
-    }
-
-    /// Elements of one channel of the input.
-    pub fn input_plane(&self) -> usize {
-        self.axes.iter().map(|axis| axis.input).product()
-    }
-
-    /// Elements of one channel of the output.
-    pub fn output_plane(&self) -> usize {
-        self.axes.iter().map(|axis| axis.output).product()
     }
 
     /// Multiply-adds.

@@ -12,6 +12,7 @@ pub(super) enum Layout {
 }
 
 /// Weights to be packed.
+#[derive(Clone)]
 pub(super) struct Weights<'a> {
     data: std::borrow::Cow<'a, [f32]>,
     layout: Layout,
@@ -28,6 +29,11 @@ impl<'a> Weights<'a> {
         let mut kernel = [1; 3];
         kernel[3 - spatial.len()..].copy_from_slice(spatial);
         Ok(Self { data: tensor.elements::<f32>()?, layout, groups, cin, cout, kernel })
+    }
+
+    /// The same weights with their taps along other axes.
+    pub fn with_kernel(self, kernel: [usize; 3]) -> Self {
+        Self { kernel, ..self }
     }
 
     pub fn groups(&self) -> usize {

@@ -79,8 +79,8 @@ impl Windows {
         } else {
             Window {
                 plane_bytes: 0,
-                row_bytes: bytes(x.input).map_err(too_large)?,
-                channel_bytes: bytes(problem.input_plane()).map_err(too_large)?,
+                row_bytes: bytes(problem.input.row).map_err(too_large)?,
+                channel_bytes: bytes(problem.input.plane).map_err(too_large)?,
                 in_stride: 1,
             }
         };
@@ -154,8 +154,8 @@ impl Windows {
             let spec = PackSpec {
                 window: self.layout,
                 cin: problem.cin,
-                source_channel: 4 * problem.input_plane() as i32,
-                source_row: 4 * x.input as i32,
+                source_channel: 4 * problem.input.plane as i32,
+                source_row: 4 * problem.input.row as i32,
                 row_step: problem.axes[1].insert,
                 positions,
                 first,
@@ -240,8 +240,8 @@ impl Windows {
                 if y.insert > 1 {
                     zeros(glue);
                 }
-                let from_z = glue.element(source, index, 4 * (y.input * x.input) as i64);
-                let from_row = glue.element(from_z, from, 4 * x.input as i64);
+                let from_z = glue.element(source, index, 4 * (y.input * problem.input.row) as i64);
+                let from_row = glue.element(from_z, from, 4 * problem.input.row as i64);
                 let to_row = glue.element(target, above, i64::from(window.row_bytes));
                 glue.call(copy, &[from_row, to_row, count]);
                 if y.insert == 1 {

@@ -120,7 +120,7 @@ impl Emit<'_, '_> {
         let problem = &self.job.problem;
         let index = glue.builder.ins().imul_imm_s(unit.image, problem.groups as i64);
         let index = glue.builder.ins().iadd(index, unit.group);
-        glue.element(bases.input, index, 4 * (problem.cin * problem.input_plane()) as i64)
+        glue.element(bases.input, index, 4 * (problem.cin * problem.input.plane) as i64)
     }
 
     fn phases(&self, glue: &mut Glue<'_>, bases: &Bases, unit: &Unit, kind: usize) {
@@ -155,8 +155,8 @@ impl Emit<'_, '_> {
         let [z, y, x] = &problem.axes;
         let schedule = &self.nest.schedule;
         // Place of the first row in the output, and in what is read.
-        let plane = 4 * problem.output_plane() as i64;
-        let row_bytes = 4 * x.output as i64;
+        let plane = 4 * problem.output.plane as i64;
+        let row_bytes = 4 * problem.output.row as i64;
         let channel = glue.builder.ins().imul_imm_s(unit.image, problem.groups as i64);
         let channel = glue.builder.ins().iadd(channel, unit.group);
         let channel = glue.builder.ins().imul_imm_s(channel, problem.cout as i64);
@@ -175,8 +175,8 @@ impl Emit<'_, '_> {
             bases.scratch
         } else {
             let mut at = self.input(glue, bases, unit);
-            at = add(glue, at, unit.z, (z.in_stride * y.input * x.input * 4) as i64);
-            at = add(glue, at, unit.y, (y.in_stride * x.input * 4) as i64);
+            at = add(glue, at, unit.z, (z.in_stride * y.input * problem.input.row * 4) as i64);
+            at = add(glue, at, unit.y, (y.in_stride * problem.input.row * 4) as i64);
             add(glue, at, unit.x, 4)
         };
         let source = glue.add_constant(source, group.base);

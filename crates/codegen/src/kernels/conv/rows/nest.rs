@@ -135,7 +135,7 @@ impl Nest {
         let z_bytes = if packed {
             i64::from(window.row_bytes) * self.windows.rows as i64
         } else {
-            4 * (y_axis.input * x_axis.input) as i64
+            4 * (y_axis.input * problem.input.row) as i64
         };
         let mut codes: HashMap<TileSpec, FunctionId> = HashMap::new();
         let mut pixel_codes: HashMap<ChannelSpec, FunctionId> = HashMap::new();
@@ -296,7 +296,7 @@ impl Nest {
                     steps: exist,
                     outputs,
                     step_stride: x.out_stride,
-                    output_stride: 4 * problem.output_plane() as i32,
+                    output_stride: 4 * problem.output.plane as i32,
                     mask_loads: self.schedule.source == Source::Direct,
                     finish: job.finish.clone(),
                 };
@@ -342,7 +342,7 @@ impl Nest {
         let [_, y, x] = &problem.axes;
         let lanes = builder.target.lanes();
         let row_source = y.in_stride as i64 * i64::from(self.windows.layout.row_bytes);
-        let row_target = (4 * y.out_stride * x.output) as i64;
+        let row_target = (4 * y.out_stride * problem.output.row) as i64;
         let place = |row: usize, step: usize| {
             (
                 row as i64 * row_source + 4 * step as i64,
@@ -366,7 +366,7 @@ impl Nest {
                     channel_stride: self.windows.layout.channel_bytes,
                     taps: taps.to_vec(),
                     pixels: pixels.iter().map(|&(s, t)| ((s - source) as i32, (t - target) as i32)).collect(),
-                    output_stride: 4 * problem.output_plane() as i32,
+                    output_stride: 4 * problem.output.plane as i32,
                     finish: job.finish.clone(),
                 };
                 tiles.push(match codes.get(&spec) {

@@ -113,8 +113,8 @@ impl Schedule {
             if along_channels < along_width { (Store::Channels, pixels, vectors) } else { (store, m, n) };
         let (rows, columns) = match store {
             Store::Channels if is_small(problem) => (problem.axes[1].steps(), x.steps()),
-            Store::Channels => window(problem, target, source, 1),
-            _ => window(problem, target, source, n),
+            Store::Channels => window(problem, target, source, 1).1,
+            _ => window(problem, target, source, n).1,
         };
         let outer = problem.batch
             * problem.groups
@@ -141,7 +141,8 @@ pub(in super::super) fn direct_cycles(problem: &Problem, target: &Target) -> f64
     let store = if interleaves { Store::Interleaved } else { Store::Strided };
     let row = tile_shape(problem, target, store).0.min(channel_tile_shape(problem, target).0);
     let rows = |axis: &Axis| axis.phases.iter().map(|phase| phase.count * phase.taps.len()).sum::<usize>();
-    let packing = 3.0 * (problem.input_plane() / target.lanes()) as f64;
+    let (copies, _) = window(problem, target, Source::Packed, 1);
+    let packing = 3.0 * copies * (z.steps() * y.steps() * x.steps()) as f64 / target.lanes() as f64;
     let images = (problem.batch * problem.groups * problem.cin) as f64;
     images * (row * (rows(z) * rows(y)) as f64 + packing)
 }
@@ -235,15 +236,15 @@ pub(in super::super) fn cut_channels(cout: usize, m: usize) -> Vec<(usize, usize
     [(m, full), (rest, 1)].into_iter().filter(|&(size, count)| size > 0 && count > 0).collect()
 }
 
-/// Steps along y and x whose packed window fits a part of the second-level cache.
-fn window(problem: &Problem, target: &Target, source: Source, n: usize) -> (usize, usize) {
+/// Steps along y and x whose packed window fits a part of the second-level cache, and positions copied for each of them.
+fn window(problem: &Problem, target: &Target, source: Source, n: usize) -> (f64, (usize, usize)) {
     let [z, y, x] = &problem.axes;
     let block = n * target.lanes();
     if source == Source::Direct {
         // Long rows are cut so that the data stays in the first-level cache while the channels pass over it.
         let columns =
             (target.caches().l1d_bytes / 2 / (4 * problem.cin).max(1)).max(4 * block) / block * block;
-        return (y.steps().clamp(1, 8), columns.min(x.steps()));
+        return (0.0, (y.steps().clamp(1, 8), columns.min(x.steps())));
     }
     // A window that shares nothing with its neighbours gains nothing from size.
     let shares = |axis: &Axis| axis.shifts().1 - axis.shifts().0 >= axis.in_stride as i64;
@@ -257,7 +258,7 @@ fn window(problem: &Problem, target: &Target, source: Source, n: usize) -> (usiz
         4 * problem.cin * extent(z, 1) * extent(y, rows) * (extent(x, columns) + 8)
     };
     // Rows and columns at the edges of a window are copied for its neighbours as well: the fewest copies for an output.
-    let mut best = (f64::INFINITY, 1, x.steps().min(block));
+    let mut best = (f64::INFINITY, 1.0, (1, x.steps().min(block)));
     let mut columns = x.steps();
     loop {
         // The most rows that fit, in even blocks: the last one should not be a sliver.
@@ -269,7 +270,7 @@ fn window(problem: &Problem, target: &Target, source: Source, n: usize) -> (usiz
             columns.next_multiple_of(block) as f64 / columns as f64 + block as f64 / columns as f64 / 16.0;
         let fits = most.is_some() || columns <= 4 * block;
         if fits && copies * idle < best.0 * 0.97 {
-            best = (copies * idle, rows, columns);
+            best = (copies * idle, copies, (rows, columns));
         }
         let half = (columns / 2).next_multiple_of(block);
         if half >= columns || (fits && columns <= 4 * block) {

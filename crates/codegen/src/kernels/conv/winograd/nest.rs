@@ -246,8 +246,8 @@ impl<'a> Nest<'a> {
                     outputs: exist,
                     source_channel: self.layout.channel,
                     source_term: self.layout.product_term,
-                    target_row: (4 * y_axis.out_stride * x_axis.output) as i32,
-                    target_channel: 4 * problem.output_plane() as i32,
+                    target_row: (4 * y_axis.out_stride * problem.output.row) as i32,
+                    target_channel: 4 * problem.output.plane as i32,
                     finish: &self.job.finish,
                 };
                 let tile = transform::output(builder.tile(&name), &spec);
@@ -321,7 +321,7 @@ impl<'a> Nest<'a> {
             let x = glue.builder.ins().imul_imm_s(block, self.schedule.columns as i64);
             let unit = Unit { image, group, y, x, part };
             self.windows.by_kind(glue, block, &mut |glue, kind| {
-                let plane = 4 * (problem.cin * problem.input_plane()) as i64;
+                let plane = 4 * (problem.cin * problem.input.plane) as i64;
                 let source = glue.element(bases.input, image, plane);
                 let zero = glue.constant(0);
                 self.windows.pack(glue, &self.tiles, source, bases.scratch, [zero, y, x], kind);
@@ -363,8 +363,8 @@ impl<'a> Nest<'a> {
         let runs = glue.builder.ins().udiv_imm_u(tiles, run as i64);
 
         // Place of the block's first output of the phase.
-        let plane = 4 * problem.output_plane() as i64;
-        let row_bytes = 4 * x.output as i64;
+        let plane = 4 * problem.output.plane as i64;
+        let row_bytes = 4 * problem.output.row as i64;
         let channel = glue.builder.ins().imul_imm_s(unit.image, problem.cout as i64);
         let place = glue.builder.ins().imul_imm_s(channel, plane);
         let place = glue.element(place, unit.y, (m_y * y.out_stride) as i64 * row_bytes);

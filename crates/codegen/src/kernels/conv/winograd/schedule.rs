@@ -71,8 +71,8 @@ pub(super) fn tiles_of(problem: &Problem, m: [usize; 2]) -> Problem {
 }
 
 impl Schedule {
-    /// The schedule, where filtering pays; does not depend on the number of threads but for the split.
-    pub fn choose(problem: &Problem, target: &Target, threads: usize) -> Option<Self> {
+    /// Estimated cycles and the schedule, where filtering pays; does not depend on the number of threads but for the split.
+    pub fn choose(problem: &Problem, target: &Target, threads: usize) -> Option<(f64, Self)> {
         let [z, y, x] = &problem.axes;
         let flat = z.input == 1 && z.output == 1 && z.shifts() == (0, 0) && z.phases[0].taps.len() == 1;
         if !flat || !is_dense(y) || !is_dense(x) {
@@ -100,7 +100,7 @@ impl Schedule {
                 }
             }
         }
-        best.map(|(_, schedule)| schedule)
+        best
     }
 
     /// Cycles and schedule with tiles of `m` outputs; nothing where the weights would grow too much.
