@@ -27,7 +27,7 @@ pub(super) fn split(problem: &Problem) -> Option<Vec<Columns>> {
     let taps = &x.phases.first()?.taps;
     let first = taps.first()?.shift;
     let dilation = taps.iter().fold(0, |common, tap| gcd(common, tap.shift.abs_diff(first) as usize));
-    if dilation < 2 || first.unsigned_abs() as usize % dilation != 0 || x.input < dilation {
+    if dilation < 2 || !(first.unsigned_abs() as usize).is_multiple_of(dilation) || x.input < dilation {
         return None;
     }
     let mut bounds = vec![0, x.input % dilation, x.output % dilation, dilation.min(x.output)];
