@@ -92,7 +92,7 @@ fn survives(bytes: &[u8], case: u64) -> Result<bool, String> {
     let clock = Instant::now();
     let start = now(clock);
     let result = catch_unwind(AssertUnwindSafe(|| compile(bytes, case)));
-    let (took, grew) = (now(clock) - start, PEAK.load(Ordering::SeqCst) - before);
+    let (took, grew) = (now(clock).saturating_sub(start), PEAK.load(Ordering::SeqCst) - before);
     if took > ALLOWED_TIME {
         return Err(format!("took {took:?}"));
     }
