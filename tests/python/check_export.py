@@ -60,8 +60,10 @@ def inputs_of(path, runtime):
     archive, single = path.with_suffix(".npz"), path.with_suffix(".in.npy")
     if archive.exists():
         stored = np.load(archive)
-        if all(value.name in stored for value in declared):
-            return {value.name: stored[value.name] for value in declared}
+        # Under the model's own names, or by their places.
+        for keys in ([value.name for value in declared], [f"input_{i}" for i in range(len(declared))]):
+            if all(key in stored for key in keys):
+                return {value.name: stored[key] for value, key in zip(declared, keys)}
     if single.exists() and len(declared) == 1:
         return {declared[0].name: np.load(single)}
     random = np.random.default_rng(7)
