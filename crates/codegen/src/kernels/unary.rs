@@ -82,18 +82,18 @@ pub(super) fn apply(b: &mut TileBuilder, op: Unary, x: Vector) -> Vector {
             half_of(b, x, tanh)
         }
         Unary::Elu { alpha } => {
-            let negative = exp_minus_one(b, x);
+            let negative = b.exp_minus_one(x);
             let negative = b.mul(negative, alpha);
             b.select(Cmp::Lt, x, 0.0, negative, x)
         }
         Unary::Celu { alpha } => {
             let scaled = b.div(x, alpha);
-            let negative = exp_minus_one(b, scaled);
+            let negative = b.exp_minus_one(scaled);
             let negative = b.mul(negative, alpha);
             b.select(Cmp::Lt, x, 0.0, negative, x)
         }
         Unary::Selu { alpha, gamma } => {
-            let negative = exp_minus_one(b, x);
+            let negative = b.exp_minus_one(x);
             let negative = b.mul(negative, alpha);
             let y = b.select(Cmp::Le, x, 0.0, negative, x);
             b.mul(y, gamma)
@@ -136,20 +136,6 @@ fn softplus(b: &mut TileBuilder, x: Vector) -> Vector {
     let zero = b.zero();
     let positive = b.max(zero, x);
     b.add(positive, log)
-}
-
-/// `e^x - 1` where x is not positive: through tanh near zero, where the difference would cancel.
-fn exp_minus_one(b: &mut TileBuilder, x: Vector) -> Vector {
-    // With t = tanh(x/2), e^x - 1 = 2t / (1 - t).
-    let half = b.mul(x, 0.5);
-    let t = b.tanh(half);
-    let twice = b.add(t, t);
-    let one = b.splat(1.0);
-    let rest = b.sub(one, t);
-    let near = b.div(twice, rest);
-    let e = b.exp(x);
-    let far = b.sub(e, one);
-    b.select(Cmp::Gt, x, -0.5, near, far)
 }
 
 fn clamp(b: &mut TileBuilder, x: Vector, min: f32, max: f32) -> Vector {
