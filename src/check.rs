@@ -3,9 +3,9 @@
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::{Outputs, Tensor};
-use tconvc_ir::{DType, TensorView, interp};
+use tconvc_ir::{DType, Graph, TensorView, ValueId, infer, interp};
 
-/// How far a float may be from the expected one. Integers and booleans must be equal.
+/// How far a float may be from the expected one. Integers and booleans must be equal, save [`Tolerance::rounded`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tolerance {
     /// Share of the expected value.
@@ -14,13 +14,16 @@ pub struct Tolerance {
     pub absolute: f64,
     /// Share of the largest expected magnitude of the whole output.
     pub of_maximum: f64,
+    /// Whether integers are floats that were cut or rounded: two floats within the tolerance may fall on either side of a
+    /// step, so that their integers differ by the tolerance rounded up to whole steps.
+    pub rounded: bool,
 }
 
 impl Tolerance {
     /// For whole networks: 1e-3 of the value and 2e-4 of the output's maximum.
-    pub const NETWORK: Self = Self { relative: 1e-3, absolute: 0.0, of_maximum: 2e-4 };
+    pub const NETWORK: Self = Self { relative: 1e-3, absolute: 0.0, of_maximum: 2e-4, rounded: false };
     /// ONNX's own for its backend tests.
-    pub const BACKEND: Self = Self { relative: 1e-3, absolute: 1e-7, of_maximum: 0.0 };
+    pub const BACKEND: Self = Self { relative: 1e-3, absolute: 1e-7, of_maximum: 0.0, rounded: false };
 }
 
 /// Compares a result with what is expected; gives the largest absolute difference.
@@ -45,10 +48,11 @@ pub fn compare(got: &Tensor, expected: &Tensor, tolerance: Tolerance) -> Result<
     let maximum = b.iter().filter(|value| value.is_finite()).fold(0f64, |top, value| top.max(value.abs()));
     let mut largest = 0f64;
     for (i, (&a, &b)) in a.iter().zip(&b).enumerate() {
-        let allowed = if exact {
-            0.0
-        } else {
-            tolerance.relative * b.abs() + tolerance.absolute + tolerance.of_maximum * maximum
+        let float = tolerance.relative * b.abs() + tolerance.absolute + tolerance.of_maximum * maximum;
+        let allowed = match (exact, tolerance.rounded && expected.dtype().is_integer()) {
+            (false, _) => float,
+            (true, true) => float.ceil(),
+            (true, false) => 0.0,
         };
         let same = a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= allowed;
         if !same {
@@ -61,7 +65,38 @@ pub fn compare(got: &Tensor, expected: &Tensor, tolerance: Tolerance) -> Result<
     Ok(largest)
 }
 
+/// Whether an integer value is a float that a cast cut off, or that was quantised, and was only moved since.
+fn is_rounded(graph: &Graph, value: ValueId) -> bool {
+    let mut value = Some(value);
+    while let Some(id) = value {
+        let Some(node) = graph.producer(id).map(|node| graph.node(node)) else { return false };
+        let from_float =
+            || node.input(0).is_some_and(|input| graph.ty(input).dtype.is_some_and(DType::is_float));
+        value = match node.op.name() {
+            "QuantizeLinear" => return true,
+            "Cast" if from_float() => return true,
+            "Cast" | "Identity" | "Transpose" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Slice"
+            | "Gather" | "Tile" | "Expand" | "Pad" | "Concat" | "Split" | "DepthToSpace" | "SpaceToDepth" => {
+                node.input(0)
+            }
+            _ => return false,
+        };
+    }
+    false
+}
+
 impl Model {
+    /// The tolerance for an output: with [`Tolerance::rounded`] where it is of integers that are cut or rounded floats, such
+    /// as the pixels of an image. Other integers stay exact.
+    #[must_use]
+    pub fn tolerance(&self, output: &str, tolerance: Tolerance) -> Tolerance {
+        let mut graph = self.graph().clone();
+        // Files need not say the types of inner values; where inference fails, those that are known have to do.
+        let _ = infer::infer(&mut graph);
+        let value = graph.outputs().iter().copied().find(|&id| graph.value(id).name == output);
+        Tolerance { rounded: value.is_some_and(|value| is_rounded(&graph, value)), ..tolerance }
+    }
+
     /// Runs the model by the definitions of its operators: exact and slow, for checking.
     ///
     /// # Errors
@@ -85,5 +120,32 @@ impl Model {
             })
             .collect::<Result<_, Error>>()?;
         Ok(Outputs::new(interp::run(self.graph(), &inputs)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(text: &str) -> Model {
+        let graph: Graph = text.parse().unwrap_or_else(|error| panic!("{error}"));
+        Model::from_graph(graph)
+    }
+
+    /// A truncating cast shows a last place of a float as a whole step: 255 * 0.99999994 is 254.99998.
+    #[test]
+    fn only_integers_made_of_floats_may_be_a_step_apart() {
+        let image = model(
+            "graph \"g\"\nopset 21\n\ninput %x : f32[2, 3]\n\n%c : u8[2, 3] = Cast(%x) {to=u8}\n\
+             %y : u8[3, 2] = Transpose(%c) {perm=[1, 0]}\n%n : i64[2] = Shape(%x)\noutput %y\noutput %n\n",
+        );
+        let tolerance = image.tolerance("y", Tolerance::NETWORK);
+        assert!(tolerance.rounded);
+        assert!(!image.tolerance("n", Tolerance::NETWORK).rounded);
+        let pixels =
+            |last| Tensor::from_vec([3], vec![0u8, 254, last]).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(compare(&pixels(254), &pixels(255), tolerance), Ok(1.0));
+        assert!(compare(&pixels(253), &pixels(255), tolerance).is_err());
+        assert!(compare(&pixels(254), &pixels(255), Tolerance::NETWORK).is_err());
     }
 }

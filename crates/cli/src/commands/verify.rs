@@ -125,7 +125,7 @@ fn model(path: &Path, options: &CompileOptions) -> Result<String> {
             return Err(Error::new(format!("the model has no output `{name}`")));
         };
         largest = largest.max(
-            compare(got, expected, Tolerance::NETWORK)
+            compare(got, expected, model.tolerance(name, Tolerance::NETWORK))
                 .map_err(|problem| Error::new(format!("output `{name}`: {problem}")))?,
         );
     }
