@@ -1,5 +1,6 @@
 //! Makers of kernels: each turns a step of the plan into machine code, one family a file.
 
+mod cast;
 mod chain;
 mod conv;
 mod matrix;
@@ -7,6 +8,7 @@ mod movement;
 mod norm;
 mod plain;
 mod pool;
+mod recurrent;
 mod reduce;
 mod resize;
 mod softmax;
@@ -34,9 +36,11 @@ fn single(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
     let &[node] = step.nodes.as_slice() else { return plain::build(builder, step) };
     let node = builder.graph.node(node);
     let made = match &node.op {
+        Op::Cast(_) => cast::build(builder, node)?,
         Op::Pool(pool) => pool::build(builder, node, pool)?,
         Op::GlobalPool(_) | Op::Reduce(_) => reduce::build(builder, node)?,
         Op::MatMul(_) | Op::Gemm(_) => matrix::build(builder, node)?,
+        Op::Recurrent(op) => recurrent::build(builder, node, op)?,
         Op::Softmax(softmax) => softmax::build(builder, node, *softmax)?,
         Op::InstanceNormalization(_)
         | Op::GroupNormalization(_)

@@ -5,6 +5,8 @@
 mod conv;
 mod matrix;
 mod movement;
+mod narrow;
 mod pool;
+mod recurrent;
 mod resize;
 mod support;

@@ -179,6 +179,8 @@ struct Guarded {
     map_bytes: usize,
     data: *mut u8,
     bytes: usize,
+    /// Bytes behind the data up to the next page that must not be touched; they are zero.
+    rest: usize,
 }
 
 impl Guarded {
@@ -193,13 +195,18 @@ impl Guarded {
             assert_ne!(map, libc::MAP_FAILED);
             let start = map.cast::<u8>().add(page);
             assert_eq!(libc::mprotect(start.cast(), middle, libc::PROT_READ | libc::PROT_WRITE), 0);
-            let data = if at_end { start.add(middle - content.len()) } else { start };
+            // Buffers start at whole words; up to three bytes are left behind elements that are shorter.
+            let data = if at_end { start.add((middle - content.len()) & !3) } else { start };
             std::ptr::copy_nonoverlapping(content.as_ptr(), data, content.len());
-            Guarded { map, map_bytes, data, bytes: content.len() }
+            let rest = start.add(middle).offset_from_unsigned(data) - content.len();
+            Guarded { map, map_bytes, data, bytes: content.len(), rest }
         }
     }
 
     fn bytes(&self) -> &[u8] {
+        // SAFETY: they are in the same mapped pages.
+        let behind = unsafe { std::slice::from_raw_parts(self.data.add(self.bytes), self.rest) };
+        assert!(behind.iter().all(|&byte| byte == 0), "something is written behind the buffer");
         // SAFETY: these bytes are mapped and initialised as long as `self` lives.
         unsafe { std::slice::from_raw_parts(self.data, self.bytes) }
     }

@@ -1,7 +1,7 @@
 //! A copy along any axes as one kernel: axes merged, the innermost one as straight code, the others as units of work.
 
 use super::super::walk::{below, choose, entry, indices};
-use super::{rows, squares};
+use super::{narrow, rows, squares};
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::exec::FunctionId;
@@ -13,9 +13,11 @@ use cranelift_codegen::ir::condcodes::IntCC;
 pub(super) struct Copy {
     /// What kernels are named after.
     pub label: String,
+    /// Bytes of a word: 1, 2 or 4.
+    pub unit: usize,
     /// Axes of the target, outermost first.
     pub axes: Vec<Axis>,
-    /// The word where there is no source.
+    /// The word where there is no source; shorter words are repeated until there are four bytes.
     pub fill: u32,
     pub from: Operand,
     pub to: Operand,
@@ -82,25 +84,34 @@ pub(super) fn kernel(builder: &mut Builder<'_>, mut copy: Copy) -> Result<Option
     if words > FARTHEST || copy.axes.iter().map(Axis::reach).sum::<usize>() > FARTHEST {
         return Ok(None);
     }
-    let start = merge(&mut copy.axes);
+    let mut start = merge(&mut copy.axes);
+    widen(&mut copy, &mut start);
+    let unit = copy.unit;
     let (Ok(start), [outer @ .., row]) = (usize::try_from(start), copy.axes.as_slice()) else {
         return Ok(None);
     };
     let mut outer = outer.to_vec();
-    let from = Operand { offset: copy.from.offset + 4 * start, ..copy.from };
+    let from = Operand { offset: copy.from.offset + unit * start, ..copy.from };
     let even = |axis: &Axis| matches!(axis.source, Source::Even { .. });
     let in_place = |axis: &Axis| axis.source == Source::Even { start: 0, step: axis.target as i64 };
     if from == copy.to && copy.axes.iter().all(in_place) {
         return Ok(Some(vec![]));
     }
-    let name = builder.unique(&format!("word_{}", copy.label));
-    let code = match squares::code(builder, &name, &mut outer, row)? {
-        Some(code) => code,
-        None => match rows::code(builder, &name, row, outer.iter().all(even), copy.fill)? {
-            Some(code) => code,
-            None => return Ok(None),
-        },
+    let width = match unit {
+        1 => "byte",
+        2 => "short",
+        _ => "word",
     };
+    let name = builder.unique(&format!("{width}_{}", copy.label));
+    let code = if unit < 4 {
+        Some(narrow::code(builder, &name, &mut outer, row, (unit, copy.fill))?)
+    } else {
+        match squares::code(builder, &name, &mut outer, row)? {
+            Some(code) => Some(code),
+            None => rows::code(builder, &name, row, outer.iter().all(even), copy.fill)?,
+        }
+    };
+    let Some(code) = code else { return Ok(None) };
     let mut operands = vec![from, copy.to];
     let more = operands.len()..operands.len() + code.more.len();
     operands.extend(&code.more);
@@ -111,7 +122,8 @@ pub(super) fn kernel(builder: &mut Builder<'_>, mut copy: Copy) -> Result<Option
         tables.push(match &axis.source {
             Source::Even { .. } => None,
             Source::Listed(places) => {
-                let bytes: Vec<i64> = places.iter().map(|place| place.map_or(NOWHERE, |at| 4 * at)).collect();
+                let bytes: Vec<i64> =
+                    places.iter().map(|place| place.map_or(NOWHERE, |at| bytes_of(unit, at))).collect();
                 operands.push(builder.pack_bytes(bytemuck::cast_slice(&bytes)));
                 Some(operands.len() - 1)
             }
@@ -122,14 +134,14 @@ pub(super) fn kernel(builder: &mut Builder<'_>, mut copy: Copy) -> Result<Option
     let function = builder.add_step(&name, |glue| {
         let (table, begin, end) = (glue.params[0], glue.params[1], glue.params[2]);
         let pointers: Vec<_> = (0..operands.len()).map(|i| glue.pointer(table, i)).collect();
-        glue.for_each(begin, end, |glue, unit| {
-            let along = indices(glue, unit, &extents);
+        glue.for_each(begin, end, |glue, number| {
+            let along = indices(glue, number, &extents);
             let (mut source, mut target) = (glue.constant(0), pointers[1]);
             for ((axis, &index), &listed) in outer.iter().zip(&along).zip(&tables) {
-                target = glue.element(target, index, 4 * axis.target as i64);
+                target = glue.element(target, index, bytes_of(unit, axis.target as i64));
                 source = match (&axis.source, listed) {
                     (Source::Even { step: 0, .. }, _) => source,
-                    (Source::Even { step, .. }, _) => glue.element(source, index, 4 * step),
+                    (Source::Even { step, .. }, _) => glue.element(source, index, bytes_of(unit, *step)),
                     (Source::Listed(_), listed) => {
                         let place = entry(glue, pointers[listed.unwrap_or(0)], index);
                         glue.builder.ins().iadd(source, place)
@@ -140,8 +152,8 @@ pub(super) fn kernel(builder: &mut Builder<'_>, mut copy: Copy) -> Result<Option
             let copy = |glue: &mut crate::exec::Glue<'_>| {
                 let source = glue.builder.ins().iadd(pointers[0], source);
                 let mut args = vec![
-                    glue.element(source, chunk, 4 * code.source_step),
-                    glue.element(target, chunk, 4 * code.target_step),
+                    glue.element(source, chunk, bytes_of(unit, code.source_step)),
+                    glue.element(target, chunk, bytes_of(unit, code.target_step)),
                 ];
                 args.extend(&pointers[more.clone()]);
                 match (code.full, code.tail) {
@@ -166,6 +178,47 @@ pub(super) fn kernel(builder: &mut Builder<'_>, mut copy: Copy) -> Result<Option
     let nanoseconds = words as f64 * 0.4 + units as f64 * 4.0;
     let splits = builder.even_splits(units as u64, nanoseconds);
     Ok(Some(vec![Kernel { name, function, operands, splits, scratch_bytes: 0 }]))
+}
+
+/// Bytes of so many words.
+pub(super) fn bytes_of(unit: usize, words: i64) -> i64 {
+    unit as i64 * words
+}
+
+/// Makes the words longer where all rows are runs of whole longer ones.
+fn widen(copy: &mut Copy, start: &mut i64) {
+    let Some((row, outer)) = copy.axes.split_last_mut() else { return };
+    let run = row.target == 1 && row.source == Source::Even { start: 0, step: 1 };
+    let fits = |factor: usize| {
+        let words = factor as i64;
+        let even = |axis: &Axis| {
+            axis.target.is_multiple_of(factor)
+                && match &axis.source {
+                    Source::Even { step, .. } => step % words == 0,
+                    Source::Listed(places) => places.iter().flatten().all(|place| place % words == 0),
+                }
+        };
+        let bytes = copy.unit * factor;
+        row.extent.is_multiple_of(factor)
+            && *start % words == 0
+            && copy.from.offset.is_multiple_of(bytes)
+            && copy.to.offset.is_multiple_of(bytes)
+            && outer.iter().all(even)
+    };
+    let Some(factor) = [4, 2].into_iter().find(|&factor| run && copy.unit * factor <= 4 && fits(factor))
+    else {
+        return;
+    };
+    *start /= factor as i64;
+    copy.unit *= factor;
+    row.extent /= factor;
+    for axis in outer {
+        axis.target /= factor;
+        match &mut axis.source {
+            Source::Even { step, .. } => *step /= factor as i64,
+            Source::Listed(places) => places.iter_mut().flatten().for_each(|place| *place /= factor as i64),
+        }
+    }
 }
 
 /// Drops axes of one element and joins those that go on evenly into each other. Returns where the first element is.
@@ -212,5 +265,34 @@ mod tests {
         assert_eq!(axes.len(), 2);
         let mut axes = vec![even(1, 1, 5, 1)];
         assert_eq!((merge(&mut axes), axes), (5, vec![even(1, 1, 0, 1)]));
+    }
+
+    #[test]
+    fn runs_of_short_words_become_longer_ones() {
+        use crate::program::Space;
+        let place = |offset| Operand { space: Space::Arena, offset };
+        let copy = |unit, axes, to| Copy {
+            label: String::new(),
+            unit,
+            axes,
+            fill: 0,
+            from: place(0),
+            to: place(to),
+        };
+        let listed = |places| Axis { extent: 2, target: 8, source: Source::Listed(places) };
+        let mut whole = copy(1, vec![listed(vec![Some(4), None]), even(8, 1, 0, 1)], 64);
+        let mut start = 12;
+        widen(&mut whole, &mut start);
+        let row = even(2, 1, 0, 1);
+        let wide = Axis { extent: 2, target: 2, source: Source::Listed(vec![Some(1), None]) };
+        assert_eq!((whole.unit, start, whole.axes), (4, 3, vec![wide, row]));
+        for (unit, extent, start, to, expected) in
+            [(1, 8, 2, 64, 2), (1, 6, 0, 64, 2), (1, 8, 0, 3, 1), (2, 8, 0, 2, 2), (2, 8, 2, 4, 4)]
+        {
+            let mut narrow = copy(unit, vec![even(extent, 1, 0, 1)], to);
+            let mut start = start;
+            widen(&mut narrow, &mut start);
+            assert_eq!(narrow.unit, expected, "{unit} {extent} {start} {to}");
+        }
     }
 }

@@ -1,9 +1,12 @@
 //! Operators that only move data: each output element is an element of an input, or a fill value. Which one is told by
-//! the operators' own maps; here they become copies. Words of four bytes are moved; 8-byte elements are two of them.
+//! the operators' own maps; here they become copies of words. A word has four bytes where elements have as many or more
+//! (8-byte elements are two of them), else as many as an element.
 
 mod copy;
+mod narrow;
 mod ops;
 mod rows;
+mod scatter;
 mod squares;
 
 pub(super) use rows::store_up_to;
@@ -26,9 +29,24 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
     Ok(true)
 }
 
-/// Words of an element; `None` for types that are no whole number of words.
-fn words(builder: &Builder<'_>, value: ValueId) -> Option<usize> {
-    let dtype = builder.graph.ty(value).dtype.filter(|&dtype| dtype != DType::String)?;
-    let bits = dtype.bits();
-    (bits > 0 && bits.is_multiple_of(32)).then_some(bits / 32)
+/// An element as words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Words {
+    /// Bytes of a word: 1, 2 or 4.
+    unit: usize,
+    /// Words of an element.
+    count: usize,
+}
+
+impl Words {
+    /// `None` for types whose elements are no whole number of bytes.
+    fn of(builder: &Builder<'_>, value: ValueId) -> Option<Self> {
+        let dtype = builder.graph.ty(value).dtype.filter(|&dtype| dtype != DType::String)?;
+        match dtype.bits() {
+            8 => Some(Self { unit: 1, count: 1 }),
+            16 => Some(Self { unit: 2, count: 1 }),
+            bits if bits > 0 && bits.is_multiple_of(32) => Some(Self { unit: 4, count: bits / 32 }),
+            _ => None,
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! From operators to copies: which map an operator has, and where in the output it lands.
 
 use super::copy::{Axis, Copy, Source};
-use super::words;
+use super::{Words, scatter};
 use crate::builder::Builder;
 use crate::error::CompileError;
 use tconvc_ir::ops::{AxisMap, Expand, IndexMap, Pad, ResizeMode, Slice, Tile};
@@ -13,7 +13,7 @@ pub(super) fn copies(builder: &mut Builder<'_>, node: &Node) -> Result<Option<Ve
     let (Some(x), Some(y)) = (node.input(0), node.outputs().iter().flatten().next().copied()) else {
         return Ok(None);
     };
-    let Some(words) = words(builder, x) else { return Ok(None) };
+    let Some(words) = Words::of(builder, x) else { return Ok(None) };
     let (graph, label) = (builder.graph, node.op.name().to_lowercase());
     let (from, to) = (builder.shape(x)?, builder.shape(y)?);
     let list = |index: usize| node.input(index).map(|value| integers(graph, value));
@@ -21,6 +21,7 @@ pub(super) fn copies(builder: &mut Builder<'_>, node: &Node) -> Result<Option<Ve
     let axes = match &node.op {
         Op::Concat(op) => return concat(builder, node, op.axis, words, &label).map(Some),
         Op::Split(op) => return split(builder, node, (x, op.axis), words, &label),
+        Op::ScatterNd(op) => return scatter::copies(builder, node, *op, words, &label),
         Op::Transpose(op) => axes(&op.map(&from)?, words),
         Op::Expand(_) => axes(&Expand::map(&from, &to)?, words),
         Op::Tile(_) => axes(&Tile::map(&from, &to)?, words),
@@ -48,7 +49,7 @@ pub(super) fn copies(builder: &mut Builder<'_>, node: &Node) -> Result<Option<Ve
             }
             axes(&op.map(&from, &Pad::pads(from.len(), &pads, along.flatten().as_deref())?)?, words)
         }
-        Op::Resize(op) if op.mode == ResizeMode::Nearest && words == 1 => {
+        Op::Resize(op) if op.mode == ResizeMode::Nearest && words == (Words { unit: 4, count: 1 }) => {
             let Some(resized) = super::super::resize::geometry(graph, node, &from)? else { return Ok(None) };
             fill = op.extrapolation_value.to_bits();
             nearest(&from, &resized)?
@@ -61,25 +62,27 @@ pub(super) fn copies(builder: &mut Builder<'_>, node: &Node) -> Result<Option<Ve
         _ => return Ok(None),
     };
     let (from, to) = (builder.operand(x)?, builder.operand(y)?);
-    Ok(Some(vec![Copy { label, axes: row_major(axes), fill, from, to }]))
+    Ok(Some(vec![Copy { label, unit: words.unit, axes: row_major(axes), fill, from, to }]))
 }
 
 fn integers(graph: &Graph, value: ValueId) -> Option<Vec<i64>> {
     graph.constant(value)?.to_i64s().ok()
 }
 
-/// The word to fill with; only zero where an element is several words.
-fn fill_bits(value: &Tensor, words: usize) -> Option<u32> {
+/// The word to fill with, repeated to four bytes; only zero where an element is several words.
+fn fill_bits(value: &Tensor, words: Words) -> Option<u32> {
     match *value.bytes() {
-        [a, b, c, d] if words == 1 => Some(u32::from_le_bytes([a, b, c, d])),
+        [a] if words.unit == 1 => Some(u32::from_le_bytes([a; 4])),
+        [a, b] if words.unit == 2 => Some(u32::from_le_bytes([a, b, a, b])),
+        [a, b, c, d] if words == (Words { unit: 4, count: 1 }) => Some(u32::from_le_bytes([a, b, c, d])),
         ref bytes => bytes.iter().all(|&byte| byte == 0).then_some(0),
     }
 }
 
 /// The axes of a map over elements of so many words. Targets follow when all axes are there.
-fn axes(map: &IndexMap, words: usize) -> Vec<Axis> {
+fn axes(map: &IndexMap, words: Words) -> Vec<Axis> {
     let axis = |axis: &tconvc_ir::ops::MappedAxis| {
-        let stride = (axis.stride * words) as i64;
+        let stride = (axis.stride * words.count) as i64;
         let source = match axis.map {
             AxisMap::Step { start, step } => Source::Even { start: start * stride, step: step * stride },
             AxisMap::Padded { begin: 0, first, extent, .. } if extent == axis.output => {
@@ -95,9 +98,9 @@ fn axes(map: &IndexMap, words: usize) -> Vec<Axis> {
 }
 
 /// Adds the axis of an element's words where it has several.
-fn with_words(mut axes: Vec<Axis>, words: usize) -> Vec<Axis> {
-    if words > 1 {
-        axes.push(Axis { extent: words, target: 1, source: Source::Even { start: 0, step: 1 } });
+pub(super) fn with_words(mut axes: Vec<Axis>, words: Words) -> Vec<Axis> {
+    if words.count > 1 {
+        axes.push(Axis { extent: words.count, target: 1, source: Source::Even { start: 0, step: 1 } });
     }
     axes
 }
@@ -112,7 +115,7 @@ fn row_major(mut axes: Vec<Axis>) -> Vec<Axis> {
     axes
 }
 
-fn strides(shape: &[usize], words: usize) -> Vec<usize> {
+pub(super) fn strides(shape: &[usize], words: usize) -> Vec<usize> {
     let mut strides = vec![words; shape.len()];
     for axis in (1..shape.len()).rev() {
         strides[axis - 1] = strides[axis] * shape[axis];
@@ -134,23 +137,24 @@ fn concat(
     builder: &mut Builder<'_>,
     node: &Node,
     axis: i64,
-    words: usize,
+    words: Words,
     label: &str,
 ) -> Result<Vec<Copy>, CompileError> {
     let Some(y) = node.output(0) else { return Ok(vec![]) };
     let (shape, to) = (builder.shape(y)?, builder.operand(y)?);
-    let targets = strides(&shape, words);
+    let targets = strides(&shape, words.count);
     let axis = resolve(axis, shape.len());
     let (mut copies, mut done) = (vec![], 0);
     for &input in node.inputs().iter().flatten() {
         let part = builder.shape(input)?;
-        let sources = strides(&part, words);
+        let sources = strides(&part, words.count);
         let axes = (0..part.len()).map(|i| whole(part[i], sources[i], targets[i])).collect();
         let mut to = to;
-        to.offset += 4 * done * targets[axis];
+        to.offset += words.unit * done * targets[axis];
         done += part[axis];
         let from = builder.operand(input)?;
-        copies.push(Copy { label: label.to_owned(), axes: with_words(axes, words), fill: 0, from, to });
+        let axes = with_words(axes, words);
+        copies.push(Copy { label: label.to_owned(), unit: words.unit, axes, fill: 0, from, to });
     }
     Ok(copies)
 }
@@ -159,24 +163,25 @@ fn split(
     builder: &mut Builder<'_>,
     node: &Node,
     (x, axis): (ValueId, i64),
-    words: usize,
+    words: Words,
     label: &str,
 ) -> Result<Option<Vec<Copy>>, CompileError> {
     let (shape, from) = (builder.shape(x)?, builder.operand(x)?);
-    let sources = strides(&shape, words);
+    let sources = strides(&shape, words.count);
     let axis = resolve(axis, shape.len());
     let (mut copies, mut done) = (vec![], 0);
     for &output in node.outputs() {
         // The size of a part without a name is not known here.
         let Some(output) = output else { return Ok(None) };
         let part = builder.shape(output)?;
-        let targets = strides(&part, words);
+        let targets = strides(&part, words.count);
         let axes = (0..part.len()).map(|i| whole(part[i], sources[i], targets[i])).collect();
         let mut from = from;
-        from.offset += 4 * done * sources[axis];
+        from.offset += words.unit * done * sources[axis];
         done += part[axis];
         let to = builder.operand(output)?;
-        copies.push(Copy { label: label.to_owned(), axes: with_words(axes, words), fill: 0, from, to });
+        let axes = with_words(axes, words);
+        copies.push(Copy { label: label.to_owned(), unit: words.unit, axes, fill: 0, from, to });
     }
     Ok(Some(copies))
 }
@@ -199,8 +204,8 @@ fn nearest(shape: &[usize], resized: &[ResizeAxis]) -> Result<Vec<Axis>, Compile
 
 /// One axis of the data is replaced by those of the indices; `None` where one of them is out of range, which is an error
 /// when it runs.
-fn gathered(shape: &[usize], axis: i64, chosen: &[i64], words: usize) -> Option<Vec<Axis>> {
-    let (axis, strides) = (resolve(axis, shape.len()), strides(shape, words));
+fn gathered(shape: &[usize], axis: i64, chosen: &[i64], words: Words) -> Option<Vec<Axis>> {
+    let (axis, strides) = (resolve(axis, shape.len()), strides(shape, words.count));
     let mut axes: Vec<Axis> = shape.iter().zip(&strides).map(|(&extent, &at)| whole(extent, at, 0)).collect();
     let extent = *shape.get(axis)? as i64;
     let place = |&index: &i64| {

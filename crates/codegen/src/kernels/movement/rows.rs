@@ -1,17 +1,17 @@
 //! The innermost axis of a copy that lies in order in the target: runs of vectors, repetitions, or one word at a time.
 
 use super::super::walk::{each_vector, first_lanes};
-use super::copy::{Axis, Code, Source};
+use super::copy::{Axis, Code, Source, bytes_of};
+use super::narrow;
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::exec::FunctionId;
 use crate::tile::{Lanes, Pointer, Tile, TileBuilder, TileError};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::I32;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData};
 
 /// Words of a chunk of a long row.
-const CHUNK: usize = 16384;
+pub(super) const CHUNK: usize = 16384;
 /// More pieces than this are copied a word at a time.
 const PIECES: usize = 24;
 /// Most repetitions of each word that are interleaved.
@@ -19,11 +19,11 @@ const REPEATED: usize = 4;
 
 /// A piece of a row: words `first .. first + count` of the target.
 #[derive(Debug, Clone, PartialEq)]
-struct Piece {
-    first: usize,
-    count: usize,
+pub(super) struct Piece {
+    pub first: usize,
+    pub count: usize,
     /// Place of the first, and from one to the next; none is the fill word.
-    source: Option<(i64, i64)>,
+    pub source: Option<(i64, i64)>,
 }
 
 /// The code of a row.
@@ -90,7 +90,7 @@ pub(super) fn code(
         Some(Ok(tile)) => builder.add_tile(Ok(tile))?,
         _ => {
             code.kind = "words".into();
-            one_by_one(builder, &format!("{name}_each"), row, fill, &mut code)?
+            one_by_one(builder, &format!("{name}_each"), row, (4, fill), &mut code)?
         }
     });
     Ok(Some(code))
@@ -106,7 +106,7 @@ fn repetition(places: &[Option<i64>]) -> Option<(i64, usize)> {
 }
 
 /// Pieces with the same step; `None` where there are too many.
-fn cut(places: &[Option<i64>]) -> Option<Vec<Piece>> {
+pub(super) fn cut(places: &[Option<i64>]) -> Option<Vec<Piece>> {
     let (mut pieces, mut at) = (vec![], 0);
     while at < places.len() {
         let rest = &places[at..];
@@ -233,22 +233,27 @@ fn filled(mut b: TileBuilder, row: &Axis, fill: u32) -> Result<Tile, TileError> 
     b.finish()
 }
 
-/// A function that copies the words of any row: `source, target, places, fill`.
-fn one_by_one(
+/// A function that copies the words of any row, of `unit` bytes: `source, target, places, fill`.
+pub(super) fn one_by_one(
     builder: &mut Builder<'_>,
     name: &str,
     row: &Axis,
-    fill: u32,
+    (unit, fill): (usize, u32),
     code: &mut Code,
 ) -> Result<FunctionId, CompileError> {
     let nowhere = i64::MIN;
     let places: Vec<i64> = match &row.source {
-        Source::Even { start, step } => (0..row.extent as i64).map(|i| 4 * (start + i * step)).collect(),
-        Source::Listed(places) => places.iter().map(|place| place.map_or(nowhere, |at| 4 * at)).collect(),
+        Source::Even { start, step } => {
+            (0..row.extent as i64).map(|i| bytes_of(unit, start + i * step)).collect()
+        }
+        Source::Listed(places) => {
+            places.iter().map(|place| place.map_or(nowhere, |at| bytes_of(unit, at))).collect()
+        }
     };
     code.more =
         vec![builder.pack_bytes(bytemuck::cast_slice(&places)), builder.pack_bytes(&fill.to_le_bytes())];
-    let (extent, stride) = (row.extent as u64, 4 * row.target as i64);
+    let (extent, stride) = (row.extent as u64, bytes_of(unit, row.target as i64));
+    let word = narrow::word_type(unit);
     Ok(builder.module.function(name, 4, |glue| {
         let &[source, target, places, fill] = glue.params.as_slice() else { return };
         glue.for_count(extent, |glue, i| {
@@ -257,7 +262,7 @@ fn one_by_one(
             let none = glue.builder.ins().icmp_imm_s(IntCC::Equal, place, nowhere);
             let from = glue.builder.ins().select(none, fill, there);
             let to = glue.element(target, i, stride);
-            let word = glue.builder.ins().load(I32, MemFlagsData::trusted(), from, 0);
+            let word = glue.builder.ins().load(word, MemFlagsData::trusted(), from, 0);
             glue.builder.ins().store(MemFlagsData::trusted(), word, to, 0);
         });
     })?)

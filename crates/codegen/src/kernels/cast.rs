@@ -1,0 +1,221 @@
+//! Cast between numbers of one to eight bytes: element by element, and 8-bit integers from and to f32 sixteen at a time.
+
+use crate::builder::Builder;
+use crate::error::CompileError;
+use crate::exec::Glue;
+use crate::program::Kernel;
+use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
+use cranelift_codegen::ir::types::{F32, F32X4, F64, I8, I8X16, I16, I32, I32X4, I64};
+use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value};
+use tconvc_ir::{DType, Node};
+
+/// Elements of a unit of work.
+const BLOCK: usize = 4096;
+/// Elements that are converted together.
+const TOGETHER: usize = 16;
+
+/// An element type as machine code sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Number {
+    Float(Type),
+    Int { ty: Type, signed: bool },
+    Bool,
+}
+
+impl Number {
+    fn of(dtype: DType) -> Option<Self> {
+        let int = |ty, signed| Some(Self::Int { ty, signed });
+        match dtype {
+            DType::F32 => Some(Self::Float(F32)),
+            DType::F64 => Some(Self::Float(F64)),
+            DType::Bool => Some(Self::Bool),
+            DType::I8 => int(I8, true),
+            DType::U8 => int(I8, false),
+            DType::I16 => int(I16, true),
+            DType::U16 => int(I16, false),
+            DType::I32 => int(I32, true),
+            DType::U32 => int(I32, false),
+            DType::I64 => int(I64, true),
+            DType::U64 => int(I64, false),
+            _ => None,
+        }
+    }
+
+    fn ty(self) -> Type {
+        match self {
+            Self::Float(ty) | Self::Int { ty, .. } => ty,
+            Self::Bool => I8,
+        }
+    }
+}
+
+/// Makes the kernel; `false` for types that it does not know.
+pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, CompileError> {
+    let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
+    let types = (builder.graph.ty(x).dtype, builder.graph.ty(y).dtype);
+    let (Some(source), Some(target)) = types else { return Ok(false) };
+    let (Some(from), Some(to)) = (Number::of(source), Number::of(target)) else { return Ok(false) };
+    // Conversions of u64 to floats take a detour that may round twice.
+    if from == (Number::Int { ty: I64, signed: false }) && matches!(to, Number::Float(_)) {
+        return Ok(false);
+    }
+    let count = builder.shape(x)?.iter().product::<usize>();
+    if count == 0 {
+        return Ok(true);
+    }
+    let operands = vec![builder.operand(x)?, builder.operand(y)?];
+    let name = builder.unique(&format!("cast_{source}_to_{target}"));
+    let units = count.div_ceil(BLOCK);
+    let function = builder.add_step(&name, |glue| {
+        let (table, begin, end) = (glue.params[0], glue.params[1], glue.params[2]);
+        let (read, write) = (glue.pointer(table, 0), glue.pointer(table, 1));
+        let first = glue.builder.ins().imul_imm_s(begin, BLOCK as i64);
+        let last = glue.builder.ins().imul_imm_s(end, BLOCK as i64);
+        let total = glue.constant(count as i64);
+        let last = glue.builder.ins().umin(last, total);
+        let place = |glue: &mut Glue<'_>, i: Value| {
+            (
+                glue.element(read, i, i64::from(from.ty().bytes())),
+                glue.element(write, i, i64::from(to.ty().bytes())),
+            )
+        };
+        let mut next = first;
+        if let Some(together) = together(from, to) {
+            let here = glue.builder.ins().isub(last, first);
+            let groups = glue.builder.ins().udiv_imm_u(here, TOGETHER as i64);
+            let zero = glue.constant(0);
+            glue.for_each(zero, groups, |glue, group| {
+                let i = glue.builder.ins().imul_imm_s(group, TOGETHER as i64);
+                let i = glue.builder.ins().iadd(first, i);
+                let (read, write) = place(glue, i);
+                together(glue, read, write);
+            });
+            let done = glue.builder.ins().imul_imm_s(groups, TOGETHER as i64);
+            next = glue.builder.ins().iadd(first, done);
+        }
+        glue.for_each(next, last, |glue, i| {
+            let (read, write) = place(glue, i);
+            let value = glue.builder.ins().load(from.ty(), MemFlagsData::trusted(), read, 0);
+            let value = convert(glue, value, from, to);
+            glue.builder.ins().store(MemFlagsData::trusted(), value, write, 0);
+        });
+    })?;
+    let nanoseconds = count as f64 * if together(from, to).is_some() { 0.2 } else { 0.8 };
+    let splits = builder.even_splits(units as u64, nanoseconds);
+    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0 });
+    Ok(true)
+}
+
+/// One element, as the definition has it: integers wrap, floats saturate and NaN becomes 0, anything but 0 is true.
+fn convert(glue: &mut Glue<'_>, value: Value, from: Number, to: Number) -> Value {
+    match (from, to) {
+        (from, to) if from.ty() == to.ty() && to != Number::Bool => value,
+        (Number::Float(ty), Number::Bool) => {
+            let zero =
+                if ty == F32 { glue.builder.ins().f32const(0.0) } else { glue.builder.ins().f64const(0.0) };
+            glue.builder.ins().fcmp(FloatCC::NotEqual, value, zero)
+        }
+        (_, Number::Bool) => glue.builder.ins().icmp_imm_s(IntCC::NotEqual, value, 0),
+        (Number::Float(F32), Number::Float(_)) => glue.builder.ins().fpromote(F64, value),
+        (Number::Float(_), Number::Float(_)) => glue.builder.ins().fdemote(F32, value),
+        (Number::Float(_), Number::Int { ty, signed }) => to_int(glue, value, ty, signed),
+        (from, Number::Float(ty)) => {
+            let wide = widened(glue, value, from, I64);
+            glue.builder.ins().fcvt_from_sint(ty, wide)
+        }
+        (from, Number::Int { ty, .. }) if ty.bits() > from.ty().bits() => widened(glue, value, from, ty),
+        (_, Number::Int { ty, .. }) => glue.builder.ins().ireduce(ty, value),
+    }
+}
+
+/// An integer in a type that is not shorter.
+fn widened(glue: &mut Glue<'_>, value: Value, from: Number, ty: Type) -> Value {
+    match from {
+        _ if from.ty() == ty => value,
+        Number::Int { signed: true, .. } => glue.builder.ins().sextend(ty, value),
+        _ => glue.builder.ins().uextend(ty, value),
+    }
+}
+
+/// A float as an integer, saturated. Short ones through 32 bits.
+fn to_int(glue: &mut Glue<'_>, value: Value, ty: Type, signed: bool) -> Value {
+    if ty.bits() >= 32 {
+        let ins = glue.builder.ins();
+        return if signed { ins.fcvt_to_sint_sat(ty, value) } else { ins.fcvt_to_uint_sat(ty, value) };
+    }
+    let (least, most) = if signed {
+        (-(1_i64 << (ty.bits() - 1)), (1_i64 << (ty.bits() - 1)) - 1)
+    } else {
+        (0, (1_i64 << ty.bits()) - 1)
+    };
+    // 64 bits, because comparisons of them exist everywhere.
+    let wide = glue.builder.ins().fcvt_to_sint_sat(I64, value);
+    let (least, most) = (glue.constant(least), glue.constant(most));
+    let wide = glue.builder.ins().smax(wide, least);
+    let wide = glue.builder.ins().smin(wide, most);
+    glue.builder.ins().ireduce(ty, wide)
+}
+
+/// Code for [`TOGETHER`] elements: `source, target`.
+type Together = fn(&mut Glue<'_>, Value, Value);
+
+fn together(from: Number, to: Number) -> Option<Together> {
+    match (from, to) {
+        (Number::Float(F32), Number::Int { ty: I8, signed: false }) => Some(floats_to_u8),
+        (Number::Float(F32), Number::Int { ty: I8, signed: true }) => Some(floats_to_i8),
+        (Number::Int { ty: I8, signed: false }, Number::Float(F32)) => Some(u8s_to_floats),
+        (Number::Int { ty: I8, signed: true }, Number::Float(F32)) => Some(i8s_to_floats),
+        _ => None,
+    }
+}
+
+fn floats_to_u8(glue: &mut Glue<'_>, read: Value, write: Value) {
+    let [low, high] = shorts(glue, read);
+    let bytes = glue.builder.ins().unarrow(low, high);
+    glue.builder.ins().store(unaligned(), bytes, write, 0);
+}
+
+fn floats_to_i8(glue: &mut Glue<'_>, read: Value, write: Value) {
+    let [low, high] = shorts(glue, read);
+    let bytes = glue.builder.ins().snarrow(low, high);
+    glue.builder.ins().store(unaligned(), bytes, write, 0);
+}
+
+/// Sixteen floats as integers of 16 bits, saturated on the way.
+fn shorts(glue: &mut Glue<'_>, read: Value) -> [Value; 2] {
+    [0, 32].map(|at| {
+        let [low, high] = [at, at + 16].map(|at| {
+            let floats = glue.builder.ins().load(F32X4, unaligned(), read, at);
+            glue.builder.ins().fcvt_to_sint_sat(I32X4, floats)
+        });
+        glue.builder.ins().snarrow(low, high)
+    })
+}
+
+fn u8s_to_floats(glue: &mut Glue<'_>, read: Value, write: Value) {
+    let bytes = glue.builder.ins().load(I8X16, unaligned(), read, 0);
+    let halves = [glue.builder.ins().uwiden_low(bytes), glue.builder.ins().uwiden_high(bytes)];
+    store_floats(glue, halves, write);
+}
+
+fn i8s_to_floats(glue: &mut Glue<'_>, read: Value, write: Value) {
+    let bytes = glue.builder.ins().load(I8X16, unaligned(), read, 0);
+    let halves = [glue.builder.ins().swiden_low(bytes), glue.builder.ins().swiden_high(bytes)];
+    store_floats(glue, halves, write);
+}
+
+/// Sixteen integers of 16 bits as floats.
+fn store_floats(glue: &mut Glue<'_>, halves: [Value; 2], write: Value) {
+    for (at, half) in [0, 32].into_iter().zip(halves) {
+        let parts = [glue.builder.ins().swiden_low(half), glue.builder.ins().swiden_high(half)];
+        for (at, part) in [at, at + 16].into_iter().zip(parts) {
+            let floats = glue.builder.ins().fcvt_from_sint(F32X4, part);
+            glue.builder.ins().store(unaligned(), floats, write, at);
+        }
+    }
+}
+
+/// Loads and stores within the operands, anywhere.
+fn unaligned() -> MemFlagsData {
+    MemFlagsData::new().with_notrap()
+}
