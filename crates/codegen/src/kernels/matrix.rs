@@ -232,8 +232,11 @@ impl Shape {
         };
         let most = product.n.div_ceil(lanes);
         let vectors = if product.m >= accumulators / 2 { 2 } else { accumulators / product.m.max(1) };
-        let vectors = vectors.clamp(1, 6).min(most);
-        let rows = (accumulators / vectors).clamp(1, 12).min(product.m);
+        let rows = |vectors: usize| (accumulators / vectors).clamp(1, 12).min(product.m);
+        // Besides the sums there are the vectors of the right side and a splat.
+        let fits = |&vectors: &usize| rows(vectors) * vectors + vectors < builder.target.vector_registers();
+        let vectors = (1..=vectors.clamp(1, 6).min(most)).rev().find(fits).unwrap_or(1);
+        let rows = rows(vectors);
         Self { rows, columns: vectors * lanes }
     }
 }

@@ -7,7 +7,13 @@ fn case(op: Op, inputs: Vec<Input>, tolerance: f64) -> Case {
     Case { op, inputs, outputs: 1, tolerance, native: true }
 }
 
-const PRODUCTS: [(&[usize], &[usize]); 14] = [
+const PRODUCTS: [(&[usize], &[usize]); 19] = [
+    // Few rows and many columns: sums, right side and splat have to fit into the registers.
+    (&[2, 64], &[64, 192]),
+    (&[1, 3, 1, 192], &[192, 64]),
+    (&[4, 9], &[9, 100]),
+    (&[5, 9], &[9, 100]),
+    (&[6, 9], &[9, 100]),
     (&[7, 9], &[9, 21]),
     (&[12, 64], &[64, 48]),
     (&[61, 33], &[33, 5]),
