@@ -8,12 +8,15 @@ use crate::report::Report;
 use crate::session::Session;
 use std::collections::BTreeMap;
 use std::ops::Index;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tconvc_codegen::program::Program;
 use tconvc_ir::{Graph, Tensor, TensorView, infer};
 
 /// Programs that are kept for different input shapes.
-const PROGRAMS: usize = 16;
+const PROGRAMS: usize = 64;
+/// Bytes of code and packed weights of all of them together beyond which the least recently used ones go.
+const PROGRAM_BYTES: usize = 512 << 20;
 
 /// A compiled network. Cloning is cheap and shares the code.
 #[derive(Clone)]
@@ -28,6 +31,7 @@ struct Inner {
     ports: (Vec<PortInfo>, Vec<PortInfo>),
     programs: Mutex<Cache<Vec<Vec<usize>>, Arc<Specialised>>>,
     first: Option<Arc<Specialised>>,
+    compiled: AtomicUsize,
 }
 
 /// A program for one set of input shapes.
@@ -85,8 +89,9 @@ impl CompiledModel {
         let mut inner = Inner {
             compiler: compiler.clone(),
             ports: (bound.inputs(), bound.outputs()),
-            programs: Mutex::new(Cache::new(PROGRAMS)),
+            programs: Mutex::new(Cache::new(PROGRAMS).with_bytes(PROGRAM_BYTES)),
             first: None,
+            compiled: AtomicUsize::new(0),
             graph,
         };
         let shapes: Option<Vec<_>> =
@@ -94,6 +99,7 @@ impl CompiledModel {
         if shapes.is_some() {
             let (program, report) = compiler.specialise(inner.graph.clone())?;
             inner.first = Some(Arc::new(Specialised { program, report }));
+            inner.compiled = AtomicUsize::new(1);
         }
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -175,6 +181,19 @@ impl CompiledModel {
         self.inner.first.as_ref().map(|first| first.program.code().asm())
     }
 
+    /// Programs compiled so far: one when all shapes are known, else one for each set of input shapes that was new or had been
+    /// forgotten.
+    pub fn compilations(&self) -> usize {
+        self.inner.compiled.load(Ordering::Relaxed)
+    }
+
+    /// Programs that are kept: at most 64, and the least recently used ones go when code and packed weights of all together
+    /// exceed 512 MiB.
+    pub fn programs(&self) -> usize {
+        let programs = self.inner.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        programs.len() + usize::from(self.is_static())
+    }
+
     pub(crate) fn threads(&self) -> usize {
         self.inner.compiler.threads
     }
@@ -196,7 +215,9 @@ impl CompiledModel {
         let mut graph = self.inner.graph.clone();
         bind(&mut graph, &named)?;
         let (program, report) = self.inner.compiler.specialise(graph)?;
-        Ok(programs.insert(shapes, Arc::new(Specialised { program, report })).clone())
+        self.inner.compiled.fetch_add(1, Ordering::Relaxed);
+        let bytes = program.code_bytes() + program.weight_bytes();
+        Ok(programs.insert_sized(shapes, Arc::new(Specialised { program, report }), bytes).clone())
     }
 
     fn check(&self, inputs: &[TensorView<'_>]) -> Result<()> {

@@ -4,6 +4,7 @@
 //! `TCONVC_GEOMETRIES=10000` sets the number of random geometries and, a tenth of it, of random networks.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod dynamic;
 mod epilogue;
 mod filtering;
 mod geometries;

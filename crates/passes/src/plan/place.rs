@@ -108,8 +108,13 @@ fn resolve(views: &HashMap<ValueId, (ValueId, usize)>, mut value: ValueId) -> (V
 fn bytes_of(graph: &Graph, value: ValueId) -> Result<usize> {
     let ty = graph.ty(value);
     let name = &graph.value(value).name;
-    let shape =
-        ty.known_shape().ok_or_else(|| Error::Size(format!("the shape of `{name}` is not known: {ty}")))?;
+    let unknown = || {
+        let maker = graph.producer(value).map(|node| graph.node(node));
+        let by =
+            maker.map_or(String::new(), |node| format!(", which {} `{}` makes,", node.op.name(), node.name));
+        Error::Size(format!("the shape of `{name}`{by} is not known before it runs: {ty}"))
+    };
+    let shape = ty.known_shape().ok_or_else(unknown)?;
     let dtype = ty.dtype.ok_or_else(|| Error::Type(format!("the element type of `{name}` is not known")))?;
     dtype
         .bytes_for(tconvc_ir::element_count(&shape)?)
