@@ -68,7 +68,7 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node, op: &Recurrent) -> R
     let name = builder.unique(&format!("f32_{cell}_{steps}x{batch}x{inputs}_h{hidden}"));
     let mut packed = vec![];
     let (w, r) = (w.elements::<f32>()?, r.elements::<f32>()?);
-    let bias = constant_bias.map(|bias| bias.elements::<f32>()).transpose()?;
+    let bias = constant_bias.map(tconvc_ir::Tensor::elements::<f32>).transpose()?;
     for direction in 0..directions {
         layer.pack(&mut packed, direction, [&w, &r], bias.as_deref());
     }
@@ -93,14 +93,17 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node, op: &Recurrent) -> R
     let outputs = node.outputs();
     let output = |i: usize| outputs.get(i).copied().flatten();
     let mut places = Places { y: more(builder, output(0))?, first: [None; 2], last: [None; 2] };
-    for state in 0..layer.states() {
-        places.first[state] = more(builder, node.input(STATES[state]))?;
+    for (state, &input) in STATES.iter().enumerate().take(layer.states()) {
+        places.first[state] = more(builder, node.input(input))?;
         places.last[state] = more(builder, output(1 + state))?;
     }
     let reverse = op.direction == Direction::Reverse;
     layer.kernel(builder, name, operands, (places, codes, reverse))?;
     Ok(true)
 }
+
+/// Vectors of bias for a vector of hidden units: one a gate, and that of GRU's candidate in two parts.
+const BIASES: usize = 4;
 
 /// Numbers of the operands that need not be there: all hidden states, and the states before and behind.
 struct Places {
@@ -114,11 +117,6 @@ impl Layer {
         if self.lstm { 4 } else { 3 }
     }
 
-    /// Vectors of bias for a vector of hidden units: one a gate, and that of GRU's candidate in two parts.
-    fn biases(self) -> usize {
-        4
-    }
-
     fn states(self) -> usize {
         if self.lstm { 2 } else { 1 }
     }
@@ -129,7 +127,7 @@ impl Layer {
 
     /// Floats of packed weights for a vector of hidden units.
     fn block_floats(self) -> usize {
-        self.lanes * (self.gates() * (self.inputs + self.hidden) + self.biases())
+        self.lanes * (self.gates() * (self.inputs + self.hidden) + BIASES)
     }
 
     /// Bytes of a state with its last vector filled up.
@@ -153,7 +151,7 @@ impl Layer {
                         .map(|unit| if unit < hidden { value(unit) } else { 0.0 }),
                 );
             };
-            for gate in 0..self.biases() {
+            for gate in 0..BIASES {
                 vector(&|unit| match (self.lstm, gate) {
                     (false, 2) => of(0, 2, unit),
                     (false, 3) => of(1, 2, unit),
@@ -178,8 +176,8 @@ impl Layer {
         let [x, h, packed, old, new, y] = b.pointers(["x", "h", "packed", "old", "new", "y"]);
         let cell = self.lstm.then(|| b.pointer("cell"));
         let (gates, bytes) = (self.gates(), b.vector_bytes());
-        let sums: Vec<Vector> = (0..self.biases()).map(|i| b.load(packed.at(i as i32 * bytes))).collect();
-        b.advance(packed, self.biases() as i32 * bytes);
+        let sums: Vec<Vector> = (0..BIASES).map(|i| b.load(packed.at(i as i32 * bytes))).collect();
+        b.advance(packed, BIASES as i32 * bytes);
         let side = |b: &mut TileBuilder, from: Pointer, depth: usize, sums: &[Vector]| {
             b.repeat(depth as u32, &[(from, 4), (packed, gates as i32 * bytes)], |b| {
                 let value = b.load_splat(from.at(0));
