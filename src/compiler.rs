@@ -207,7 +207,7 @@ impl Compiler {
         let packing = program.weight_bytes().saturating_sub(constants);
         self.within_limit(program.workspace_bytes().saturating_add(packing))?;
         let compile_ms = start.elapsed().as_secs_f64() * 1e3;
-        let report = Report::new(self, &journal, &plan, &program, compile_ms);
+        let report = Report::new(self, &journal, (&graph, &plan), &program, compile_ms);
         Ok((program, report))
     }
 }

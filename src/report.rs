@@ -2,8 +2,11 @@
 
 use crate::compiler::Compiler;
 use serde::Serialize;
+use std::collections::HashMap;
 use std::fmt;
 use tconvc_codegen::program::{Program, Work};
+use tconvc_ir::Graph;
+use tconvc_passes::cost::{Machine, step_cost};
 use tconvc_passes::plan::Plan;
 use tconvc_passes::{Candidate, Journal};
 
@@ -62,6 +65,9 @@ pub struct StepReport {
     pub kernel: String,
     /// Threads that share it.
     pub threads: usize,
+    /// Least microseconds for its multiply-adds and bytes at the rates of the cost model; of several steps for one node,
+    /// each has the same share.
+    pub roofline_us: f64,
     /// Microseconds measured, the median of the runs that were timed.
     pub measured_us: Option<f64>,
 }
@@ -70,10 +76,19 @@ impl Report {
     pub(crate) fn new(
         compiler: &Compiler,
         journal: &Journal,
-        plan: &Plan,
+        (graph, plan): (&Graph, &Plan),
         program: &Program,
         compile_ms: f64,
     ) -> Self {
+        let machine = Machine::with_lanes(compiler.target.lanes(), compiler.threads);
+        let mut rooflines: HashMap<&str, f64> = HashMap::new();
+        for step in &plan.steps {
+            if let Some(&node) = step.nodes.last() {
+                let least = step_cost(graph, step, &machine).predicted_us.unwrap_or(0.0);
+                *rooflines.entry(&graph.node(node).name).or_default() += least;
+            }
+        }
+        let parts = |node: &str| program.steps().iter().filter(|step| step.node == node).count();
         let steps: Vec<StepReport> = program
             .steps()
             .iter()
@@ -86,7 +101,9 @@ impl Report {
                     }
                     Work::Copy { .. } => ("copy".into(), 1),
                 };
-                StepReport { node: step.node.clone(), kernel, threads, measured_us: None }
+                let node = step.node.clone();
+                let roofline_us = rooflines.get(node.as_str()).copied().unwrap_or(0.0) / parts(&node) as f64;
+                StepReport { node, kernel, threads, roofline_us, measured_us: None }
             })
             .collect();
         let layers = journal.applied().filter(|entry| entry.pass == "forms").map(|entry| {
@@ -120,7 +137,7 @@ impl Report {
         }
     }
 
-    /// A row for each step with its share of the time; see [`Report::set_times`].
+    /// A row for each step with its share of the time, and how much of its own time the cost model's rates account for; see [`Report::set_times`].
     pub fn profile(&self) -> String {
         let total: f64 = self.steps.iter().filter_map(|step| step.measured_us).sum();
         let rows = self.steps.iter().map(|step| {
@@ -129,14 +146,17 @@ impl Report {
             vec![
                 format!("{time:.1}"),
                 format!("{share:.1}"),
+                if time > 0.0 { format!("{:.0}", 100.0 * step.roofline_us / time) } else { "-".into() },
                 step.threads.to_string(),
                 step.kernel.clone(),
                 step.node.clone(),
             ]
         });
         let rows: Vec<_> = rows.collect();
-        fmt::from_fn(|f| table(f, &["us", "%", "threads", "kernel", "node"], rows.iter().cloned()))
-            .to_string()
+        fmt::from_fn(|f| {
+            table(f, &["us", "%", "roofline %", "threads", "kernel", "node"], rows.iter().cloned())
+        })
+        .to_string()
     }
 
     /// Sets the measured times from microseconds a step.

@@ -130,9 +130,12 @@ pub struct Bench {
     /// One JSON object instead of text
     #[arg(long)]
     pub json: bool,
-    /// Time of each step as well
+    /// Time of each step as well, and its share of what the machine could do
     #[arg(long, conflicts_with = "json")]
     pub profile: bool,
+    /// File for the steps of a few runs as a Chrome trace
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -6,6 +6,7 @@ mod commands;
 mod error;
 mod inputs;
 mod output;
+mod trace;
 
 use args::{Arguments, Command};
 use clap::Parser;

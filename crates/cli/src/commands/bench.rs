@@ -3,6 +3,7 @@
 use super::{compiler, load};
 use crate::args::Bench;
 use crate::error::{Error, Result};
+use crate::trace::Trace;
 use crate::{inputs, output};
 use serde_json::json;
 use std::process::ExitCode;
@@ -14,6 +15,7 @@ const WARM_UP: usize = 3;
 
 /// Times whole runs in the model's own layout.
 pub fn run(options: &Bench) -> Result<ExitCode> {
+    let resident = resident_bytes();
     let model = load(&options.model)?;
     let in_model = |error| Error::in_file(&options.model, error);
     let compiled = compiler(&options.options).compile(&model).map_err(in_model)?;
@@ -34,6 +36,7 @@ pub fn run(options: &Bench) -> Result<ExitCode> {
         let bytes = &mut bytemuck::cast_slice_mut(words)[..*bytes];
         targets.push(TensorViewMut::from_bytes(*dtype, shape, bytes).map_err(Error::new)?);
     }
+    let mut trace = options.trace.as_ref().map(|_| Trace::new());
     let mut times = vec![];
     let mut steps: Vec<Vec<f64>> = vec![];
     let mut once = |timed: bool,
@@ -42,8 +45,11 @@ pub fn run(options: &Bench) -> Result<ExitCode> {
                     targets: &mut [TensorViewMut<'_>],
                     views: &[TensorView<'_>]|
      -> Result<()> {
+        let mut trace = if timed { trace.as_mut() } else { None };
+        let recorded = trace.as_mut().is_some_and(|trace| trace.begin());
+        let mut trace = trace.filter(|_| recorded);
         let start = Instant::now();
-        if options.profile {
+        if options.profile || trace.is_some() {
             session
                 .run_observed(views, targets, |step, time| {
                     if steps.len() <= step {
@@ -52,8 +58,14 @@ pub fn run(options: &Bench) -> Result<ExitCode> {
                     if timed {
                         steps[step].push(time.as_secs_f64() * 1e6);
                     }
+                    if let Some(trace) = &mut trace {
+                        trace.step(step, time);
+                    }
                 })
                 .map_err(in_model)?;
+            if let Some(trace) = trace {
+                trace.end();
+            }
         } else {
             session.run_into(views, targets).map_err(in_model)?;
         }
@@ -71,6 +83,9 @@ pub fn run(options: &Bench) -> Result<ExitCode> {
     }
     times.sort_by(f64::total_cmp);
     let mut report = compiled.report();
+    if let (Some(trace), Some(path)) = (&trace, &options.trace) {
+        trace.write(path, &options.model.display().to_string(), &report.steps)?;
+    }
     let (least, median) = (times[0], times[times.len() / 2]);
     if options.json {
         let line = json!({
@@ -83,6 +98,7 @@ pub fn run(options: &Bench) -> Result<ExitCode> {
             "code_bytes": report.code_bytes,
             "weight_bytes": report.weight_bytes,
             "workspace_bytes": report.workspace_bytes,
+            "resident_growth_bytes": resident.zip(resident_bytes()).map(|(before, now)| now.saturating_sub(before)),
         });
         output::line(&line.to_string());
         return Ok(ExitCode::SUCCESS);
@@ -108,4 +124,11 @@ pub fn run(options: &Bench) -> Result<ExitCode> {
         report.compile_ms, report.code_bytes, report.weight_bytes, report.workspace_bytes
     ));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Resident memory of this process; `None` where the system does not say.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }

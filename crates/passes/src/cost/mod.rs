@@ -2,9 +2,11 @@
 
 mod deconv;
 mod machine;
+mod roofline;
 
 pub use deconv::{FormCost, form_costs};
 pub use machine::Machine;
+pub use roofline::step_cost;
 
 use serde::Serialize;
 use std::fmt;
