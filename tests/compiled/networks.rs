@@ -1,6 +1,7 @@
 //! Random networks, such as decoders are made of, compiled and against the reference interpreter.
 
 use crate::support::{FORMS, cases, targets};
+use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use std::cell::Cell;
 use tconvc::{Compiler, Form, Model, Tensor, TensorView};
@@ -11,7 +12,10 @@ use tconvc_testing::{check_close, graphs, inputs, symbolic_graphs};
 const TOLERANCE: f64 = 1e-4;
 
 fn runner(default: usize) -> TestRunner {
-    let cases = cases(default * 10) / 10;
+    exactly(cases(default * 10) / 10)
+}
+
+fn exactly(cases: usize) -> TestRunner {
     TestRunner::new_with_rng(
         Config { cases: cases as u32, failure_persistence: None, ..Config::default() },
         TestRng::deterministic_rng(RngAlgorithm::ChaCha),
@@ -74,6 +78,28 @@ fn random_networks_agree_with_the_interpreter() {
 fn random_networks_with_open_shapes() {
     let result = runner(40).run(&symbolic_graphs(), |graph| {
         check(&live(graph), &Compiler::new(), 4).map_err(TestCaseError::fail)
+    });
+    result.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Whole decoders under every pass, then with each pass left out in turn: each must be right alone, and none may hide what
+/// another gets wrong. `TCONVC_DECODERS=2000` sets the number of networks.
+#[test]
+fn decoders_with_each_pass_left_out() {
+    let count = std::env::var("TCONVC_DECODERS").ok().and_then(|count| count.parse().ok()).unwrap_or(6);
+    let passes: Vec<&str> = tconvc_passes::pipeline::passes().iter().map(|pass| pass.about().name).collect();
+    let turns = Cell::new(0);
+    let all = proptest::strategy::Union::new([graphs().boxed(), symbolic_graphs().boxed()]);
+    let result = exactly(count).run(&all, |graph| {
+        let turn = turns.replace(turns.get() + 1);
+        let (graph, compiler) = (live(graph), Compiler::new().threads(1 + turn % 2));
+        check(&graph, &compiler, 5)
+            .map_err(|problem| TestCaseError::fail(format!("all passes: {problem}")))?;
+        for pass in &passes {
+            check(&graph, &compiler.clone().without_pass(pass), 5)
+                .map_err(|problem| TestCaseError::fail(format!("without {pass}: {problem}")))?;
+        }
+        Ok(())
     });
     result.unwrap_or_else(|error| panic!("{error}"));
 }

@@ -1,5 +1,8 @@
 //! Random small networks such as decoders are made of, for property tests. A recipe of bytes decides each step, so that a
-//! failing graph shrinks by its recipe; steps whose numbers do not fit together are left out.
+//! failing graph shrinks by its recipe; steps whose numbers do not fit together are left out. Steps of several nodes, as
+//! decoders have them, are in `blocks`.
+
+mod blocks;
 
 use proptest::prelude::*;
 use tconvc_ir::ops::InputInfo;
@@ -81,7 +84,7 @@ struct Builder {
 
 impl Builder {
     fn step(&mut self, i: usize, dice: &mut Dice<'_>) {
-        let kind = dice.below(17);
+        let kind = dice.below(24);
         let x = if dice.one_in(4) {
             self.values[dice.below(self.values.len())]
         } else {
@@ -100,6 +103,12 @@ impl Builder {
             13 => self.pool(i, x, dice),
             14 => self.depth_to_space(i, x, dice),
             15 => self.reshape(i, x, dice),
+            17 | 18 => self.resize_conv(i, x, dice),
+            19 => self.pixel_shuffle(i, x, dice),
+            20 => self.normalisation(i, x, dice),
+            21 => self.squeeze_and_excite(i, x, dice),
+            22 => self.skip(i, x, dice),
+            23 => self.spelled(i, x, dice),
             _ => self.softmax_or_reduce(i, x, dice),
         };
         let rank = |id: ValueId| self.graph.ty(id).rank();
@@ -205,10 +214,13 @@ impl Builder {
     fn resize(&mut self, i: usize, x: ValueId, dice: &mut Dice<'_>) -> Option<ValueId> {
         let mut scales = vec![1.0f32, 1.0];
         scales.extend(dice.list(self.axes, 3, 1).into_iter().map(|scale| scale as f32));
-        let attributes = match dice.below(3) {
+        let attributes = match dice.below(4) {
             0 => Attributes::new()
                 .with("coordinate_transformation_mode", "asymmetric")
                 .with("nearest_mode", "floor"),
+            3 => Attributes::new()
+                .with("mode", "linear")
+                .with("coordinate_transformation_mode", "align_corners"),
             1 => Attributes::new().with("mode", "nearest"),
             _ => Attributes::new().with("mode", "linear"),
         };
@@ -419,6 +431,11 @@ mod tests {
             "PRelu",
             "Clip",
             "Add",
+            "InstanceNormalization",
+            "LayerNormalization",
+            "DepthToSpace",
+            "GlobalAveragePool",
+            "Erf",
         ] {
             assert!(seen.get(op).is_some_and(|&count| count > 5), "{op} is rare: {seen:?}");
         }
