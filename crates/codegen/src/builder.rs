@@ -4,6 +4,7 @@ use crate::compile::Options;
 use crate::error::CompileError;
 use crate::exec::{CodeModule, FunctionId, Glue};
 use crate::memory::{ALIGNMENT, AlignedBytes};
+use crate::packing::{Pack, Packing};
 use crate::program::{Kernel, Operand, Port, Space, Step, Work};
 use crate::target::Target;
 use crate::tile::{Tile, TileBuilder, TileError};
@@ -22,7 +23,7 @@ pub(crate) struct Builder<'a> {
     pub(crate) threads: usize,
     pub(crate) fast_math: bool,
     pub(crate) module: CodeModule,
-    weights: Vec<u8>,
+    weights: Packing<'a>,
     constants: HashMap<ValueId, usize>,
     names: HashMap<String, u64>,
     steps: Vec<Step>,
@@ -40,7 +41,7 @@ impl<'a> Builder<'a> {
             threads: options.threads.max(1),
             fast_math: options.fast_math,
             module,
-            weights: vec![],
+            weights: Packing::default(),
             constants: HashMap::new(),
             names: HashMap::new(),
             steps: vec![],
@@ -87,7 +88,7 @@ impl<'a> Builder<'a> {
                 let start = match (self.constants.get(&value), self.graph.constant(value)) {
                     (Some(&start), _) => start,
                     (None, Some(tensor)) => {
-                        let start = self.pack_bytes(tensor.bytes()).offset;
+                        let start = self.weights.borrowed(tensor.bytes()).offset;
                         self.constants.insert(value, start);
                         start
                     }
@@ -103,17 +104,19 @@ impl<'a> Builder<'a> {
         self.graph.constant(value)
     }
 
-    /// Appends packed weights, aligned to a cache line.
+    /// Appends floats, aligned to a cache line.
     pub(crate) fn pack(&mut self, data: &[f32]) -> Operand {
         self.pack_bytes(bytemuck::cast_slice(data))
     }
 
     /// Appends bytes, aligned to a cache line.
     pub(crate) fn pack_bytes(&mut self, data: &[u8]) -> Operand {
-        let offset = self.weights.len().next_multiple_of(ALIGNMENT);
-        self.weights.resize(offset, 0);
-        self.weights.extend_from_slice(data);
-        Operand { space: Space::Weights, offset }
+        self.weights.bytes(data.to_vec())
+    }
+
+    /// Appends weights, aligned to a cache line, which are written when everything else is done.
+    pub(crate) fn pack_later(&mut self, pack: impl Pack + 'a) -> Operand {
+        self.weights.pack(pack)
     }
 
     /// A tile builder for the target.
@@ -184,10 +187,7 @@ impl<'a> Builder<'a> {
 
     /// Steps, packed weights, scratch bytes of a thread, and the module.
     pub(crate) fn finish(self) -> Result<(Vec<Step>, AlignedBytes, usize, CodeModule), CompileError> {
-        let bytes = self.weights.len();
-        let mut weights =
-            AlignedBytes::zeroed(bytes).ok_or(CompileError::Memory { what: "packed weights", bytes })?;
-        weights.as_mut_slice().copy_from_slice(&self.weights);
+        let weights = self.weights.finish(self.threads)?;
         Ok((self.steps, weights, self.scratch_bytes, self.module))
     }
 }

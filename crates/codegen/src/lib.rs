@@ -9,6 +9,7 @@ pub mod exec;
 mod kernels;
 pub mod lower;
 pub mod memory;
+mod packing;
 pub mod pool;
 pub mod program;
 pub mod session;

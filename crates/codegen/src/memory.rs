@@ -1,4 +1,6 @@
-//! Zeroed memory aligned to cache lines, for weights, arenas and scratch.
+//! Zeroed memory aligned to cache lines, for weights, arenas and scratch; large blocks come in huge pages.
+
+use tconvc_ir::{LARGE_BYTES, Pages};
 
 /// Alignment of every buffer, in bytes.
 pub const ALIGNMENT: usize = 64;
@@ -10,19 +12,26 @@ struct Line([u8; ALIGNMENT]);
 
 /// A block of bytes that starts at a multiple of [`ALIGNMENT`]. Its address does not change.
 pub struct AlignedBytes {
-    lines: Vec<Line>,
+    block: Block,
     len: usize,
+}
+
+enum Block {
+    Lines(Vec<Line>),
+    Pages(Pages),
 }
 
 impl AlignedBytes {
     /// `len` zero bytes; `None` when the system has no memory for them.
     pub fn zeroed(len: usize) -> Option<Self> {
+        if len >= LARGE_BYTES {
+            return Some(Self { block: Block::Pages(Pages::zeroed(len)?), len });
+        }
         let count = len.div_ceil(ALIGNMENT);
         let mut lines = Vec::new();
         lines.try_reserve_exact(count).ok()?;
-        use_large_pages(lines.as_mut_ptr(), len);
         lines.resize(count, Line([0; ALIGNMENT]));
-        Some(Self { lines, len })
+        Some(Self { block: Block::Lines(lines), len })
     }
 
     /// Number of bytes.
@@ -37,17 +46,23 @@ impl AlignedBytes {
 
     /// Address of the first byte.
     pub fn as_ptr(&self) -> *const u8 {
-        self.lines.as_ptr().cast()
+        match &self.block {
+            Block::Lines(lines) => lines.as_ptr().cast(),
+            Block::Pages(pages) => pages.as_ptr(),
+        }
     }
 
     /// Address of the first byte, to write through.
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
-        self.lines.as_mut_ptr().cast()
+        match &mut self.block {
+            Block::Lines(lines) => lines.as_mut_ptr().cast(),
+            Block::Pages(pages) => pages.as_mut_ptr(),
+        }
     }
 
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: the lines are initialised, contiguous and at least `len` bytes long; u8 has no alignment.
+        // SAFETY: lines and pages are initialised, contiguous and at least `len` bytes long; u8 has no alignment.
         unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len) }
     }
 
@@ -57,23 +72,3 @@ impl AlignedBytes {
         unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr(), self.len) }
     }
 }
-
-/// From this size on memory is worth large pages: fewer faults when it is filled, fewer misses of the translation buffer
-/// when it is streamed.
-#[cfg(target_os = "linux")]
-const LARGE: usize = 4 << 20;
-
-/// Asks the system for large pages. It may decline; nothing depends on it.
-#[cfg(target_os = "linux")]
-fn use_large_pages(start: *mut Line, len: usize) {
-    const PAGE: usize = 4096;
-    let first = start.addr().next_multiple_of(PAGE);
-    let end = (start.addr() + len) / PAGE * PAGE;
-    if len >= LARGE && end > first {
-        // SAFETY: the pages lie inside one allocation that the caller owns; the advice changes no contents.
-        unsafe { libc::madvise(start.with_addr(first).cast(), end - first, libc::MADV_HUGEPAGE) };
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn use_large_pages(_: *mut Line, _: usize) {}

@@ -2,10 +2,12 @@
 
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
+use crate::pages::{LARGE_BYTES, Pages};
 use std::borrow::Cow;
 use std::fmt;
 use std::hash::Hasher;
-use std::sync::Arc;
+use std::marker::PhantomData;
+use std::sync::{Arc, OnceLock};
 
 /// Largest tensor this crate makes or accepts, in bytes: a bound for hostile shapes, far above real networks.
 pub const MAX_TENSOR_BYTES: usize = 1 << 30;
@@ -23,6 +25,46 @@ pub struct Tensor {
     storage: SharedBytes,
     offset: usize,
     bytes: usize,
+    /// Where the storage is not aligned for the elements: a copy that is, made when somebody asks for elements.
+    aligned: Option<Arc<OnceLock<Elements<u64>>>>,
+}
+
+/// Elements to be written, zero at first; many of them in memory of their own.
+pub(crate) struct LargeVec<T> {
+    memory: Memory,
+    elements: PhantomData<T>,
+}
+
+enum Memory {
+    Words(Elements<u64>),
+    Pages(Pages),
+}
+
+impl<T: Element> LargeVec<T> {
+    /// So many zeros.
+    pub(crate) fn zeroed(len: usize) -> Self {
+        let bytes = len * size_of::<T>();
+        let pages = if bytes >= LARGE_BYTES { Pages::zeroed(bytes) } else { None };
+        let memory = pages.map_or_else(|| Memory::Words(Elements(vec![0; bytes.div_ceil(8)])), Memory::Pages);
+        Self { memory, elements: PhantomData }
+    }
+
+    /// The elements, perhaps with a few more at the end.
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
+        match &mut self.memory {
+            Memory::Words(words) => bytemuck::cast_slice_mut(&mut words.0),
+            Memory::Pages(pages) => bytemuck::cast_slice_mut(pages),
+        }
+    }
+
+    /// As a tensor.
+    pub(crate) fn into_tensor(self, shape: impl Into<Vec<usize>>) -> Result<Tensor> {
+        let storage: SharedBytes = match self.memory {
+            Memory::Words(words) => Arc::new(words),
+            Memory::Pages(pages) => Arc::new(pages),
+        };
+        Tensor::from_shared(T::DTYPE, shape.into(), storage, 0)
+    }
 }
 
 /// Vec of elements seen as bytes, aligned for the elements.
@@ -86,7 +128,7 @@ impl Tensor {
                 data.len()
             )));
         }
-        Ok(Self { dtype, shape, storage: Arc::new(Elements(data)), offset: 0, bytes })
+        Ok(Self { dtype, shape, storage: Arc::new(Elements(data)), offset: 0, bytes, aligned: None })
     }
 
     /// From raw little-endian bytes, shared and not copied; `offset` is where the tensor starts in `storage`.
@@ -112,7 +154,10 @@ impl Tensor {
                 .collect();
             return Self::from_elements(DType::Bool, shape, bools);
         }
-        Ok(Self { dtype, shape, storage, offset, bytes })
+        let start = storage.as_ref().as_ref().as_ptr().addr() + offset;
+        let aligned = start.is_multiple_of((dtype.bits() / 8).max(1));
+        let aligned = if aligned || !dtype.is_numeric() { None } else { Some(Arc::default()) };
+        Ok(Self { dtype, shape, storage, offset, bytes, aligned })
     }
 
     /// All elements zero (false).
@@ -158,6 +203,7 @@ impl Tensor {
             storage: Arc::new(Elements(vec![value])),
             offset: 0,
             bytes: size_of::<T>(),
+            aligned: None,
         }
     }
 
@@ -169,6 +215,7 @@ impl Tensor {
             bytes: size_of_val(values),
             storage: Arc::new(Elements(values.to_vec())),
             offset: 0,
+            aligned: None,
         }
     }
 
@@ -202,7 +249,7 @@ impl Tensor {
         &self.storage.as_ref().as_ref()[self.offset..self.offset + self.bytes]
     }
 
-    /// The elements, copied only when the storage is not aligned for `T`.
+    /// The elements; where the storage is not aligned for them, a copy that is made once.
     ///
     /// # Errors
     /// When the element type is another.
@@ -210,10 +257,18 @@ impl Tensor {
         if self.dtype != T::DTYPE {
             return Err(Error::Type(format!("expected a {} tensor, found {}", T::DTYPE, self.dtype)));
         }
-        Ok(match bytemuck::try_cast_slice(self.bytes()) {
-            Ok(slice) => Cow::Borrowed(slice),
-            Err(_) => Cow::Owned(bytemuck::allocation::pod_collect_to_vec(self.bytes())),
-        })
+        if let Ok(slice) = bytemuck::try_cast_slice(self.bytes()) {
+            return Ok(Cow::Borrowed(slice));
+        }
+        let copy = || bytemuck::allocation::pod_collect_to_vec(self.bytes());
+        let Some(aligned) = &self.aligned else { return Ok(Cow::Owned(copy())) };
+        let words = || {
+            let mut words = vec![0u64; self.bytes.div_ceil(8)];
+            bytemuck::cast_slice_mut(&mut words)[..self.bytes].copy_from_slice(self.bytes());
+            Elements(words)
+        };
+        let bytes = &aligned.get_or_init(words).as_ref()[..self.bytes];
+        Ok(bytemuck::try_cast_slice(bytes).map_or_else(|_| Cow::Owned(copy()), Cow::Borrowed))
     }
 
     /// The elements of a boolean tensor.

@@ -5,6 +5,7 @@ use super::walk::{below, choose, entry, indices};
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::exec::FunctionId;
+use crate::packing::Pack;
 use crate::program::{Kernel, Operand};
 use crate::tile::{Lanes, Tile, TileBuilder, TileError, Vector};
 use cranelift_codegen::ir::InstBuilder;
@@ -35,7 +36,7 @@ struct Product {
 }
 
 /// Makes the kernel; `false` for other types, and a right side that is neither constant nor row-major.
-pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, CompileError> {
+pub(super) fn build<'a>(builder: &mut Builder<'a>, node: &Node) -> Result<bool, CompileError> {
     let (Some(a), Some(b), Some(y)) = (node.input(0), node.input(1), node.output(0)) else {
         return Ok(false);
     };
@@ -64,7 +65,7 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
     let name = builder.unique(&format!("f32_matmul_{}x{}x{}", product.m, product.k, product.n));
     let shape = Shape::choose(builder, &product);
     let right = match right {
-        Some(tensor) => pack(builder, tensor, &mut product, shape, trans_b)?,
+        Some(tensor) => pack(builder, tensor, &mut product, shape, trans_b),
         None => builder.operand(b)?,
     };
     let packed = product.b_row == shape.columns;
@@ -333,23 +334,57 @@ impl Product {
 }
 
 /// The right side in panels of a tile's columns, padded with zeros.
-fn pack(
-    builder: &mut Builder<'_>,
-    tensor: &Tensor,
+fn pack<'a>(
+    builder: &mut Builder<'a>,
+    tensor: &'a Tensor,
     product: &mut Product,
     shape: Shape,
     transposed: bool,
-) -> Result<Operand, CompileError> {
-    let elements = tensor.elements::<f32>()?;
-    let (k, n) = (product.k, product.n);
-    let mut packed = vec![0.0; k * n.next_multiple_of(shape.columns)];
-    for (at, value) in packed.iter_mut().enumerate() {
-        let (panel, within) = (at / (k * shape.columns).max(1), at % (k * shape.columns).max(1));
-        let (depth, column) = (within / shape.columns, panel * shape.columns + within % shape.columns);
-        if column < n {
-            *value = elements[if transposed { column * k + depth } else { depth * n + column }];
+) -> Operand {
+    product.b_row = shape.columns;
+    let data = bytemuck::cast_slice(tensor.bytes());
+    builder.pack_later(Panels { data, k: product.k, n: product.n, columns: shape.columns, transposed })
+}
+
+/// A matrix in panels of columns.
+struct Panels<'a> {
+    /// Floats by their bytes: in a model file they need not be aligned.
+    data: &'a [[u8; 4]],
+    k: usize,
+    n: usize,
+    columns: usize,
+    /// Whether `data` holds column after column.
+    transposed: bool,
+}
+
+/// Elements of a column that are read before the next.
+const RUN: usize = 64;
+
+impl Pack for Panels<'_> {
+    fn stretches(&self) -> Vec<(usize, usize)> {
+        (0..self.n.div_ceil(self.columns)).map(|panel| (self.k * self.columns, panel)).collect()
+    }
+
+    fn write(&self, task: usize, stretches: &mut [&mut [f32]]) {
+        let [stretch] = stretches else { return };
+        let first = task * self.columns;
+        let exist = self.columns.min(self.n - first);
+        if !self.transposed {
+            let rows = stretch.chunks_exact_mut(self.columns).zip(self.data.chunks_exact(self.n));
+            for (panel, row) in rows {
+                for (value, weight) in panel.iter_mut().zip(&row[first..first + exist]) {
+                    *value = f32::from_ne_bytes(*weight);
+                }
+            }
+            return;
+        }
+        for (run, panel) in stretch.chunks_mut(RUN * self.columns).enumerate() {
+            for column in 0..exist {
+                let data = &self.data[(first + column) * self.k + run * RUN..];
+                for (row, weight) in panel.chunks_exact_mut(self.columns).zip(data) {
+                    row[column] = f32::from_ne_bytes(*weight);
+                }
+            }
         }
     }
-    product.b_row = shape.columns;
-    Ok(builder.pack(&packed))
 }

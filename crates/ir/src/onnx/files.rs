@@ -4,6 +4,7 @@ use super::proto::StringStringEntryProto;
 use super::tensors::from_raw;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::pages::{LARGE_BYTES, Pages};
 use crate::tensor::{MAX_TENSOR_BYTES, Tensor, element_count};
 use prost::bytes::Bytes;
 use std::cell::RefCell;
@@ -154,14 +155,33 @@ fn load(path: &Path, read_bytes: u64) -> Result<Bytes> {
     }
     let file = File::open(path).map_err(|error| io(path, &error))?;
     if about.len() <= read_bytes {
-        let mut bytes = Vec::with_capacity(about.len() as usize);
-        file.take(read_bytes).read_to_end(&mut bytes).map_err(|error| io(path, &error))?;
-        return Ok(bytes.into());
+        return read(file, about.len() as usize).map_err(|error| io(path, &error));
     }
     // SAFETY: the mapping is read-only and private to us. Were another process to shorten the file meanwhile, reading
     // would stop this process; as with every program that maps its inputs, files in use must not be truncated.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| io(path, &error))?;
     Ok(Bytes::from_owner(map))
+}
+
+/// The first bytes of a file, fewer where it has become shorter.
+fn read(file: File, size: usize) -> std::io::Result<Bytes> {
+    let mut file = file.take(size as u64);
+    let pages = if size >= LARGE_BYTES { Pages::zeroed(size) } else { None };
+    let Some(mut pages) = pages else {
+        let mut bytes = Vec::with_capacity(size);
+        file.read_to_end(&mut bytes)?;
+        return Ok(bytes.into());
+    };
+    let mut filled = 0;
+    loop {
+        match file.read(&mut pages[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Bytes::from_owner(pages).slice(..filled))
 }
 
 fn io(path: &Path, error: &std::io::Error) -> Error {

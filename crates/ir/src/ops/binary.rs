@@ -3,6 +3,7 @@
 use super::broadcast::{broadcast_inputs, broadcast_shapes, broadcast_walk, broadcasts_to};
 use super::inputs::{at_most, check_dtype, check_size, common_dtype, extents, optional, required, unwrapped};
 use super::number::{Number, Scalar};
+use super::runs::zip_f32;
 use super::values::scalars;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
@@ -237,6 +238,16 @@ impl Operator for Binary {
             let (a, b) = (a.bytes(), b.bytes());
             let truth = pairs.map(|(i, j)| self.logic(a[i] != 0, b[j] != 0));
             return Ok(vec![Tensor::from_bools(shape.clone(), truth)?]);
+        }
+        let by_runs = match self {
+            Self::Add => zip_f32(a, b, &shape, |x, y| x + y)?,
+            Self::Sub => zip_f32(a, b, &shape, |x, y| x - y)?,
+            Self::Mul => zip_f32(a, b, &shape, |x, y| x * y)?,
+            Self::Div => zip_f32(a, b, &shape, |x, y| x / y)?,
+            _ => None,
+        };
+        if let Some(result) = by_runs {
+            return Ok(vec![result]);
         }
         dispatch_numeric!(a.dtype(), T => {
             let x = a.elements::<T>()?;

@@ -41,6 +41,7 @@ mod reduce;
 mod resize;
 mod rnn;
 mod rnn_cell;
+mod runs;
 mod scatter;
 mod select;
 mod shape;

@@ -24,7 +24,7 @@ use tconvc_passes::plan::{Step, StepKind};
 use weights::{Layout, Weights};
 
 /// Makes the kernel of a convolution, or runs its operators by definition where weights are not constant f32.
-pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
+pub(super) fn build<'a>(builder: &mut Builder<'a>, step: &Step) -> Result<(), CompileError> {
     let graph = builder.graph;
     let (Some(&first), Some(&last)) = (step.nodes.first(), step.nodes.last()) else { return Ok(()) };
     let (first, last) = (graph.node(first), graph.node(last));
@@ -118,7 +118,7 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
         });
         let job = Job {
             name: format!("residues_{name}"),
-            weights: weights.clone().with_kernel(columns.kernel),
+            weights: weights.with_kernel(columns.kernel),
             bias: bias.clone(),
             finish: finish.clone(),
             finish_operands: finish_operands.collect(),
@@ -140,10 +140,10 @@ fn choose(builder: &Builder<'_>, problem: &Problem) -> (f64, Option<winograd::Sc
     }
 }
 
-fn make(
-    builder: &mut Builder<'_>,
+fn make<'a>(
+    builder: &mut Builder<'a>,
     label: &str,
-    mut job: Job<'_>,
+    mut job: Job<'a>,
     schedule: Option<winograd::Schedule>,
 ) -> Result<(), CompileError> {
     let how = schedule.as_ref().map_or_else(String::new, |schedule| format!("{schedule}_"));

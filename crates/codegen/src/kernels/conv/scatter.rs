@@ -5,10 +5,11 @@
 //! copied out, with bias and epilogue.
 
 use super::epilogue::{Finish, FinishOperands, Follows, Place};
-use super::weights::Weights;
+use super::weights::{Weights, float};
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::exec::{FunctionId, Glue};
+use crate::packing::Pack;
 use crate::program::{Kernel, Operand};
 use crate::target::{Isa, Target};
 use crate::tile::{Lanes, Pattern, Tile, TileBuilder, TileError};
@@ -60,9 +61,8 @@ impl Axis {
     }
 }
 
-/// A column: output channel of the block, tap, and float of the patch that it adds to.
+/// A column, of an output channel of the block and a tap: the tap, and the float of the patch that it adds to.
 struct Column {
-    channel: usize,
     tap: [usize; 3],
     place: usize,
 }
@@ -148,12 +148,64 @@ impl Shape {
                 for &(ky, dy) in &y.taps {
                     for &(kx, dx) in &x.taps {
                         let place = ((channel * z.full + dz) * y.full + dy) * x.full + dx;
-                        columns.push(Column { channel, tap: [kz, ky, kx], place });
+                        columns.push(Column { tap: [kz, ky, kx], place });
                     }
                 }
             }
         }
         columns
+    }
+}
+
+/// Weights by group, block of output channels, input channel, column; columns are padded to whole vectors.
+struct Columns<'a> {
+    weights: Weights<'a>,
+    /// Output channels of a block.
+    block: usize,
+    lanes: usize,
+    /// Numbers of the taps that a channel has columns for.
+    taps: Vec<usize>,
+}
+
+impl Columns<'_> {
+    /// First channel and number of channels of each block of a group.
+    fn blocks(&self) -> impl Iterator<Item = (usize, usize)> {
+        let (cout, block) = (self.weights.cout(), self.block);
+        (0..cout).step_by(block).map(move |first| (first, block.min(cout - first)))
+    }
+
+    fn row(&self, channels: usize) -> usize {
+        (channels * self.taps.len()).next_multiple_of(self.lanes)
+    }
+}
+
+impl Pack for Columns<'_> {
+    fn stretches(&self) -> Vec<(usize, usize)> {
+        let blocks = (0..self.weights.groups()).flat_map(|_| self.blocks());
+        blocks.map(|(_, channels)| self.row(channels) * self.weights.cin()).zip(0..).collect()
+    }
+
+    fn write(&self, task: usize, stretches: &mut [&mut [f32]]) {
+        let blocks = self.blocks().count().max(1);
+        let (Some((first, channels)), [stretch]) = (self.blocks().nth(task % blocks), stretches) else {
+            return;
+        };
+        let rows = stretch.chunks_exact_mut(self.row(channels).max(1));
+        for (ci, row) in rows.enumerate() {
+            let Some(patches) = self.weights.patches(task / blocks, first, channels, ci) else { return };
+            let all = patches.len() / channels;
+            if self.taps.len() == all {
+                for (value, weight) in row.iter_mut().zip(patches) {
+                    *value = float(*weight);
+                }
+                continue;
+            }
+            for (row, patch) in row.chunks_exact_mut(self.taps.len().max(1)).zip(patches.chunks_exact(all)) {
+                for (value, &tap) in row.iter_mut().zip(&self.taps) {
+                    *value = float(patch[tap]);
+                }
+            }
+        }
     }
 }
 
@@ -173,7 +225,7 @@ const BIAS: usize = 3;
 const EPILOGUE: usize = 4;
 
 /// Makes the kernel of a transposed convolution in scatter form.
-pub(super) fn build(builder: &mut Builder<'_>, job: &Job<'_>) -> Result<(), CompileError> {
+pub(super) fn build<'a>(builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), CompileError> {
     let shape = Shape::new(&job.geometry, &builder.target);
     let lanes = builder.target.lanes();
     let rest = shape.cout % shape.block;
@@ -209,29 +261,17 @@ pub(super) fn build(builder: &mut Builder<'_>, job: &Job<'_>) -> Result<(), Comp
     let outside = finish_row(builder.tile(&outside), x, &job.finish, false);
     let outside = builder.add_tile(outside)?;
 
-    // Weights: group, block, input channel, column.
-    let mut packed = vec![];
-    let mut block_bytes = vec![];
-    for group in 0..shape.groups {
-        for block in 0..shape.blocks() {
-            let first = block * shape.block;
-            let columns = shape.columns(shape.block.min(shape.cout - first));
-            let start = packed.len();
-            for ci in 0..shape.cin {
-                packed.extend(
-                    columns
-                        .iter()
-                        .flat_map(|column| job.weights.row(group, first + column.channel, 1, ci, column.tap)),
-                );
-                packed.resize(start + (ci + 1) * columns.len().next_multiple_of(lanes), 0.0);
-            }
-            block_bytes.push(4 * (packed.len() - start));
-        }
-    }
+    let columns = Columns {
+        weights: job.weights,
+        block: shape.block,
+        lanes,
+        taps: shape.columns(1).iter().map(|column| job.weights.tap(column.tap)).collect(),
+    };
+    let block_bytes: Vec<usize> = columns.stretches().iter().map(|(floats, _)| 4 * floats).collect();
     let full_block = block_bytes.first().copied().unwrap_or(0) as i64;
     let group_bytes = block_bytes.iter().take(shape.blocks()).sum::<usize>() as i64;
 
-    let mut operands = vec![job.input, job.output, builder.pack(&packed), builder.pack(&job.bias)];
+    let mut operands = vec![job.input, job.output, builder.pack_later(columns), builder.pack(&job.bias)];
     operands.extend(job.finish_operands.iter().map(|(operand, _)| *operand));
     let name = builder.unique(&job.name);
     let emit = Emit {

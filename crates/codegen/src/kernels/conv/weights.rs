@@ -1,6 +1,8 @@
-//! The weights of a convolution of either kind, by group, channel and tap.
+//! The weights of a convolution of either kind, and their order for kernels: by group, block of output channels, input
+//! channel, tap, channel of the block.
 
-use tconvc_ir::{Result, Tensor};
+use crate::packing::Pack;
+use tconvc_ir::{DType, Error, Result, Tensor};
 
 /// Which axis of the tensor is which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,9 +14,10 @@ pub(super) enum Layout {
 }
 
 /// Weights to be packed.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(super) struct Weights<'a> {
-    data: std::borrow::Cow<'a, [f32]>,
+    /// Floats by their bytes: in a model file they need not be aligned.
+    data: &'a [[u8; 4]],
     layout: Layout,
     groups: usize,
     cin: usize,
@@ -25,10 +28,18 @@ pub(super) struct Weights<'a> {
 impl<'a> Weights<'a> {
     /// From a constant of the graph, with channels per group.
     pub fn new(tensor: &'a Tensor, layout: Layout, groups: usize, cin: usize, cout: usize) -> Result<Self> {
-        let spatial = &tensor.shape()[2..];
         let mut kernel = [1; 3];
+        let spatial = tensor.shape().get(2..).filter(|spatial| spatial.len() <= 3).unwrap_or_default();
         kernel[3 - spatial.len()..].copy_from_slice(spatial);
-        Ok(Self { data: tensor.elements::<f32>()?, layout, groups, cin, cout, kernel })
+        let taps = kernel.iter().product::<usize>();
+        if tensor.dtype() != DType::F32 || tensor.len() != groups * cin * cout * taps {
+            return Err(Error::Type(format!(
+                "weights are {}{:?}, accepted is f32 of {groups} groups of {cin} by {cout} channels",
+                tensor.dtype(),
+                tensor.shape()
+            )));
+        }
+        Ok(Self { data: bytemuck::cast_slice(tensor.bytes()), layout, groups, cin, cout, kernel })
     }
 
     /// The same weights with their taps along other axes.
@@ -48,6 +59,25 @@ impl<'a> Weights<'a> {
         self.cout
     }
 
+    /// Taps of the kernel.
+    fn taps(&self) -> usize {
+        self.kernel.iter().product()
+    }
+
+    /// The number of a tap among all of the kernel.
+    pub fn tap(&self, [z, y, x]: [usize; 3]) -> usize {
+        (z * self.kernel[1] + y) * self.kernel[2] + x
+    }
+
+    /// Where the taps between two channels start.
+    fn pair(&self, group: usize, co: usize, ci: usize) -> usize {
+        let pair = match self.layout {
+            Layout::Conv => (group * self.cout + co) * self.cin + ci,
+            Layout::Deconv => (group * self.cin + ci) * self.cout + co,
+        };
+        pair * self.taps()
+    }
+
     /// The weights from input channel `ci` to the output channels `co..co + count` of a group under a tap.
     pub fn row(
         &self,
@@ -55,15 +85,185 @@ impl<'a> Weights<'a> {
         co: usize,
         count: usize,
         ci: usize,
-        [z, y, x]: [usize; 3],
-    ) -> impl Iterator<Item = f32> + '_ {
-        let [kz, ky, kx] = self.kernel;
-        let taps = kz * ky * kx;
-        let (pair, step) = match self.layout {
-            Layout::Conv => ((group * self.cout + co) * self.cin + ci, self.cin * taps),
-            Layout::Deconv => ((group * self.cin + ci) * self.cout + co, taps),
+        tap: [usize; 3],
+    ) -> impl Iterator<Item = f32> + 'a {
+        let step = if self.layout == Layout::Conv { self.cin * self.taps() } else { self.taps() };
+        let first = self.pair(group, co, ci) + self.tap(tap);
+        self.data[first..].iter().step_by(step).take(count).map(|bytes| float(*bytes))
+    }
+
+    /// All taps between an input channel and the output channels `co..co + count` of a group, channel by channel, where they
+    /// lie like that.
+    pub fn patches(&self, group: usize, co: usize, count: usize, ci: usize) -> Option<&'a [[u8; 4]]> {
+        let start = self.pair(group, co, ci);
+        (self.layout == Layout::Deconv).then(|| &self.data[start..start + count * self.taps()])
+    }
+}
+
+/// A float from its bytes.
+pub(super) fn float(bytes: [u8; 4]) -> f32 {
+    f32::from_ne_bytes(bytes)
+}
+
+/// Weights in blocks of output channels, for several lists of taps at once: each list is a part of its own, and in it
+/// weights are ordered by group, block, input channel, tap, channel. The last block of a group is padded with zeros.
+pub(super) struct Blocks<'a> {
+    pub weights: Weights<'a>,
+    /// Numbers of taps, see [`Weights::tap`].
+    pub parts: Vec<Vec<usize>>,
+    /// Output channels of a block, and what the last one is rounded up to.
+    pub block: usize,
+    pub grain: usize,
+}
+
+/// Parts begin at multiples of so many floats.
+const PART_ALIGNMENT: usize = 16;
+
+impl Blocks<'_> {
+    /// Where each part starts, in floats.
+    pub fn starts(&self) -> Vec<usize> {
+        let mut start = 0;
+        let floats = |taps: &Vec<usize>| {
+            let channels: usize = self.blocks().map(|(_, exist)| exist.next_multiple_of(self.grain)).sum();
+            (self.weights.groups * channels * self.weights.cin * taps.len()).next_multiple_of(PART_ALIGNMENT)
         };
-        let first = pair * taps + (z * ky + y) * kx + x;
-        self.data.get(first..).unwrap_or_default().iter().step_by(step).take(count).copied()
+        let next = |taps| {
+            start += floats(taps);
+            start - floats(taps)
+        };
+        self.parts.iter().map(next).collect()
+    }
+
+    /// First channel and number of channels of each block of a group.
+    fn blocks(&self) -> impl Iterator<Item = (usize, usize)> {
+        let (cout, block) = (self.weights.cout, self.block.max(1));
+        (0..cout).step_by(block).map(move |first| (first, block.min(cout - first)))
+    }
+}
+
+/// Input channels times taps that are read of an output channel before the next.
+const RUN: usize = 64;
+
+impl Pack for Blocks<'_> {
+    /// A task for each block of each group; a stretch of it in each part.
+    fn stretches(&self) -> Vec<(usize, usize)> {
+        let blocks: Vec<usize> =
+            self.blocks().map(|(_, exist)| exist.next_multiple_of(self.grain) * self.weights.cin).collect();
+        let count = self.weights.groups * blocks.len();
+        let mut stretches = vec![];
+        for taps in &self.parts {
+            let sizes = blocks.iter().cycle().take(count).map(|floats| floats * taps.len());
+            let floats: usize = sizes.clone().sum();
+            stretches.extend(sizes.zip(0..));
+            // The room up to the next part belongs to a task without weights.
+            stretches.push((floats.next_multiple_of(PART_ALIGNMENT) - floats, count));
+        }
+        stretches
+    }
+
+    fn write(&self, task: usize, stretches: &mut [&mut [f32]]) {
+        let blocks = self.blocks().count();
+        let Some((first, exist)) = self.blocks().nth(task % blocks.max(1)) else { return };
+        let group = task / blocks;
+        if group >= self.weights.groups {
+            return;
+        }
+        let padded = exist.next_multiple_of(self.grain);
+        let (weights, cin, all) = (&self.weights, self.weights.cin, self.weights.taps());
+        for (taps, part) in self.parts.iter().zip(stretches.iter()) {
+            debug_assert_eq!(part.len(), cin * taps.len() * padded);
+        }
+        if weights.layout == Layout::Deconv {
+            for ci in 0..cin {
+                let Some(patches) = weights.patches(group, first, exist, ci) else { return };
+                for (taps, part) in self.parts.iter().zip(stretches.iter_mut()) {
+                    let rows = part[ci * taps.len() * padded..].chunks_exact_mut(padded);
+                    for (&tap, row) in taps.iter().zip(rows) {
+                        for (value, patch) in row.iter_mut().zip(patches.chunks_exact(all)) {
+                            *value = float(patch[tap]);
+                        }
+                    }
+                }
+            }
+            return;
+        }
+        for (taps, part) in self.parts.iter().zip(stretches.iter_mut()) {
+            let in_order = taps.len() == all && taps.iter().copied().eq(0..all);
+            // A stretch of each output channel after the other, so that what is written stays near.
+            let step = if in_order { RUN } else { taps.len() };
+            for (run, rows) in part.chunks_mut((step * padded).max(1)).enumerate() {
+                for channel in 0..exist {
+                    let rows = rows.chunks_exact_mut(padded);
+                    if in_order {
+                        let data = &weights.data[weights.pair(group, first + channel, 0) + run * RUN..];
+                        for (row, value) in rows.zip(data) {
+                            row[channel] = float(*value);
+                        }
+                    } else {
+                        let data = &weights.data[weights.pair(group, first + channel, run)..];
+                        for (row, &tap) in rows.zip(taps) {
+                            row[channel] = float(data[tap]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packing::Packing;
+
+    #[test]
+    fn blocks_hold_each_weight_at_its_place() {
+        for layout in [Layout::Conv, Layout::Deconv] {
+            for (groups, cin, cout, kernel) in
+                [(1, 5, 7, [1, 3, 3]), (3, 2, 4, [2, 1, 2]), (1, 40, 9, [1, 1, 1]), (2, 70, 19, [1, 2, 2])]
+            {
+                let shape = match layout {
+                    Layout::Conv => [groups * cout, cin],
+                    Layout::Deconv => [groups * cin, cout],
+                };
+                let tensor = Tensor::seeded(DType::F32, [&shape[..], &kernel[..]].concat(), 1).unwrap();
+                let weights = Weights::new(&tensor, layout, groups, cin, cout).unwrap();
+                let all = weights.taps();
+                for parts in [vec![(0..all).collect()], vec![vec![all - 1, 0], vec![], vec![all / 2]]] {
+                    for (block, grain) in [(1, 1), (3, 1), (8, 8), (16, 4)] {
+                        let blocks = Blocks { weights, parts: parts.clone(), block, grain };
+                        let starts = blocks.starts();
+                        let mut packing = Packing::default();
+                        packing.pack(blocks);
+                        let memory = packing.finish(1).unwrap();
+                        let floats: &[f32] = bytemuck::cast_slice(memory.as_slice());
+                        for (taps, start) in parts.iter().zip(starts) {
+                            let mut at = start;
+                            for group in 0..groups {
+                                for first in (0..cout).step_by(block) {
+                                    let padded = block.min(cout - first).next_multiple_of(grain);
+                                    for ci in 0..cin {
+                                        for &tap in taps {
+                                            for co in first..first + padded {
+                                                let expected = if co < cout.min(first + block) {
+                                                    float(weights.data[weights.pair(group, co, ci) + tap])
+                                                } else {
+                                                    0.0
+                                                };
+                                                assert_eq!(
+                                                    floats[at], expected,
+                                                    "{layout:?} {co} {ci} {tap}"
+                                                );
+                                                at += 1;
+                                            }
+                                        }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
     }
 }

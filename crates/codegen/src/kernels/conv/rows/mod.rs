@@ -4,7 +4,6 @@
 //! - [`schedule`] decides tile shape, window, and units of work.
 //! - [`tile`] writes the micro-kernel with lanes along the width, [`channels`] the one with lanes along the channels.
 //! - [`super::window`] has the copies into scratch memory, with zeros where the input ends.
-//! - [`weights`] orders the weights as the micro-kernel reads them.
 //! - [`nest`] puts these together; [`emit`] writes the loops around it all.
 
 mod channels;
@@ -12,7 +11,6 @@ mod emit;
 mod nest;
 mod schedule;
 mod tile;
-mod weights;
 
 pub(super) use nest::{BIAS, EPILOGUE, INPUT, Job, OUTPUT, WEIGHTS, build};
 pub(super) use schedule::{cut_channels, direct_cycles, tile_cycles};

@@ -3,13 +3,12 @@
 
 use super::super::epilogue::{Finish, FinishOperands};
 use super::super::problem::Problem;
-use super::super::weights::Weights;
+use super::super::weights::{Blocks, Weights};
 use super::super::window::{WindowShape, Windows};
 use super::channels::{self, ChannelSpec};
 use super::emit::{Emit, Units};
 use super::schedule::{Schedule, Source, Store, cut, cut_channels, is_small};
 use super::tile::{self, Position, TileSpec};
-use super::weights::{self, Taps};
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::exec::FunctionId;
@@ -37,7 +36,7 @@ pub(in super::super) const BIAS: usize = 3;
 pub(in super::super) const EPILOGUE: usize = 4;
 
 /// Makes the kernel of a convolution.
-pub(in super::super) fn build(builder: &mut Builder<'_>, job: &Job<'_>) -> Result<(), CompileError> {
+pub(in super::super) fn build<'a>(builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), CompileError> {
     let mut schedule = Schedule::choose(&job.problem, &builder.target, builder.threads);
     loop {
         match Nest::new(builder, job, &schedule) {
@@ -94,7 +93,8 @@ pub(super) struct Nest {
     pub lanes: usize,
     pub windows: Windows,
     pub groups: Vec<Group>,
-    pub packed: Vec<f32>,
+    /// Numbers of the taps of each group, in the order in which its tiles read their weights.
+    pub taps: Vec<Vec<usize>>,
     pub scratch_bytes: usize,
 }
 
@@ -111,14 +111,8 @@ impl Nest {
         };
         let windows = Windows::new(builder, &job.name, &job.problem, &shape)?;
         let scratch_bytes = if shape.packed { windows.bytes(job.problem.cin) + 4 * block } else { 0 };
-        let mut nest = Self {
-            schedule: schedule.clone(),
-            lanes,
-            windows,
-            groups: vec![],
-            packed: vec![],
-            scratch_bytes,
-        };
+        let mut nest =
+            Self { schedule: schedule.clone(), lanes, windows, groups: vec![], taps: vec![], scratch_bytes };
         nest.groups(builder, job)?;
         Ok(nest)
     }
@@ -180,31 +174,21 @@ impl Nest {
                             phases: feeds.iter().map(|(phase, _)| *phase).collect(),
                         })
                         .collect();
-                    let taps = Taps {
-                        rows: kernel_rows.clone(),
-                        positions: by_shift
-                            .iter()
-                            .map(|(_, feeds)| feeds.iter().map(|(_, kernel)| *kernel).collect())
-                            .collect(),
-                    };
-                    let weights = self.packed.len().next_multiple_of(16);
-                    self.packed.resize(weights, 0.0);
-                    let taps_per_channel =
-                        rows.len() * positions.iter().map(|position| position.phases.len()).sum::<usize>();
+                    let kernels: Vec<usize> = by_shift
+                        .iter()
+                        .flat_map(|(_, feeds)| feeds.iter().map(|(_, kernel)| *kernel))
+                        .collect();
+                    let tap = |&(kz, ky): &(usize, usize)| kernels.iter().map(move |&kx| [kz, ky, kx]);
+                    let taps: Vec<usize> =
+                        kernel_rows.iter().flat_map(tap).map(|tap| job.weights.tap(tap)).collect();
+                    let taps_per_channel = taps.len();
+                    self.taps.push(taps);
                     let relative: Vec<i32> = rows.iter().map(|row| (row - base_row) as i32).collect();
                     let first_phase = &x_axis.phases[group[0]];
                     let mut code = vec![];
                     if self.schedule.store == Store::Channels {
-                        let mut offsets = vec![];
-                        let mut kernels = vec![];
-                        for (row, &(kz, ky)) in relative.iter().zip(&kernel_rows) {
-                            for (position, feeds) in positions.iter().zip(&taps.positions) {
-                                offsets.push(row + position.offset);
-                                kernels.push([kz, ky, feeds[0]]);
-                            }
-                        }
-                        let (lanes, n) = (builder.target.lanes(), self.schedule.n);
-                        self.packed.extend(weights::pack_channels(&job.weights, &kernels, n * lanes, lanes));
+                        let of_row = |row| positions.iter().map(move |position| row + position.offset);
+                        let offsets: Vec<i32> = relative.iter().flat_map(|&row| of_row(row)).collect();
                         for &(steps, last, before) in &blocks {
                             let exist = if last {
                                 steps.min(first_phase.count.saturating_sub(before))
@@ -222,7 +206,6 @@ impl Nest {
                             )?);
                         }
                     } else {
-                        self.packed.extend(weights::pack(&job.weights, &taps, self.schedule.m));
                         let shape = GroupShape {
                             rows: &relative,
                             positions: &positions,
@@ -246,7 +229,7 @@ impl Nest {
                         y,
                         first_x: first_phase.first,
                         base,
-                        weights,
+                        weights: 0,
                         code,
                         taps_per_channel,
                     });
@@ -401,8 +384,16 @@ impl Nest {
         Ok(TileRuns { runs })
     }
 
-    fn finish(self, builder: &mut Builder<'_>, job: &Job<'_>) -> Result<(), CompileError> {
-        let packed = builder.pack(&self.packed);
+    fn finish<'a>(mut self, builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), CompileError> {
+        let (block, grain) = match self.schedule.store {
+            Store::Channels => (self.schedule.n * self.lanes, self.lanes),
+            _ => (self.schedule.m, 1),
+        };
+        let blocks = Blocks { weights: job.weights, parts: std::mem::take(&mut self.taps), block, grain };
+        for (group, start) in self.groups.iter_mut().zip(blocks.starts()) {
+            group.weights = start;
+        }
+        let packed = builder.pack_later(blocks);
         let bias = builder.pack(&job.bias);
         let mut operands = vec![job.input, job.output, packed, bias];
         operands.extend(job.finish_operands.iter().map(|(operand, _)| *operand));

@@ -56,6 +56,13 @@ pub(super) fn cut(total: usize, most: usize, grain: usize) -> Vec<usize> {
         .collect()
 }
 
+/// The sizes that [`cut`] by ones gives, each with how often; sizes of 0 are left out.
+fn cut_sizes(total: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let parts = total.div_ceil(most.max(1)).max(1);
+    let (share, more) = (total / parts, total % parts);
+    [(share + 1, more), (share, parts - more)].into_iter().filter(|&(size, count)| size * count > 0)
+}
+
 /// Taps of a tile along x: all phases, and the distinct positions they read.
 fn taps_and_positions(axis: &Axis, store: Store) -> (usize, usize, usize) {
     match store {
@@ -171,16 +178,15 @@ fn channel_tile_shape(problem: &Problem, target: &Target) -> (f64, usize, usize)
                 continue;
             }
             let mut cycles = 0.0;
-            for part in cut(pixels, m, 1) {
-                for block in cut(vectors, n, 1) {
+            for (part, parts) in cut_sizes(pixels, m) {
+                for (block, blocks) in cut_sizes(vectors, n) {
                     for phase in &x.phases {
                         let taps = phase.taps.len() as f64;
                         let (fma, loads) = (taps * (part * block) as f64, taps * (part + block) as f64);
                         // Every result is a store of its own, once for each sum.
                         let stores = (part * block * lanes) as f64 * 1.5 / sums;
-                        cycles += (fma / 2.0).max(loads / 2.0).max((fma + loads) / 5.0).max(4.0 * taps)
-                            + 0.5
-                            + stores;
+                        let once = (fma / 2.0).max(loads / 2.0).max((fma + loads) / 5.0).max(4.0 * taps);
+                        cycles += (parts * blocks) as f64 * (once + 0.5 + stores);
                     }
                 }
             }
@@ -213,9 +219,10 @@ fn tile_shape(problem: &Problem, target: &Target, store: Store) -> (f64, usize, 
             if phases * m * n > accumulators(target, n) {
                 continue;
             }
-            let cycles: f64 = cut(vectors, n, 1)
-                .into_iter()
-                .flat_map(|n| cut_channels(problem.cout, m).into_iter().map(move |(m, count)| (n, m, count)))
+            let cycles: f64 = cut_sizes(vectors, n)
+                .flat_map(|(n, times)| {
+                    cut_channels(problem.cout, m).into_iter().map(move |(m, count)| (n, m, times * count))
+                })
                 .map(|(n, m, count)| {
                     count as f64
                         * (tile_cycles(phases, taps, positions, m, n) + 30.0 / (problem.cin.max(1) as f64))
@@ -295,6 +302,8 @@ mod tests {
                 let parts = cut(total, most, 1);
                 assert_eq!(parts.iter().sum::<usize>(), total);
                 assert!(parts.iter().all(|&part| part <= most && part > 0));
+                let sizes = cut_sizes(total, most).flat_map(|(size, count)| vec![size; count]);
+                assert_eq!(parts, sizes.collect::<Vec<_>>());
             }
         }
         assert_eq!(cut_channels(21, 4), [(4, 5), (1, 1)]);

@@ -1,0 +1,153 @@
+//! Packed weights: places are given out while kernels are made, and all is written at the end, once, into its final memory.
+
+use crate::error::CompileError;
+use crate::memory::{ALIGNMENT, AlignedBytes};
+use crate::program::{Operand, Space};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+/// Weights in another order, written by tasks that may run at the same time.
+pub(crate) trait Pack: Send + Sync {
+    /// The stretches that the weights consist of, one behind the other: floats of each, and the task that writes it.
+    /// Stretches of a task are in order.
+    fn stretches(&self) -> Vec<(usize, usize)>;
+
+    /// Writes the stretches of a task, which are zero so far.
+    fn write(&self, task: usize, stretches: &mut [&mut [f32]]);
+}
+
+/// Bytes below which a second thread is not worth its start.
+const WORTH_A_THREAD_BYTES: usize = 1 << 20;
+
+enum Source<'a> {
+    Bytes(Vec<u8>),
+    Borrowed(&'a [u8]),
+    Pack(Box<dyn Pack + 'a>),
+}
+
+/// What there is to pack.
+#[derive(Default)]
+pub(crate) struct Packing<'a> {
+    sources: Vec<(usize, Source<'a>)>,
+    len: usize,
+}
+
+/// Stretches to be written, and by whom.
+struct Task<'t> {
+    pack: &'t dyn Pack,
+    number: usize,
+    stretches: Vec<&'t mut [f32]>,
+}
+
+impl<'a> Packing<'a> {
+    /// A place at a cache line for bytes.
+    pub(crate) fn bytes(&mut self, bytes: Vec<u8>) -> Operand {
+        let len = bytes.len();
+        self.place(len, Source::Bytes(bytes))
+    }
+
+    /// A place at a cache line for a copy of bytes.
+    pub(crate) fn borrowed(&mut self, bytes: &'a [u8]) -> Operand {
+        self.place(bytes.len(), Source::Borrowed(bytes))
+    }
+
+    /// A place at a cache line for weights.
+    pub(crate) fn pack(&mut self, pack: impl Pack + 'a) -> Operand {
+        let floats: usize = pack.stretches().iter().map(|(floats, _)| floats).sum();
+        self.place(4 * floats, Source::Pack(Box::new(pack)))
+    }
+
+    fn place(&mut self, len: usize, source: Source<'a>) -> Operand {
+        let offset = self.len.next_multiple_of(ALIGNMENT);
+        self.len = offset + len;
+        self.sources.push((offset, source));
+        Operand { space: Space::Weights, offset }
+    }
+
+    /// All of it, written on so many threads.
+    pub(crate) fn finish(self, threads: usize) -> Result<AlignedBytes, CompileError> {
+        let mut memory = AlignedBytes::zeroed(self.len)
+            .ok_or(CompileError::Memory { what: "packed weights", bytes: self.len })?;
+        let mut rest = memory.as_mut_slice();
+        let mut at = 0;
+        let mut tasks = vec![];
+        for (offset, source) in &self.sources {
+            rest = rest.split_at_mut(offset - at).1;
+            at = *offset;
+            match source {
+                Source::Bytes(bytes) => rest[..bytes.len()].copy_from_slice(bytes),
+                Source::Borrowed(bytes) => rest[..bytes.len()].copy_from_slice(bytes),
+                Source::Pack(pack) => {
+                    let mut by_task: BTreeMap<usize, Vec<&mut [f32]>> = BTreeMap::new();
+                    for (floats, task) in pack.stretches() {
+                        let (stretch, behind) = rest.split_at_mut(4 * floats);
+                        (rest, at) = (behind, at + 4 * floats);
+                        by_task.entry(task).or_default().push(bytemuck::cast_slice_mut(stretch));
+                    }
+                    let pack = pack.as_ref();
+                    tasks.extend(by_task.into_iter().map(|(number, stretches)| Task {
+                        pack,
+                        number,
+                        stretches,
+                    }));
+                }
+            }
+        }
+        let threads = threads.min(self.len / WORTH_A_THREAD_BYTES);
+        let queue = Mutex::new(tasks.into_iter());
+        let work = || {
+            loop {
+                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some(mut task) = next else { return };
+                task.pack.write(task.number, &mut task.stretches);
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 1..threads {
+                // Without another thread this one does it all.
+                let _ = thread::Builder::new().spawn_scoped(scope, work);
+            }
+            work();
+        });
+        Ok(memory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stretches that hold the number of their task.
+    struct Numbers(Vec<(usize, usize)>);
+
+    impl Pack for Numbers {
+        fn stretches(&self) -> Vec<(usize, usize)> {
+            self.0.clone()
+        }
+
+        fn write(&self, task: usize, stretches: &mut [&mut [f32]]) {
+            for stretch in stretches {
+                stretch.fill(task as f32);
+            }
+        }
+    }
+
+    #[test]
+    fn every_stretch_is_written_by_its_task_on_any_number_of_threads() {
+        for (threads, factor) in [(1, 1), (2, 1 << 20), (5, 1 << 20)] {
+            let borrowed = [9u8; 3];
+            let mut packing = Packing::default();
+            let a = packing.borrowed(&borrowed);
+            let b = packing.pack(Numbers(vec![(factor, 2), (2, 1), (3, 2), (0, 7)]));
+            let c = packing.bytes(vec![8; 5]);
+            let memory = packing.finish(threads).unwrap();
+            assert_eq!((a.offset, b.offset, c.offset % ALIGNMENT), (0, 64, 0));
+            let bytes = memory.as_slice();
+            assert_eq!((&bytes[..4], &bytes[c.offset..]), (&[9, 9, 9, 0][..], &[8; 5][..]));
+            let floats: &[f32] = bytemuck::cast_slice(&bytes[64..64 + 4 * (factor + 5)]);
+            assert!(floats[..factor].iter().all(|&value| value == 2.0));
+            assert_eq!(floats[factor..], [1.0, 1.0, 2.0, 2.0, 2.0]);
+        }
+    }
+}
