@@ -11,7 +11,7 @@ use super::super::window::{WindowShape, Windows};
 use super::points::Filtering;
 use super::schedule::{Schedule, filterings, tiles_of};
 use super::transform::{self, InputSpec, OutputSpec};
-use super::weights;
+use super::weights::Transformed;
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::exec::{FunctionId, Glue};
@@ -25,13 +25,21 @@ use std::collections::HashMap;
 ///
 /// # Errors
 /// When a transform needs more registers than the target has, among others.
-pub(in super::super) fn build(
-    builder: &mut Builder<'_>,
-    job: &Job<'_>,
+pub(in super::super) fn build<'w>(
+    builder: &mut Builder<'w>,
+    job: &Job<'w>,
     schedule: &Schedule,
 ) -> Result<(), CompileError> {
-    let nest = Nest::new(builder, job, schedule)?;
-    let packed = builder.pack(&nest.packed);
+    let [_, y, x] = &job.problem.axes;
+    let phases = |axis, m| filterings(axis, m).into_iter().map(|(of, kernels, _)| (of, kernels)).collect();
+    let weights = Transformed {
+        weights: job.weights,
+        ys: phases(y, schedule.m[0]),
+        xs: phases(x, schedule.m[1]),
+        m: schedule.channels,
+    };
+    let nest = Nest::new(builder, job, schedule, &weights)?;
+    let packed = builder.pack_later(weights);
     let bias = builder.pack(&job.bias);
     let mut operands = vec![job.input, job.output, packed, bias];
     operands.extend(job.finish_operands.iter().map(|(operand, _)| *operand));
@@ -86,7 +94,6 @@ struct Nest<'a> {
     groups: Vec<Group>,
     /// The product tile of each size of channel tile.
     products: Vec<FunctionId>,
-    packed: Vec<f32>,
     /// Offset of zeros among the packed weights, in floats.
     zeros: usize,
     scratch_bytes: usize,
@@ -97,6 +104,7 @@ impl<'a> Nest<'a> {
         builder: &mut Builder<'_>,
         job: &'a Job<'a>,
         schedule: &'a Schedule,
+        weights: &Transformed<'_>,
     ) -> Result<Self, CompileError> {
         let problem = &job.problem;
         let tiles = tiles_of(problem, schedule.m);
@@ -133,6 +141,7 @@ impl<'a> Nest<'a> {
             factor_term: factor_term as i32,
             product_term: product_term as i32,
         };
+        let (starts, zeros) = weights.starts();
         let mut nest = Self {
             job,
             schedule,
@@ -142,29 +151,22 @@ impl<'a> Nest<'a> {
             layout,
             groups: vec![],
             products: vec![],
-            packed: vec![],
-            zeros: 0,
+            zeros,
             scratch_bytes,
         };
-        for (index, (filtering, kernels, first_y)) in ys.iter().enumerate() {
+        for (index, (filtering, _, first_y)) in ys.iter().enumerate() {
             let inputs = nest.inputs(builder, (filtering, *first_y), &xs)?;
             let outputs = nest.outputs(builder, index, filtering, &xs)?;
-            let packed: Vec<(Filtering, Vec<usize>)> =
-                xs.iter().map(|(x, kernels, _)| (x.clone(), kernels.clone())).collect();
-            let weights = nest.packed.len();
-            nest.packed.extend(weights::pack(&job.weights, (filtering, kernels), &packed, schedule.channels));
             let phase = &y.phases[index];
             nest.groups.push(Group {
                 first: phase.first,
                 rows: phase.count,
                 terms: terms(filtering),
-                weights,
+                weights: starts[index],
                 inputs,
                 outputs,
             });
         }
-        nest.zeros = nest.packed.len();
-        nest.packed.resize(nest.zeros + schedule.channels, 0.0);
         for (m, _) in cut_channels(problem.cout, schedule.channels) {
             let code = nest.product(builder, m)?;
             nest.products.push(code);
