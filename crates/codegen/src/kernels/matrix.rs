@@ -36,7 +36,7 @@ struct Product {
 }
 
 /// Makes the kernel; `false` for other types, and a right side that is neither constant nor row-major.
-pub(super) fn build<'a>(builder: &mut Builder<'a>, node: &Node) -> Result<bool, CompileError> {
+pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, CompileError> {
     let (Some(a), Some(b), Some(y)) = (node.input(0), node.input(1), node.output(0)) else {
         return Ok(false);
     };

@@ -301,15 +301,21 @@ mod tests {
     }
 
     #[test]
-    fn raw_data_are_shared_when_aligned() {
-        let file = Bytes::from(vec![0u8; 4096]);
+    fn raw_data_are_shared_and_elements_are_aligned() {
+        let file = Bytes::from((0..=255).cycle().take(4096).collect::<Vec<u8>>());
         let start = file.as_ptr().align_offset(8);
-        let raw = file.slice(start..start + 64);
-        let address = raw.as_ptr();
-        let shared = from_raw(DType::F32, vec![16], raw).unwrap();
-        assert_eq!(shared.bytes().as_ptr(), address);
-        let odd = from_raw(DType::F32, vec![16], file.slice(start + 1..start + 65)).unwrap();
-        assert!(odd.bytes().as_ptr().addr().is_multiple_of(4));
+        for offset in [0, 1] {
+            let raw = file.slice(start + offset..start + offset + 64);
+            let (address, expected) = (raw.as_ptr(), raw.to_vec());
+            let tensor = from_raw(DType::F32, vec![16], raw).unwrap();
+            assert_eq!(tensor.bytes().as_ptr(), address);
+            // Where they cannot be read in place they are copied, once.
+            let elements = tensor.elements::<f32>().unwrap();
+            let bytes: Vec<u8> = elements.iter().flat_map(|value| value.to_bits().to_le_bytes()).collect();
+            assert_eq!(bytes, expected);
+            let again = tensor.elements::<f32>().unwrap();
+            assert_eq!(elements.as_ptr(), again.as_ptr());
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use tconvc_passes::plan::{Step, StepKind};
 use weights::{Layout, Weights};
 
 /// Makes the kernel of a convolution, or runs its operators by definition where weights are not constant f32.
-pub(super) fn build<'a>(builder: &mut Builder<'a>, step: &Step) -> Result<(), CompileError> {
+pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
     let graph = builder.graph;
     let (Some(&first), Some(&last)) = (step.nodes.first(), step.nodes.last()) else { return Ok(()) };
     let (first, last) = (graph.node(first), graph.node(last));
