@@ -178,7 +178,7 @@ impl Kernel {
     fn compile(tile: &Tile, target: &Target, optimise: bool) -> Result<Kernel, Error> {
         let mut module = CodeModule::new(target)?;
         if optimise {
-            module = module.optimise_tiles();
+            module = module.optimise_tiles()?;
         }
         let id = module.tile(tile)?;
         let code = module.finish()?;

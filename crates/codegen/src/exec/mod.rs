@@ -119,8 +119,9 @@ impl CodeModule {
     pub fn new(target: &Target) -> Result<CodeModule, CodeError> {
         Ok(CodeModule {
             target: target.clone(),
-            isa: cranelift_isa(target, "speed")?,
-            tile_isa: cranelift_isa(target, "none")?,
+            // Loops around tiles run seldom: they cost more to optimise than they gain, a third of the compile time.
+            isa: cranelift_isa(target, "none", "single_pass")?,
+            tile_isa: cranelift_isa(target, "none", "backtracking")?,
             functions: Vec::new(),
             tiles: HashMap::new(),
             keep_text: false,
@@ -138,10 +139,12 @@ impl CodeModule {
 
     /// Runs Cranelift's optimiser on four-lane tiles, too, which by default it is kept from: it tends to hoist and
     /// regroup until accumulators spill. For measurements.
-    #[must_use]
-    pub fn optimise_tiles(mut self) -> CodeModule {
-        self.tile_isa = self.isa.clone();
-        self
+    ///
+    /// # Errors
+    /// As [`CodeModule::new`].
+    pub fn optimise_tiles(mut self) -> Result<CodeModule, CodeError> {
+        self.tile_isa = cranelift_isa(&self.target, "speed", "backtracking")?;
+        Ok(self)
     }
 
     /// The target that all functions are for.
@@ -290,12 +293,13 @@ impl CodeModule {
 }
 
 /// Cranelift's view of a target.
-fn cranelift_isa(target: &Target, opt_level: &str) -> Result<OwnedTargetIsa, CodeError> {
+fn cranelift_isa(target: &Target, opt_level: &str, allocator: &str) -> Result<OwnedTargetIsa, CodeError> {
     let refused = |message: String| CodeError::Target { target: target.to_string(), message };
     let mut flags = settings::builder();
     let verify = if cfg!(debug_assertions) { "true" } else { "false" };
     for (name, value) in [
         ("opt_level", opt_level),
+        ("regalloc_algorithm", allocator),
         ("enable_verifier", verify),
         ("is_pic", "false"),
         ("unwind_info", "false"),
