@@ -179,7 +179,7 @@ fn channel_tile_shape(problem: &Problem, target: &Target) -> (f64, usize, usize)
             }
             let mut cycles = 0.0;
             for (part, parts) in cut_sizes(pixels, m) {
-                for (block, blocks) in cut_sizes(vectors, n) {
+                for (block, blocks) in cut_channels(vectors, n) {
                     for phase in &x.phases {
                         let taps = phase.taps.len() as f64;
                         let (fma, loads) = (taps * (part * block) as f64, taps * (part + block) as f64);
