@@ -8,7 +8,7 @@ use crate::options::Options;
 use crate::pass::{Context, Pass};
 use crate::rewrites::{
     Affine, BatchNorm, Canonicalise, CommonSubexpressions, Crop, DeadCode, Epilogue, Fold, Gemm, Noop,
-    PadIntoConv, Recognise, Reshape, Transpose, ZeroStuffing,
+    PadIntoConv, Recognise, Reshape, ResizeConv, Transpose, ZeroStuffing,
 };
 use tconvc_ir::verify::verify;
 use tconvc_ir::{Graph, infer::infer};
@@ -35,6 +35,7 @@ pub const PIPELINE: &[Stage] = &[
             &Affine,
             &PadIntoConv,
             &ZeroStuffing,
+            &ResizeConv,
             &Crop,
             &Epilogue,
             &Gemm,

@@ -13,6 +13,7 @@ mod noop;
 mod pad;
 mod recognise;
 mod reshape;
+mod resize_conv;
 mod transpose;
 mod zero_stuffing;
 
@@ -29,5 +30,6 @@ pub use noop::Noop;
 pub use pad::PadIntoConv;
 pub use recognise::Recognise;
 pub use reshape::Reshape;
+pub use resize_conv::ResizeConv;
 pub use transpose::Transpose;
 pub use zero_stuffing::ZeroStuffing;

@@ -143,7 +143,7 @@ fn stuffed(graph: &Graph, node: NodeId) -> Site<(ValueId, Vec<usize>)> {
 
 /// Weights of a convolution `[Cout, Cin/group, ..]` as those of a transposed one, `[Cin, Cout/group, ..]`, with the kernel
 /// turned around.
-fn turned(weights: &Tensor, group: usize) -> Result<Tensor> {
+pub(super) fn turned(weights: &Tensor, group: usize) -> Result<Tensor> {
     let (outputs, inputs, kernel) =
         (weights.shape()[0] / group.max(1), weights.shape()[1], &weights.shape()[2..]);
     let grouped = weights.reshaped([&[group, outputs, inputs], kernel].concat())?;

@@ -6,6 +6,7 @@ use tconvc_ir::ops::{
     Pad, Padding, Pool, PoolKind, Reduce, ReduceKind, Reshape, Resize, Shape, Slice, Tile, Transpose, Unary,
     Unsqueeze, Variadic,
 };
+use tconvc_ir::resize_axis::{Coordinates, Rounding};
 use tconvc_ir::{Tensor, ValueId};
 
 /// A kind of step.
@@ -42,6 +43,8 @@ pub const STEPS: &[Step] = &[
     reduce,
     zero_stuffing,
     zero_stuffing,
+    resize_conv,
+    resize_conv,
     matrix_product,
     pool,
     resize,
@@ -468,6 +471,34 @@ fn zero_stuffing(b: &mut Builder) -> Option<ValueId> {
         epilogue: Epilogue::default(),
     };
     b.on(op, &[joined, w])
+}
+
+fn resize_conv(b: &mut Builder) -> Option<ValueId> {
+    let (x, shape) = b.image();
+    let scales: [i64; 2] = [b.random.within(1..=3), b.random.within(1..=3)];
+    let sizes =
+        b.list(&[shape[0] as i64, shape[1] as i64, shape[2] as i64 * scales[0], shape[3] as i64 * scales[1]]);
+    let (coordinates, rounding) = match b.random.within(0..=3) {
+        0 => (Coordinates::Asymmetric, Rounding::Floor),
+        1 => (Coordinates::HalfPixel, Rounding::PreferFloor),
+        2 => (Coordinates::PytorchHalfPixel, Rounding::PreferCeil),
+        // Not the copies of their neighbours on the left.
+        _ => (Coordinates::Asymmetric, Rounding::Ceil),
+    };
+    let resize = Resize { coordinates, rounding, ..Resize::default() };
+    let large = b.node(resize, &[Some(x), None, None, Some(sizes)])?;
+    let kernel = [b.random.within(1..=4) as usize, b.random.within(1..=4) as usize];
+    let group = if shape[1].is_multiple_of(2) { 2 } else { 1 };
+    let w = weights(b, &[4, shape[1] / group, kernel[0], kernel[1]], shape[1] * kernel[0]);
+    let op = Conv {
+        kernel_shape: vec![],
+        strides: vec![],
+        dilations: vec![],
+        group,
+        padding: padding(b, &kernel),
+        epilogue: Epilogue::default(),
+    };
+    b.on(op, &[large, w])
 }
 
 fn matrix_product(b: &mut Builder) -> Option<ValueId> {
