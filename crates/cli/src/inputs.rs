@@ -86,7 +86,26 @@ pub fn for_command(
     npz: &[PathBuf],
     npy: &[(String, PathBuf)],
 ) -> Result<Vec<(String, Tensor)>> {
-    if npz.is_empty() && npy.is_empty() { seeded(ports) } else { from_files(ports, npz, npy) }
+    if npz.is_empty() && npy.is_empty() {
+        return seeded(ports);
+    }
+    let given = from_files(ports, npz, npy)?;
+    for (name, tensor) in &given {
+        check_numbers(name, tensor)?;
+    }
+    Ok(given)
+}
+
+/// Refuses an array of nothing but NaN: it tells of a mistake where it was made, and no result would.
+fn check_numbers(name: &str, tensor: &Tensor) -> Result<()> {
+    let values = if tensor.dtype().is_float() { tensor.to_f64s().map_err(Error::new)? } else { vec![] };
+    if values.is_empty() || values.iter().any(|value| !value.is_nan()) {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "input `{name}` holds nothing but NaN, all {} elements of it: an array with numbers is expected",
+        values.len()
+    )))
 }
 
 fn list(ports: &[PortInfo]) -> String {

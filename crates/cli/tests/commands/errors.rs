@@ -11,6 +11,7 @@ fn folder() -> Folder {
     folder.npz("channels.npz", "low", &[1, 3, 8, 8], 0f32);
     folder.npz("type.npz", "low", &[1, 1, 8, 8], 0f64);
     folder.npz("empty.npz", "low", &[1, 1, 0, 8], 0f32);
+    folder.npz("nan.npz", "low", &[1, 1, 8, 8], f32::NAN);
     folder.npz("good.npz", "low", &[1, 1, 8, 8], 0f32);
     ndarray_npy::write_npy(folder.path("good.npy"), &ndarray::Array4::<f32>::zeros((1, 1, 8, 8))).unwrap();
     std::fs::write(folder.path("text.npz"), "no archive").unwrap();
@@ -27,6 +28,7 @@ fn inputs_that_do_not_fit() {
         "run fsrcnn_x3.onnx --inputs channels.npz",
         "run fsrcnn_x3.onnx --inputs type.npz",
         "run fsrcnn_x3.onnx --inputs empty.npz",
+        "run fsrcnn_x3.onnx --inputs nan.npz",
         "run fsrcnn_x3.onnx --inputs text.npz",
         "run fsrcnn_x3.onnx --inputs missing.npz",
         "run fsrcnn_x3.onnx --inputs good.npz --inputs rank.npz",
