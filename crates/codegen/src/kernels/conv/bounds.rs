@@ -1,5 +1,6 @@
 //! Small arithmetic on bounds in the code around tiles, and loops and branches over them.
 
+use super::rows::cut_channels;
 use crate::exec::Glue;
 use cranelift_codegen::ir::{InstBuilder, Value};
 
@@ -50,4 +51,47 @@ pub(super) fn when(glue: &mut Glue<'_>, condition: Value, body: impl Fn(&mut Glu
             body(glue);
         }
     });
+}
+
+/// A tile of output channels in a loop over them.
+pub(super) struct ChannelTile {
+    /// Index of its size: 0 is a full tile, 1 the remainder.
+    pub size: usize,
+    /// Channels of it.
+    pub count: usize,
+    /// Channels before it.
+    pub first: Value,
+}
+
+/// Runs `body` for the tiles of `block` channels that a part of them has, of so many parts: full tiles first, then what is
+/// left of `channels`.
+pub(super) fn each_channel_tile(
+    glue: &mut Glue<'_>,
+    channels: usize,
+    block: usize,
+    (part, parts): (Value, usize),
+    body: &mut dyn FnMut(&mut Glue<'_>, &ChannelTile),
+) {
+    let sizes = cut_channels(channels, block);
+    let tiles: usize = sizes.iter().map(|&(_, tiles)| tiles).sum();
+    let bound = |glue: &mut Glue<'_>, part: Value| {
+        let scaled = glue.builder.ins().imul_imm_s(part, tiles as i64);
+        if parts == 1 { scaled } else { glue.builder.ins().udiv_imm_u(scaled, parts as i64) }
+    };
+    let begin = bound(glue, part);
+    let next = glue.add_constant(part, 1);
+    let end = bound(glue, next);
+    let mut before = 0;
+    for (size, (count, tiles)) in sizes.into_iter().enumerate() {
+        let (low, high) = (before, before + tiles as i64);
+        before = high;
+        let from = at_least(glue, begin, low);
+        let to = at_most(glue, end, high);
+        glue.for_each(from, to, |glue, tile| {
+            let tile = glue.add_constant(tile, -low);
+            let first = glue.builder.ins().imul_imm_s(tile, count as i64);
+            let first = glue.add_constant(first, low * block as i64);
+            body(glue, &ChannelTile { size, count, first });
+        });
+    }
 }

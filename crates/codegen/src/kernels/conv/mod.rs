@@ -2,6 +2,7 @@
 
 mod bounds;
 mod epilogue;
+mod job;
 mod pack;
 mod problem;
 mod residues;
@@ -16,8 +17,8 @@ use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::program::Operand;
 use epilogue::{Finish, Follows};
+use job::Job;
 use problem::Problem;
-use rows::Job;
 use tconvc_ir::ops::Epilogue;
 use tconvc_ir::{DType, Graph, Op, ValueId};
 use tconvc_passes::plan::{Step, StepKind};

@@ -5,6 +5,7 @@
 //! copied out, with bias and epilogue.
 
 use super::epilogue::{Finish, FinishOperands, Follows, Place};
+use super::job::{Bases, operands};
 use super::weights::{Weights, float};
 use crate::builder::Builder;
 use crate::error::CompileError;
@@ -218,12 +219,6 @@ struct BlockCode {
     row: usize,
 }
 
-const INPUT: usize = 0;
-const OUTPUT: usize = 1;
-const WEIGHTS: usize = 2;
-const BIAS: usize = 3;
-const EPILOGUE: usize = 4;
-
 /// Makes the kernel of a transposed convolution in scatter form.
 pub(super) fn build<'a>(builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), CompileError> {
     let shape = Shape::new(&job.geometry, &builder.target);
@@ -271,8 +266,8 @@ pub(super) fn build<'a>(builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), 
     let full_block = block_bytes.first().copied().unwrap_or(0) as i64;
     let group_bytes = block_bytes.iter().take(shape.blocks()).sum::<usize>() as i64;
 
-    let mut operands = vec![job.input, job.output, builder.pack_later(columns), builder.pack(&job.bias)];
-    operands.extend(job.finish_operands.iter().map(|(operand, _)| *operand));
+    let (packed, bias) = (builder.pack_later(columns), builder.pack(&job.bias));
+    let operands = operands([job.input, job.output, packed, bias], &job.finish_operands);
     let name = builder.unique(&job.name);
     let emit = Emit {
         shape: &shape,
@@ -446,16 +441,14 @@ struct Emit<'a, 'b> {
 
 impl Emit<'_, '_> {
     fn step(&self, glue: &mut Glue<'_>) {
-        let (table, begin, end, scratch) = (glue.params[0], glue.params[1], glue.params[2], glue.params[3]);
-        let [input, output, weights, bias] = [INPUT, OUTPUT, WEIGHTS, BIAS].map(|i| glue.pointer(table, i));
-        let epilogue: Vec<Value> =
-            (0..self.job.finish_operands.len()).map(|i| glue.pointer(table, EPILOGUE + i)).collect();
+        let (begin, end) = (glue.params[1], glue.params[2]);
+        let bases = Bases::load(glue, &self.job.finish_operands);
         let shape = self.shape;
         glue.for_each(begin, end, |glue, unit| {
             let (image_group, block) = glue.split(unit, shape.blocks() as u64);
             let (_, group) = glue.split(image_group, shape.groups as u64);
-            let source = glue.element(input, image_group, 4 * (shape.cin * shape.input_plane()) as i64);
-            let weights = glue.element(weights, group, self.group_bytes);
+            let source = glue.element(bases.input, image_group, 4 * (shape.cin * shape.input_plane()) as i64);
+            let weights = glue.element(bases.weights, group, self.group_bytes);
             let weights = glue.element(weights, block, self.full_block);
             let first = glue.builder.ins().imul_imm_s(block, shape.block as i64);
             let in_group = glue.builder.ins().imul_imm_s(group, shape.cout as i64);
@@ -463,8 +456,8 @@ impl Emit<'_, '_> {
             let in_image = glue.builder.ins().imul_imm_s(image_group, shape.cout as i64);
             let channel_of_image = glue.builder.ins().iadd(in_image, first);
             let body = |glue: &mut Glue<'_>, code: &BlockCode| {
-                self.block(glue, code, source, weights, scratch);
-                self.copy_out(glue, code, scratch, (bias, output), &epilogue, channel, channel_of_image);
+                self.block(glue, code, source, weights, bases.scratch);
+                self.copy_out(glue, code, &bases, channel, channel_of_image);
             };
             match self.codes {
                 [only] => body(glue, only),
@@ -513,24 +506,21 @@ impl Emit<'_, '_> {
     }
 
     /// The cropped output, row by row.
-    #[allow(clippy::too_many_arguments, reason = "the operands of one loop nest")]
     fn copy_out(
         &self,
         glue: &mut Glue<'_>,
         code: &BlockCode,
-        scratch: Value,
-        (bias, output): (Value, Value),
-        epilogue: &[Value],
+        bases: &Bases,
         channel: Value,
         channel_of_image: Value,
     ) {
         let shape = self.shape;
         let [z, y, x] = &shape.axes;
         glue.for_count(code.channels as u64, |glue, c| {
-            let full = glue.element(scratch, c, 4 * shape.full_plane() as i64);
+            let full = glue.element(bases.scratch, c, 4 * shape.full_plane() as i64);
             let channel = glue.builder.ins().iadd(channel, c);
             let channel_of_image = glue.builder.ins().iadd(channel_of_image, c);
-            let bias = glue.element(bias, channel, 4);
+            let bias = glue.element(bases.bias, channel, 4);
             let zero = glue.constant(0);
             let place = glue.element(zero, channel_of_image, 4 * shape.output_plane() as i64);
             glue.for_count(z.output as u64, |glue, oz| {
@@ -547,14 +537,9 @@ impl Emit<'_, '_> {
                     let at = glue.builder.ins().imul_imm_s(fz, y.full as i64);
                     let at = glue.builder.ins().iadd(at, fy);
                     let from = glue.element(full, at, 4 * x.full as i64);
-                    let target = glue.builder.ins().iadd(output, place);
+                    let target = glue.builder.ins().iadd(bases.output, place);
                     let mut args = vec![from, bias, target];
-                    for (&base, &(_, follows)) in epilogue.iter().zip(&self.job.finish_operands) {
-                        args.push(match follows {
-                            Follows::Channels => glue.element(base, channel, 4),
-                            Follows::Output => glue.builder.ins().iadd(base, place),
-                        });
-                    }
+                    args.extend(bases.finish_at(glue, channel, place));
                     glue.branch(inside, &mut |glue, inside| {
                         glue.call(if inside { self.inside } else { self.outside }, &args);
                     });

@@ -59,6 +59,33 @@ pub(super) struct Code {
     pub kind: String,
 }
 
+impl Default for Code {
+    /// One chunk, whose code is not made yet.
+    fn default() -> Self {
+        Self {
+            chunks: 1,
+            whole: 1,
+            source_step: 0,
+            target_step: 0,
+            full: None,
+            tail: None,
+            missing: None,
+            more: vec![],
+            kind: String::new(),
+        }
+    }
+}
+
+impl Code {
+    /// Cuts a row of `extent` words, which lie so far apart in source and target, into chunks. Returns the words behind the
+    /// last whole one.
+    pub(super) fn cut(&mut self, extent: usize, chunk: usize, [source, target]: [i64; 2]) -> usize {
+        (self.whole, self.chunks) = (extent / chunk, extent.div_ceil(chunk));
+        (self.source_step, self.target_step) = (chunk as i64 * source, chunk as i64 * target);
+        extent % chunk
+    }
+}
+
 /// Words beyond which displacements may not fit.
 const FARTHEST: usize = 1 << 27;
 

@@ -41,17 +41,7 @@ pub(super) fn code(
     {
         std::mem::swap(longer, &mut row);
     }
-    let mut code = Code {
-        chunks: 1,
-        whole: 1,
-        source_step: 0,
-        target_step: 0,
-        full: None,
-        tail: None,
-        missing: None,
-        more: vec![],
-        kind: String::new(),
-    };
+    let mut code = Code::default();
     let never_missing = outer.iter().all(even);
     if !never_missing {
         let all = [Piece { first: 0, count: row.extent, source: None }];
@@ -63,10 +53,7 @@ pub(super) fn code(
             code.kind = if row.target == 1 && *step == 1 { "run" } else { "strided" }.into();
             let piece = |count| [Piece { first: 0, count, source: Some((0, *step)) }];
             if never_missing && row.extent > 2 * CHUNK {
-                code.whole = row.extent / CHUNK;
-                code.chunks = row.extent.div_ceil(CHUNK);
-                (code.source_step, code.target_step) = (CHUNK as i64 * step, (CHUNK * row.target) as i64);
-                let rest = row.extent % CHUNK;
+                let rest = code.cut(row.extent, CHUNK, [*step, row.target as i64]);
                 if rest > 0 {
                     let name = format!("{name}_rest");
                     code.tail = Some(pieces(builder, &name, &row, &piece(rest), word)?);

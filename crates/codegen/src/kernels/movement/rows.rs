@@ -42,24 +42,11 @@ pub(super) fn code(
         let Ok(tile) = tile else { return Ok(None) };
         (count > 0).then(|| builder.add_tile(Ok(tile))).transpose()?
     };
-    let mut code = Code {
-        chunks: 1,
-        whole: 1,
-        source_step: 0,
-        target_step: 0,
-        full: None,
-        tail: None,
-        missing,
-        more: vec![],
-        kind: String::new(),
-    };
+    let mut code = Code { missing, ..Code::default() };
     let tile = match &row.source {
         _ if row.target != 1 => None,
         Source::Even { step: step @ (0 | 1), .. } if never_missing && row.extent > 2 * CHUNK => {
-            code.whole = row.extent / CHUNK;
-            let rest = row.extent % CHUNK;
-            code.chunks = code.whole + usize::from(rest > 0);
-            (code.source_step, code.target_step) = (CHUNK as i64 * step, CHUNK as i64);
+            let rest = code.cut(row.extent, CHUNK, [*step, 1]);
             code.kind = "run".into();
             let piece = |count| [Piece { first: 0, count, source: Some((0, *step)) }];
             if rest > 0 {

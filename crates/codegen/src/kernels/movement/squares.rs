@@ -39,17 +39,7 @@ pub(super) fn code(
     };
     let square = Square { row: row.extent, column: column.extent, source, target };
     let lanes = builder.target.lanes();
-    let mut code = Code {
-        chunks: 1,
-        whole: 1,
-        source_step: 0,
-        target_step: 0,
-        full: None,
-        tail: None,
-        missing: None,
-        more: vec![],
-        kind: String::new(),
-    };
+    let mut code = Code::default();
     let tile = builder.tile(&format!("{name}_square"));
     let full = if square.row <= FEW && column.target == square.row {
         code.kind = format!("interleave{}", square.row);
@@ -59,10 +49,9 @@ pub(super) fn code(
         deinterleave(tile, &square)
     } else {
         code.kind = "transpose".into();
-        (code.whole, code.chunks) = (square.column / lanes, square.column.div_ceil(lanes));
-        (code.source_step, code.target_step) = (lanes as i64, i64::from(target) * lanes as i64);
-        if code.chunks > code.whole {
-            let rest = transpose(builder.tile(&format!("{name}_edge")), &square, square.column % lanes);
+        let rest = code.cut(square.column, lanes, [1, i64::from(target)]);
+        if rest > 0 {
+            let rest = transpose(builder.tile(&format!("{name}_edge")), &square, rest);
             let Ok(rest) = rest else { return Ok(None) };
             code.tail = Some(builder.add_tile(Ok(rest))?);
         }

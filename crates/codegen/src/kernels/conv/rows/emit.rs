@@ -1,10 +1,10 @@
 //! The loops around the micro-kernel as code: units of work, packing, phases, channels, rows, tiles along x.
 
-use super::super::bounds::{at_least, at_most, repeat, rest_of, smaller, when};
-use super::super::epilogue::Follows;
+use super::super::bounds::{at_least, each_channel_tile, repeat, rest_of, smaller, when};
+use super::super::job::{Bases, Job};
 use super::super::problem::Problem;
-use super::nest::{BIAS, EPILOGUE, Group, INPUT, Job, Nest, OUTPUT, WEIGHTS};
-use super::schedule::{Schedule, Source, Store, cut_channels, is_small};
+use super::nest::{Group, Nest};
+use super::schedule::{Schedule, Source, Store, is_small};
 use crate::exec::Glue;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
@@ -36,16 +36,6 @@ impl Units {
     }
 }
 
-/// Pointers into the tensors, the same for all units.
-struct Bases {
-    input: Value,
-    output: Value,
-    weights: Value,
-    bias: Value,
-    epilogue: Vec<Value>,
-    scratch: Value,
-}
-
 /// A unit of work: its place in each dimension.
 #[derive(Clone, Copy)]
 struct Unit {
@@ -67,18 +57,8 @@ pub(super) struct Emit<'a, 'b> {
 impl Emit<'_, '_> {
     /// Writes the body of the step function.
     pub fn step(&self, glue: &mut Glue<'_>) {
-        let table = glue.params[0];
-        let (begin, end, scratch) = (glue.params[1], glue.params[2], glue.params[3]);
-        let epilogue =
-            (0..self.job.finish_operands.len()).map(|i| glue.pointer(table, EPILOGUE + i)).collect();
-        let bases = Bases {
-            input: glue.pointer(table, INPUT),
-            output: glue.pointer(table, OUTPUT),
-            weights: glue.pointer(table, WEIGHTS),
-            bias: glue.pointer(table, BIAS),
-            epilogue,
-            scratch,
-        };
+        let (begin, end) = (glue.params[1], glue.params[2]);
+        let bases = Bases::load(glue, &self.job.finish_operands);
         // The window in scratch memory stays good while only the part of the channels changes.
         let held = glue.builder.declare_var(I64);
         let none = glue.constant(-1);
@@ -185,64 +165,37 @@ impl Emit<'_, '_> {
 
         let channels = schedule.store == Store::Channels;
         let block = if channels { schedule.n * self.nest.lanes } else { schedule.m };
-        let sizes = cut_channels(problem.cout, block);
         // Lanes along the channels have weights up to whole vectors.
         let padded = if channels { problem.cout.next_multiple_of(self.nest.lanes) } else { problem.cout };
         let rows = if channels && is_small(problem) { glue.constant(1) } else { rows };
-        let tiles: u64 = sizes.iter().map(|&(_, count)| count as u64).sum();
         let per_channel = problem.cin * group.taps_per_channel;
         let group_bytes = 4 * (per_channel * padded) as i64;
         let weights = glue.add_constant(bases.weights, 4 * group.weights as i64);
         let weights = add(glue, weights, unit.group, group_bytes);
         let group_channel = glue.builder.ins().imul_imm_s(unit.group, problem.cout as i64);
-        // Tiles of channels of this part.
-        let parts = schedule.channel_parts as i64;
-        let bound = |glue: &mut Glue<'_>, part: Value| {
-            let scaled = glue.builder.ins().imul_imm_s(part, tiles as i64);
-            if parts == 1 { scaled } else { glue.builder.ins().udiv_imm_u(scaled, parts) }
-        };
-        let begin = bound(glue, unit.part);
-        let next = glue.add_constant(unit.part, 1);
-        let end = bound(glue, next);
-        let mut before = 0;
-        for (size_index, &(m, count)) in sizes.iter().enumerate() {
-            let (low, high) = (before, before + count as i64);
-            before = high;
-            let from = at_least(glue, begin, low);
-            let to = at_most(glue, end, high);
-            glue.for_each(from, to, |glue, tile| {
-                // Channels before this tile: full tiles come first.
-                let tile = glue.add_constant(tile, -low);
-                let channels = glue.builder.ins().imul_imm_s(tile, m as i64);
-                let channels = glue.add_constant(channels, low * block as i64);
-                let weights = glue.element(weights, channels, 4 * per_channel as i64);
-                let offset = add(glue, place, channels, plane);
-                let in_all = glue.builder.ins().iadd(group_channel, channels);
-                let bias = glue.element(bases.bias, in_all, 4);
-                repeat(glue, rows, |glue, row| {
-                    let offset = add(glue, offset, row, out_row);
-                    let source = glue.element(source, row, in_row);
-                    for run in &group.code[kind].runs {
-                        let count = glue.constant(run.count as i64);
-                        repeat(glue, count, |glue, i| {
-                            let offset = add(glue, offset, i, run.target_step);
-                            let offset = glue.add_constant(offset, run.target);
-                            let source = glue.element(source, i, run.source_step);
-                            let source = glue.add_constant(source, run.source);
-                            let target = glue.builder.ins().iadd(bases.output, offset);
-                            let mut args = vec![source, weights, bias, target];
-                            for (&base, &(_, follows)) in bases.epilogue.iter().zip(&self.job.finish_operands)
-                            {
-                                args.push(match follows {
-                                    Follows::Channels => glue.element(base, in_all, 4),
-                                    Follows::Output => glue.builder.ins().iadd(base, offset),
-                                });
-                            }
-                            glue.call(run.codes[size_index], &args);
-                        });
-                    }
-                });
+        let part = (unit.part, schedule.channel_parts);
+        each_channel_tile(glue, problem.cout, block, part, &mut |glue, tile| {
+            let weights = glue.element(weights, tile.first, 4 * per_channel as i64);
+            let offset = add(glue, place, tile.first, plane);
+            let in_all = glue.builder.ins().iadd(group_channel, tile.first);
+            let bias = glue.element(bases.bias, in_all, 4);
+            repeat(glue, rows, |glue, row| {
+                let offset = add(glue, offset, row, out_row);
+                let source = glue.element(source, row, in_row);
+                for run in &group.code[kind].runs {
+                    let count = glue.constant(run.count as i64);
+                    repeat(glue, count, |glue, i| {
+                        let offset = add(glue, offset, i, run.target_step);
+                        let offset = glue.add_constant(offset, run.target);
+                        let source = glue.element(source, i, run.source_step);
+                        let source = glue.add_constant(source, run.source);
+                        let target = glue.builder.ins().iadd(bases.output, offset);
+                        let mut args = vec![source, weights, bias, target];
+                        args.extend(bases.finish_at(glue, in_all, offset));
+                        glue.call(run.codes[tile.size], &args);
+                    });
+                }
             });
-        }
+        });
     }
 }

@@ -12,6 +12,6 @@ mod nest;
 mod schedule;
 mod tile;
 
-pub(super) use nest::{BIAS, EPILOGUE, INPUT, Job, OUTPUT, WEIGHTS, build};
+pub(super) use nest::build;
 pub(super) use schedule::{cut_channels, direct_cycles, tile_cycles};
 pub(super) use tile::{Position, TileSpec, build as build_tile};

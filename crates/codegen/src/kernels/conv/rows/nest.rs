@@ -1,9 +1,8 @@
 //! What a convolution is made of: windows, kinds of x-blocks, groups of phases, tiles, packed weights. [`super::emit`]
 //! writes the loops around them.
 
-use super::super::epilogue::{Finish, FinishOperands};
-use super::super::problem::Problem;
-use super::super::weights::{Blocks, Weights};
+use super::super::job::{Job, operands};
+use super::super::weights::Blocks;
 use super::super::window::{WindowShape, Windows};
 use super::channels::{self, ChannelSpec};
 use super::emit::{Emit, Units};
@@ -12,28 +11,8 @@ use super::tile::{self, Position, TileSpec};
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::exec::FunctionId;
-use crate::program::{Kernel, Operand};
+use crate::program::Kernel;
 use std::collections::HashMap;
-
-/// What a convolution works on.
-pub(in super::super) struct Job<'a> {
-    pub name: String,
-    pub problem: Problem,
-    pub weights: Weights<'a>,
-    /// Bias of each channel, all groups; zeros when there is none.
-    pub bias: Vec<f32>,
-    pub finish: Finish,
-    pub finish_operands: FinishOperands,
-    pub input: Operand,
-    pub output: Operand,
-}
-
-/// Operands of the step function before those of the epilogue.
-pub(in super::super) const INPUT: usize = 0;
-pub(in super::super) const OUTPUT: usize = 1;
-pub(in super::super) const WEIGHTS: usize = 2;
-pub(in super::super) const BIAS: usize = 3;
-pub(in super::super) const EPILOGUE: usize = 4;
 
 /// Makes the kernel of a convolution.
 pub(in super::super) fn build<'a>(builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), CompileError> {
@@ -395,8 +374,7 @@ impl Nest {
         }
         let packed = builder.pack_later(blocks);
         let bias = builder.pack(&job.bias);
-        let mut operands = vec![job.input, job.output, packed, bias];
-        operands.extend(job.finish_operands.iter().map(|(operand, _)| *operand));
+        let operands = operands([job.input, job.output, packed, bias], &job.finish_operands);
         let counts = Units::new(&job.problem, &self.schedule);
         let name = builder.unique(&job.name);
         let function =

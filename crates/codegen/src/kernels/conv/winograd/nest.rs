@@ -1,12 +1,11 @@
 //! What a filtered convolution is made of, and the loops around it: a unit of work is a block of tiles of an image and a
 //! part of the output channels.
 
-use super::super::bounds::{at_least, at_most, repeat, rest_of, smaller};
-use super::super::epilogue::{Finish, Follows};
+use super::super::bounds::{at_least, each_channel_tile, repeat, rest_of, smaller};
+use super::super::epilogue::Finish;
+use super::super::job::{Bases, Job, operands};
 use super::super::problem::Problem;
-use super::super::rows::{
-    BIAS, EPILOGUE, INPUT, Job, OUTPUT, Position, TileSpec, WEIGHTS, build_tile, cut_channels,
-};
+use super::super::rows::{Position, TileSpec, build_tile, cut_channels};
 use super::super::window::{WindowShape, Windows};
 use super::points::Filtering;
 use super::schedule::{Schedule, filterings, tiles_of};
@@ -41,8 +40,7 @@ pub(in super::super) fn build<'w>(
     let nest = Nest::new(builder, job, schedule, &weights)?;
     let packed = builder.pack_later(weights);
     let bias = builder.pack(&job.bias);
-    let mut operands = vec![job.input, job.output, packed, bias];
-    operands.extend(job.finish_operands.iter().map(|(operand, _)| *operand));
+    let operands = operands([job.input, job.output, packed, bias], &job.finish_operands);
     let name = builder.unique(&job.name);
     let function = builder.add_step(&name, |glue| nest.step(glue))?;
     let nanoseconds = job.problem.macs() as f64 / (builder.target.lanes() as f64 * 8.0);
@@ -300,18 +298,8 @@ impl<'a> Nest<'a> {
 
     /// Writes the body of the step function.
     fn step(&self, glue: &mut Glue<'_>) {
-        let table = glue.params[0];
-        let (begin, end, scratch) = (glue.params[1], glue.params[2], glue.params[3]);
-        let bases = Bases {
-            input: glue.pointer(table, INPUT),
-            output: glue.pointer(table, OUTPUT),
-            weights: glue.pointer(table, WEIGHTS),
-            bias: glue.pointer(table, BIAS),
-            epilogue: (0..self.job.finish_operands.len())
-                .map(|i| glue.pointer(table, EPILOGUE + i))
-                .collect(),
-            scratch,
-        };
+        let (begin, end) = (glue.params[1], glue.params[2]);
+        let bases = Bases::load(glue, &self.job.finish_operands);
         let [y_blocks, x_blocks] = self.blocks();
         let problem = &self.job.problem;
         glue.for_each(begin, end, |glue, index| {
@@ -378,77 +366,44 @@ impl<'a> Nest<'a> {
         let weights = glue.element(weights, unit.group, per_channel * problem.cout as i64);
         let zeros = glue.add_constant(bases.weights, 4 * self.zeros as i64);
         let group_channel = glue.builder.ins().imul_imm_s(unit.group, problem.cout as i64);
-        let sizes = cut_channels(problem.cout, schedule.channels);
-        let parts = schedule.channel_parts as i64;
-        let count: usize = sizes.iter().map(|&(_, count)| count).sum();
-        let bound = |glue: &mut Glue<'_>, part: Value| {
-            let scaled = glue.builder.ins().imul_imm_s(part, count as i64);
-            if parts == 1 { scaled } else { glue.builder.ins().udiv_imm_u(scaled, parts) }
-        };
-        let begin = bound(glue, unit.part);
-        let next = glue.add_constant(unit.part, 1);
-        let end = bound(glue, next);
-        let mut before = 0;
-        for (&(m, count), &product) in sizes.iter().zip(&self.products) {
-            let (low, high) = (before, before + count as i64);
-            before = high;
-            let from = at_least(glue, begin, low);
-            let to = at_most(glue, end, high);
-            glue.for_each(from, to, |glue, tile| {
-                let tile = glue.add_constant(tile, -low);
-                let channels = glue.builder.ins().imul_imm_s(tile, m as i64);
-                let channels = glue.add_constant(channels, low * schedule.channels as i64);
-                let weights = glue.element(weights, channels, per_channel);
-                glue.for_count(group.terms as u64, |glue, term| {
-                    let weights = glue.element(weights, term, 4 * (problem.cin * m) as i64);
-                    let factors = glue.element(factors, term, i64::from(layout.factor_term));
-                    let products = glue.element(products, term, i64::from(layout.product_term));
-                    repeat(glue, runs, |glue, i| {
-                        let factors = glue.element(factors, i, 4 * run as i64);
-                        let products = glue.element(products, i, 4 * run as i64);
-                        glue.call(product, &[factors, weights, zeros, products]);
-                    });
-                });
-                let place = glue.element(place, channels, plane);
-                let in_all = glue.builder.ins().iadd(group_channel, channels);
-                let bias = glue.element(bases.bias, in_all, 4);
-                let number = glue.constant(m as i64);
-                repeat(glue, rows, |glue, row| {
-                    let place = glue.element(place, row, (m_y * y.out_stride) as i64 * row_bytes);
-                    let source = glue.element(products, row, 4 * columns as i64);
-                    let target = glue.builder.ins().iadd(bases.output, place);
-                    let mut args = vec![source, bias, target, temporary];
-                    for (&base, &(_, follows)) in bases.epilogue.iter().zip(&self.job.finish_operands) {
-                        args.push(match follows {
-                            Follows::Channels => glue.element(base, in_all, 4),
-                            Follows::Output => glue.builder.ins().iadd(base, place),
-                        });
-                    }
-                    args.push(number);
-                    let code = &group.outputs[kind];
-                    let Some(rest) = code.rest else {
-                        glue.call(code.whole, &args);
-                        return;
-                    };
-                    let row = glue.builder.ins().iadd(unit.y, row);
-                    let last = glue.builder.ins().icmp_imm_u(IntCC::Equal, row, all - 1);
-                    glue.branch(last, &mut |glue, last| {
-                        glue.call(if last { rest } else { code.whole }, &args);
-                    });
+        let part = (unit.part, schedule.channel_parts);
+        each_channel_tile(glue, problem.cout, schedule.channels, part, &mut |glue, tile| {
+            let product = self.products[tile.size];
+            let weights = glue.element(weights, tile.first, per_channel);
+            glue.for_count(group.terms as u64, |glue, term| {
+                let weights = glue.element(weights, term, 4 * (problem.cin * tile.count) as i64);
+                let factors = glue.element(factors, term, i64::from(layout.factor_term));
+                let products = glue.element(products, term, i64::from(layout.product_term));
+                repeat(glue, runs, |glue, i| {
+                    let factors = glue.element(factors, i, 4 * run as i64);
+                    let products = glue.element(products, i, 4 * run as i64);
+                    glue.call(product, &[factors, weights, zeros, products]);
                 });
             });
-        }
+            let place = glue.element(place, tile.first, plane);
+            let in_all = glue.builder.ins().iadd(group_channel, tile.first);
+            let bias = glue.element(bases.bias, in_all, 4);
+            let number = glue.constant(tile.count as i64);
+            repeat(glue, rows, |glue, row| {
+                let place = glue.element(place, row, (m_y * y.out_stride) as i64 * row_bytes);
+                let source = glue.element(products, row, 4 * columns as i64);
+                let target = glue.builder.ins().iadd(bases.output, place);
+                let mut args = vec![source, bias, target, temporary];
+                args.extend(bases.finish_at(glue, in_all, place));
+                args.push(number);
+                let code = &group.outputs[kind];
+                let Some(rest) = code.rest else {
+                    glue.call(code.whole, &args);
+                    return;
+                };
+                let row = glue.builder.ins().iadd(unit.y, row);
+                let last = glue.builder.ins().icmp_imm_u(IntCC::Equal, row, all - 1);
+                glue.branch(last, &mut |glue, last| {
+                    glue.call(if last { rest } else { code.whole }, &args);
+                });
+            });
+        });
     }
-}
-
-/// Pointers into the tensors, the same for all units.
-struct Bases {
-    input: Value,
-    output: Value,
-    weights: Value,
-    bias: Value,
-    epilogue: Vec<Value>,
-    scratch: Value,
 }
 
 /// A unit of work: its place in each dimension.
