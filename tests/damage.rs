@@ -3,11 +3,6 @@
 //! `TCONVC_DAMAGED` sets how many; each is made from a number, which a failure names. Every allocation of the process is
 //! counted; one that would bring the sum over [`REFUSED_BYTES`] is refused.
 
-#[path = "../crates/ir/tests/onnx_build/mod.rs"]
-mod onnx_build;
-
-use onnx_build::damage::Damage;
-use onnx_build::{Graph, floats, int_attribute, ints, ints_attribute, node, untyped, value};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,6 +11,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tconvc::{Compiler, Form, Model};
+use tconvc_testing::onnx_build::damage::Damage;
+use tconvc_testing::onnx_build::{Graph, floats, int_attribute, ints, ints_attribute, node, untyped, value};
 
 /// Cases in the default tests.
 const DEFAULT_CASES: u64 = 300;

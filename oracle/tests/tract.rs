@@ -1,5 +1,4 @@
 //! Transposed convolutions and trained networks: tract's results against ours, under every form.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::Path;
 use tconvc::{Compiler, DType, Form, Model, Tensor};
@@ -13,6 +12,7 @@ const TOLERANCE: f32 = 1e-4;
 const FORMS: [Form; 4] = [Form::Auto, Form::SubPixel, Form::ZeroInsert, Form::Scatter];
 
 /// What tract computes of a model with one input and one output: shape and numbers.
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn tract(model: &[u8], input: &Tensor) -> (Vec<usize>, Vec<f32>) {
     let numbers = input.elements::<f32>().unwrap();
     let tensor = TractTensor::from_shape(input.shape(), &numbers).unwrap();
@@ -26,6 +26,7 @@ fn tract(model: &[u8], input: &Tensor) -> (Vec<usize>, Vec<f32>) {
 }
 
 /// Runs ours under each form and compares.
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn check(what: &str, model: &Model, name: &str, input: &Tensor, expected: &(Vec<usize>, Vec<f32>)) {
     let largest = expected.1.iter().fold(0f32, |largest, value| largest.max(value.abs()));
     for form in FORMS {
@@ -44,6 +45,7 @@ fn check(what: &str, model: &Model, name: &str, input: &Tensor, expected: &(Vec<
 type Axis = [usize; 4];
 
 /// A layer in the text form, with seeded weights and bias.
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn layer(axes: &[Axis], channels: [usize; 2], group: usize, attributes: &str) -> Graph {
     let list = |which: usize| axes.iter().map(|axis| axis[which].to_string()).collect::<Vec<_>>().join(", ");
     let [cin, cout] = channels;
@@ -65,6 +67,7 @@ fn layer(axes: &[Axis], channels: [usize; 2], group: usize, attributes: &str) ->
     graph
 }
 
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn check_layer(graph: Graph, spelled_out: &Graph) {
     let shape = graph.ty(graph.inputs()[0]).known_shape().unwrap();
     let x = Tensor::seeded(DType::F32, shape, 3).unwrap();

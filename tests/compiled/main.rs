@@ -2,13 +2,19 @@
 //! networks and the trained ones against the reference interpreter, under every form and every target that runs here.
 //!
 //! `TCONVC_GEOMETRIES=10000` sets the number of random geometries and, a tenth of it, of random networks.
-#![expect(clippy::unwrap_used, reason = "tests")]
+//!
+//! Modules with helpers are under `cfg(test)`: there clippy lets these unwrap, as it lets tests.
 
+#[cfg(test)]
 mod dynamic;
+#[cfg(test)]
 mod epilogue;
 mod filtering;
 mod geometries;
+#[cfg(test)]
 mod layer;
+#[cfg(test)]
 mod models;
 mod networks;
+#[cfg(test)]
 mod support;

@@ -2,12 +2,11 @@
 //!
 //! `cargo run --release -p tconvc-codegen --example pool_dispatch [THREADS]`
 
-#![allow(clippy::print_stdout, reason = "a program")]
-
 use std::time::Instant;
 
 use tconvc_codegen::pool::Pool;
 
+#[expect(clippy::print_stdout, reason = "what the program is for")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads = std::env::args().nth(1).map_or(Ok(2), |n| n.parse())?;
     let pool = Pool::new(threads)?;

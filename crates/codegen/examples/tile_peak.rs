@@ -4,8 +4,6 @@
 //! `cargo run -p tconvc-codegen --example tile_peak [--release]`: the build profile does not matter, for all that is
 //! measured is generated. The table in `src/tile/README.md` came from here.
 
-#![allow(clippy::print_stdout, reason = "a program")]
-
 use std::time::Instant;
 
 use tconvc_codegen::exec::{Code, CodeModule, FunctionId};
@@ -19,6 +17,7 @@ const CHANNELS: i32 = 64;
 /// Taps along a row.
 const TAPS: i32 = 3;
 
+#[expect(clippy::print_stdout, reason = "what the program is for")]
 fn main() -> Result<(), Error> {
     let host = Target::host();
     for isa in [Isa::Portable, Isa::X86V3, Isa::X86V4] {

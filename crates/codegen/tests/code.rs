@@ -1,13 +1,12 @@
 //! Code around tiles: steps, calls, loops, texts, memory.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 use tconvc_codegen::exec::{Code, CodeError, CodeModule, FunctionId};
 use tconvc_codegen::pool::{Executor, Pool};
 use tconvc_codegen::target::Target;
 use tconvc_codegen::tile::{Tile, TileBuilder};
 
 /// `y[0 .. lanes] = x[0 .. lanes] * w + 1`.
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn scale(target: &Target, name: &str) -> Tile {
     let mut b = TileBuilder::new(name, target);
     let [x, w, y] = b.pointers(["x", "w", "y"]);
@@ -22,6 +21,7 @@ fn scale(target: &Target, name: &str) -> Tile {
 
 /// A step of rows: operand 0 in, 1 a scalar, 2 out; a unit is a row of two vectors, the second is written from the
 /// first vector's copy in scratch.
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn row_step(module: &mut CodeModule, target: &Target) -> FunctionId {
     let tile = module.tile(&scale(target, "scale")).unwrap();
     let bytes = i64::from(target.vector_bytes() as u32);
@@ -40,6 +40,7 @@ fn row_step(module: &mut CodeModule, target: &Target) -> FunctionId {
         .unwrap()
 }
 
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn compile(target: &Target) -> (Code, FunctionId) {
     let mut module = CodeModule::new(target).unwrap();
     let id = row_step(&mut module, target);

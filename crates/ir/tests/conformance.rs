@@ -2,8 +2,6 @@
 //! `conformance_refused.txt` with the reason; a wrong value, type or shape is an error, and so is a list that is not true.
 //! With `TCONVC_BLESS=1` the list is written anew.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tconvc_ir::{Op, Tensor, infer, interp, onnx, verify};
@@ -29,6 +27,7 @@ fn cases() -> Option<Vec<PathBuf>> {
 }
 
 /// What is in a folder, sorted by name; nothing for a file.
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let mut entries: Vec<PathBuf> =
         folder.read_dir().into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
@@ -37,6 +36,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The tensors `input_0.pb`, `input_1.pb` and so on of a data set.
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn tensors(folder: &Path, kind: &str) -> Vec<(String, Tensor)> {
     let paths = (0..).map(|i| folder.join(format!("{kind}_{i}.pb"))).take_while(|path| path.is_file());
     paths.map(|path| onnx::read_tensor(&std::fs::read(path).unwrap()).unwrap()).collect()
@@ -50,6 +50,7 @@ enum Outcome {
     Failed(String),
 }
 
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn run(case: &Path) -> Outcome {
     let model = case.join("model.onnx");
     let mut graph = match onnx::read_path(&model) {
@@ -92,6 +93,7 @@ fn run(case: &Path) -> Outcome {
     Outcome::Passed
 }
 
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn compare(found: &Tensor, expected: &Tensor) -> Result<(), String> {
     if (found.dtype(), found.shape()) != (expected.dtype(), expected.shape()) {
         return Err(format!(
@@ -120,6 +122,7 @@ fn compare(found: &Tensor, expected: &Tensor) -> Result<(), String> {
     }
 }
 
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn first_difference(found: &Tensor, expected: &Tensor, relative: f64) -> String {
     let (found, expected) = (found.to_f64s().unwrap(), expected.to_f64s().unwrap());
     let differs = |(a, b): (&f64, &f64)| !(a == b || (a - b).abs() <= ABSOLUTE + relative * b.abs());

@@ -2,8 +2,6 @@
 //! panics, attributes read back, and what inference says, with constants or without, with symbols or without, holds for
 //! what evaluation makes.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 use tconvc_ir::ops::InputInfo;
 use tconvc_ir::{AttributeValue, Attributes, Bindings, DType, Dim, Op, Tensor, ValueType};
 
@@ -48,6 +46,7 @@ impl Random {
         (0..rank).map(|_| if self.chance(4) { 0 } else { self.range(1, 5) as usize }).collect()
     }
 
+    #[expect(clippy::unwrap_used, reason = "a helper of tests")]
     fn tensor(&mut self, dtype: DType, shape: &[usize]) -> Tensor {
         let bytes = dtype.bytes_for(shape.iter().product()).unwrap();
         match dtype {
@@ -71,6 +70,7 @@ impl Random {
 type Inputs = Vec<Option<Tensor>>;
 
 /// One operator of each kind, with data of rank `r`.
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn case(name: &str, random: &mut Random) -> (Attributes, Inputs) {
     let r = random.range(1, 4);
     let shape = random.shape(r);
@@ -434,6 +434,7 @@ fn infer(
 }
 
 /// True when a type that was inferred holds for a tensor, once the symbols are what they are.
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn holds(ty: &ValueType, tensor: &Tensor, bindings: &Bindings) -> bool {
     let dim = |(dim, &extent): (&Dim, &usize)| {
         let bound = dim.bind(bindings).unwrap();

@@ -2,14 +2,12 @@
 //!
 //! `TCONVC_DAMAGED` sets how many; each is made from a seed, which a failure names.
 
-mod onnx_build;
-
-use onnx_build::damage::{Damage, Random, damage_bytes, with_external};
-use onnx_build::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tconvc_ir::{infer, onnx, verify};
+use tconvc_testing::onnx_build::damage::{Damage, Random, damage_bytes};
+use tconvc_testing::onnx_build::*;
 
 /// Cases in the default tests.
 const DEFAULT_CASES: u64 = 4000;
@@ -40,7 +38,7 @@ fn guarded(name: &str, case: impl FnOnce() -> bool) -> bool {
 fn damaged_models_are_errors_or_graphs() {
     let cases = std::env::var("TCONVC_DAMAGED").ok().and_then(|count| count.parse().ok());
     let cases: u64 = cases.unwrap_or(DEFAULT_CASES);
-    let damage = Damage::new();
+    let damage = Damage::of_seeds();
     for (i, seed) in damage.seeds().enumerate() {
         // All but the one whose weights are in a file that is not there.
         let accepted = guarded(&format!("seed {i}"), || survive(|| onnx::read_bytes(seed)));

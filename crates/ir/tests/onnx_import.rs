@@ -1,10 +1,8 @@
 //! What the importer makes of files, well-formed or not quite: names, order, constants, subgraphs, functions, other files.
 
-mod onnx_build;
-
-use onnx_build::*;
 use std::path::PathBuf;
 use tconvc_ir::{AttributeValue, DType, Definition, Dim, Op, Tensor, onnx};
+use tconvc_testing::onnx_build::*;
 
 /// One input `x` of shape [1, 2], one output `y`.
 fn graph(nodes: Vec<Message>) -> Graph {
@@ -93,7 +91,7 @@ fn initialisers_among_the_inputs_are_constants() {
     let mut model = graph(vec![node("Add", &["x", "w"], &["y"], &[])]);
     model.inputs.push(value("w", &["2"]));
     model.initializers.push(floats("w", &[2], &[1.0, 2.0]));
-    let graph = onnx::read_bytes(&onnx_build::model(3, 9, &model.encode(), &[])).unwrap();
+    let graph = onnx::read_bytes(&tconvc_testing::onnx_build::model(3, 9, &model.encode(), &[])).unwrap();
     assert_eq!(graph.inputs().len(), 1);
     let w = graph.find_value("w").unwrap();
     assert_eq!(graph.constant(w), Some(&Tensor::from_vec([2], vec![1f32, 2.0]).unwrap()));

@@ -1,9 +1,7 @@
 //! Old spellings mean what they meant: nodes of older opsets, run by the reference interpreter after import.
 
-mod onnx_build;
-
-use onnx_build::*;
 use tconvc_ir::{Tensor, infer, interp, onnx};
+use tconvc_testing::onnx_build::*;
 
 /// A node of that opset with further inputs that are constants; `x` is the first input, `y` the first output.
 struct Old {

@@ -1,8 +1,6 @@
 //! Operators on random inputs, fitting and not: no panic, inference agrees with evaluation however little it is told, extents
 //! agree with elements, and attributes read back.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tconvc_ir::ops::InputInfo;
 use tconvc_ir::{AttributeValue, Attributes, DType, Dim, Op, Tensor, ValueType, dispatch_numeric};
@@ -155,6 +153,7 @@ const DTYPES: [DType; 13] = [
     DType::Bool,
 ];
 
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn tensor(random: &mut Random, dtype: DType, shape: Vec<usize>) -> Tensor {
     let count: usize = shape.iter().product();
     let specials = [f64::NAN, f64::INFINITY, -1e30, 0.0];

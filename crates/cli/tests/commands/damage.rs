@@ -1,17 +1,14 @@
 //! Damaged and hostile models: the command says what is wrong and ends with status 1, or compiles what is still a network.
 //! Far more of them go through the library, see `tests/damage.rs` of the root package.
 
-#[path = "../../../ir/tests/onnx_build/mod.rs"]
-mod onnx_build;
-
 use crate::support::{Folder, check, models};
-use onnx_build::damage::{Damage, with_external};
-use onnx_build::{Graph, floats, ints_attribute, node, untyped, value};
 use std::fs;
+use tconvc_testing::onnx_build::damage::Damage;
+use tconvc_testing::onnx_build::{Graph, floats, ints_attribute, node, untyped, value, with_external};
 
 #[test]
 fn damaged_models_end_the_command_with_status_1_or_compile() {
-    let damage = Damage::new();
+    let damage = Damage::of_seeds();
     let folder = Folder::new();
     let mut refused = 0;
     for case in 0..60 {

@@ -1,8 +1,10 @@
 //! The laws of the passes (see this crate's README), for every registered pass and the whole pipeline, on random graphs.
+//!
+//! Modules with helpers are under `cfg(test)`: there clippy lets these unwrap, as it lets tests.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
+#[cfg(test)]
 mod builder;
+#[cfg(test)]
 mod steps;
 
 use builder::{Builder, Random};
@@ -63,6 +65,7 @@ fn run(graph: &Graph) -> Result<Run, String> {
 
 /// Same values: but for the sign of zero when `exact`, else to 1e-4 of the greatest of the output, and what f32 rounds off
 /// the greatest value on the way.
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn agree(before: &Run, after: &Run, exact: bool) -> Result<(), String> {
     for ((name, a), (_, b)) in before.outputs.iter().zip(&after.outputs) {
         if a.shape() != b.shape() || a.dtype() != b.dtype() {
@@ -174,6 +177,7 @@ fn laws_of(pass: &'static (dyn Pass + Sync), graph: &Graph) -> Result<(), String
     .map_err(|problem| format!("pass {name}: {problem}"))
 }
 
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn all_laws(graph: &Graph) -> Result<(), TestCaseError> {
     // Each on the graph as it is, and on what those before it leave.
     let mut behind = graph.clone();

@@ -1,17 +1,18 @@
 //! Damages models: changes bytes, and fields wherever they are nested, each time otherwise.
 
-use super::*;
+use super::seeds::seeds;
+use super::{field, float, int};
 
 /// Models that hold something of everything, and what is made of them.
 pub struct Damage(Vec<(Vec<u8>, Vec<Wire>)>);
 
 impl Damage {
-    /// Takes the models apart.
-    pub fn new() -> Self {
+    /// Of the models made here.
+    pub fn of_seeds() -> Self {
         Self::with([])
     }
 
-    /// Takes the models apart, and others as well.
+    /// Of the models made here, and others.
     pub fn with(others: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let apart = |seed: Vec<u8>| {
             let fields = parse(&seed, 0).expect("a seed is well-formed");
@@ -51,7 +52,7 @@ pub struct Random(pub u64);
 
 impl Random {
     /// A number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -61,7 +62,7 @@ impl Random {
 
     /// A number below a limit.
     pub fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
+        (self.number() % limit.max(1) as u64) as usize
     }
 
     /// One of a list.
@@ -190,7 +191,7 @@ fn damage_fields(fields: &mut Vec<Wire>, other: &[Wire], random: &mut Random) {
                 }
                 *value = *random.pick(NUMBERS) as u64;
             }
-            Wire::Fixed(_, bytes) => bytes.fill(random.next() as u8),
+            Wire::Fixed(_, bytes) => bytes.fill(random.number() as u8),
             Wire::Inner(tag, _) => *tag = 1 + random.below(25) as u64,
             Wire::Bytes(_, bytes) if bytes.len() >= 8 && random.below(2) == 0 => {
                 // The elements of a shape, perhaps.
@@ -233,136 +234,5 @@ pub fn damage_bytes(bytes: &mut Vec<u8>, random: &mut Random) {
             let to = random.below(bytes.len());
             bytes.splice(to..to, part);
         }
-    }
-}
-
-/// Models that hold something of everything.
-fn seeds() -> Vec<Vec<u8>> {
-    let x = || value("x", &["1", "2", "3", "4"]);
-    let one = |nodes: Vec<Message>, initializers: Vec<Message>| Graph {
-        inputs: vec![x()],
-        outputs: vec![untyped("y")],
-        initializers,
-        nodes,
-    };
-    let conv = |op: &str, attributes: &[Message]| {
-        one(
-            vec![node(op, &["x", "w", "b"], &["y"], attributes)],
-            vec![floats("w", &[2, 2, 3, 3], &[0.5; 36]), floats("b", &[2], &[0.0; 2])],
-        )
-    };
-    let strides = ints_attribute("strides", &[2, 2]);
-    let shaped = one(
-        vec![
-            node("Shape", &["x"], &["s"], &[]),
-            node("Slice", &["s", "from", "to"], &["t"], &[]),
-            node("Concat", &["t", "rest"], &["u"], &[int_attribute("axis", 0)]),
-            node("Reshape", &["x", "u"], &["v"], &[]),
-            node("Expand", &["v", "big"], &["y"], &[]),
-        ],
-        vec![
-            ints("from", &[1], &[0]),
-            ints("to", &[1], &[2]),
-            ints("rest", &[1], &[-1]),
-            ints("big", &[4], &[3, 1, 2, 12]),
-        ],
-    );
-    let moved = one(
-        vec![
-            node("Pad", &["x", "pads"], &["a"], &[text_attribute("mode", "reflect")]),
-            node("Resize", &["a", "", "scales"], &["b"], &[text_attribute("mode", "linear")]),
-            node("Transpose", &["b"], &["c"], &[ints_attribute("perm", &[0, 2, 3, 1])]),
-            node("MaxPool", &["b"], &["d"], &[ints_attribute("kernel_shape", &[2, 2]), strides.clone()]),
-            node("Split", &["c"], &["e", "f"], &[int_attribute("axis", 3), int_attribute("num_outputs", 2)]),
-            node("Softmax", &["e"], &["y"], &[int_attribute("axis", 1)]),
-            node("ReduceMean", &["f", "axes"], &["g"], &[]),
-            node("Gather", &["g", "axes"], &["h"], &[]),
-            node("TopK", &["h", "axes"], &["i", "j"], &[]),
-            node("Unsqueeze", &["i", "axes"], &["k"], &[]),
-        ],
-        vec![
-            ints("pads", &[8], &[0, 0, 1, 1, 0, 0, 1, 1]),
-            floats("scales", &[4], &[1.0, 1.0, 2.0, 2.0]),
-            ints("axes", &[1], &[1]),
-        ],
-    );
-    let deconv: &[Message] = &[
-        strides.clone(),
-        ints_attribute("pads", &[1, 1, 1, 1]),
-        ints_attribute("output_padding", &[1, 1]),
-        ints_attribute("dilations", &[1, 2]),
-        int_attribute("group", 1),
-    ];
-    let same: &[Message] = &[
-        strides,
-        text_attribute("auto_pad", "SAME_UPPER"),
-        ints_attribute("output_shape", &[9, 8]),
-        ints_attribute("kernel_shape", &[3, 3]),
-    ];
-    let branch = |op: &str| Graph {
-        outputs: vec![untyped("inner")],
-        nodes: vec![node(op, &["x"], &["inner"], &[])],
-        ..Graph::default()
-    };
-    let branches = [
-        graph_attribute("then_branch", &branch("Relu").encode()),
-        graph_attribute("else_branch", &branch("Neg").encode()),
-    ];
-    let branching = one(vec![node("If", &["c"], &["y"], &branches)], vec![ints("c", &[], &[1])]);
-    let function = [
-        field(1, "F"),
-        field(4, "in"),
-        field(5, "out"),
-        field(7, node("LeakyRelu", &["in"], &["out"], &[float_attribute("alpha", 0.1)])),
-        field(10, "custom"),
-    ]
-    .concat();
-    let calling = one(vec![[node("F", &["x"], &["y"], &[]), field(7, "custom")].concat()], vec![]);
-    let old = one(
-        vec![
-            node("Upsample", &["x"], &["a"], &[floats_attribute("scales", &[1.0, 1.0, 2.0, 2.0])]),
-            node("Softmax", &["a"], &["b"], &[]),
-            node("ReduceSum", &["b"], &["c"], &[ints_attribute("axes", &[1]), int_attribute("keepdims", 0)]),
-            node("Unsqueeze", &["c"], &["d"], &[ints_attribute("axes", &[0, 2])]),
-            node("Clip", &["d"], &["e"], &[float_attribute("max", 6.0)]),
-            node("Slice", &["e"], &["y"], &[ints_attribute("starts", &[0]), ints_attribute("ends", &[-1])]),
-        ],
-        vec![],
-    );
-    let typed = one(
-        vec![node("Constant", &[], &["k"], &[tensor_attribute("value", &ints("", &[2], &[3, 4]))])],
-        vec![
-            [tensor_head("y", F32, &[2]), field(4, [0u8; 8])].concat(),
-            [tensor_head("z", I64, &[3]), field(7, [1u8, 2, 3])].concat(),
-            [tensor_head("s", 8, &[2]), field(6, "ab"), field(6, "")].concat(),
-        ],
-    );
-    let mut symbolic = conv("ConvTranspose", deconv);
-    symbolic.inputs = vec![value("x", &["N", "2", "H", "2"])];
-    vec![
-        conv("ConvTranspose", deconv).model(17),
-        conv("ConvTranspose", same).model(11),
-        conv("Conv", &[text_attribute("auto_pad", "SAME_LOWER")]).model(21),
-        shaped.model(18),
-        moved.model(18),
-        branching.model(19),
-        model(8, 17, &calling.encode(), &[function]),
-        old.model(9),
-        typed.model(13),
-        with_external("data.bin", "0").model(17),
-        symbolic.model(17),
-    ]
-}
-
-/// A model with a tensor of three floats in another file.
-pub fn with_external(location: &str, offset: &str) -> Graph {
-    Graph {
-        outputs: vec![value("w", &["3"])],
-        initializers: vec![external(
-            "w",
-            &[3],
-            &[("location", location), ("offset", offset), ("length", "12")],
-        )],
-        ..Graph::default()
     }
 }

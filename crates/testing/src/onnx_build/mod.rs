@@ -1,8 +1,9 @@
-//! Builds ONNX models field by field, also ones that no exporter would write. Shared by the tests of the importer.
-
-#![allow(dead_code, reason = "each test uses some of it")]
+//! Builds ONNX models field by field, also ones that no exporter would write.
 
 pub mod damage;
+mod seeds;
+
+pub use seeds::with_external;
 
 /// An encoded message, or part of one.
 pub type Message = Vec<u8>;
