@@ -20,6 +20,7 @@ pub mod patch;
 pub mod pipeline;
 pub mod plan;
 pub mod rewrites;
+mod weights;
 
 pub use check::Signature;
 pub use error::{Error, Result};

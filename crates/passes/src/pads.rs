@@ -1,6 +1,6 @@
 //! Attributes of operators with windows: pads by axis, lists of strides and dilations in their shortest spelling.
 
-use tconvc_ir::ops::Padding;
+use tconvc_ir::ops::{ConvTranspose, Padding};
 
 /// Pads in their shortest spelling: none when all are zero.
 pub fn join(pads: impl IntoIterator<Item = [i64; 2]>) -> Padding {
@@ -24,6 +24,12 @@ pub fn split(padding: &Padding, axes: usize) -> Option<Vec<[i64; 2]>> {
         Padding::Valid => Some(vec![[0, 0]; axes]),
         Padding::SameUpper | Padding::SameLower => None,
     }
+}
+
+/// Pads of each spatial axis of a transposed convolution, when they are explicit and nothing else speaks for the output's extent.
+pub fn explicit(op: &ConvTranspose, axes: usize) -> Option<Vec<[i64; 2]>> {
+    let plain = op.output_shape.is_empty() && op.output_padding.iter().all(|&pad| pad == 0);
+    if plain { split(&op.padding, axes) } else { None }
 }
 
 /// A list of strides or dilations in its shortest spelling: none when all are 1.

@@ -1,5 +1,6 @@
 //! The choice of a form for each transposed convolution, and its rewrite into the nodes that spell the form.
 
+mod checkerboard;
 mod scatter;
 mod sub_pixel;
 mod zero_insertion;
@@ -10,9 +11,9 @@ use crate::journal::{Candidate, Decision};
 use crate::matching::OrElsewhere;
 use crate::options::{Form, Options};
 use crate::pass::{About, Miss, Rewrite, Site};
-use tconvc_ir::geometry::{DeconvAxis, DeconvGeometry};
+use tconvc_ir::geometry::DeconvGeometry;
 use tconvc_ir::ops::ConvTranspose;
-use tconvc_ir::{Graph, NodeId, Op, Tensor};
+use tconvc_ir::{Graph, NodeId, Op};
 
 /// Rewrites every transposed convolution whose extents are known into the cheapest form, or the one asked for.
 ///
@@ -56,8 +57,7 @@ impl Rewrite for ChooseForm {
     }
 
     fn apply(&self, graph: &mut Graph, node: NodeId, found: Found) -> Result<Decision> {
-        let even = graph.constant_input(node, 1).is_some_and(|weights| is_even(weights, &found.geometry));
-        let advice = checkerboard(&found.geometry).filter(|_| !even);
+        let advice = checkerboard::advice(&found.geometry, graph.constant_input(node, 1));
         match found.chosen {
             Form::Scatter => scatter::rewrite(graph, node, &found.geometry, &found.op)?,
             Form::ZeroInsert => zero_insertion::rewrite(graph, node, &found.geometry, &found.op)?,
@@ -115,71 +115,4 @@ fn choose(geometry: &DeconvGeometry, costs: &[FormCost; 3], asked: Form) -> (For
         .fold(f64::INFINITY, f64::min);
     let factor = next / best.predicted_us.max(1e-9);
     (best.form, format!("it is predicted {factor:.2} times as fast as the next"))
-}
-
-/// Whether weights make a constant input a constant output, whatever the number of taps of each phase: an interpolation, or one
-/// that a convolution behind it was joined with.
-fn is_even(weights: &Tensor, geometry: &DeconvGeometry) -> bool {
-    let Ok(values) = weights.to_f64s() else { return false };
-    let axes = geometry.axes();
-    let taps: usize = axes.iter().map(DeconvAxis::kernel).product();
-    let phases: usize = axes.iter().map(DeconvAxis::stride).product();
-    values.chunks_exact(taps.max(1)).all(|kernel| {
-        let mut sums = vec![0.0; phases];
-        for (tap, value) in kernel.iter().enumerate() {
-            // The phase of a tap, row-major over the axes like the tap itself.
-            let (mut rest, mut phase, mut place) = (tap, 0, 1);
-            for axis in axes.iter().rev() {
-                phase += rest % axis.kernel() * axis.dilation() % axis.stride() * place;
-                (rest, place) = (rest / axis.kernel(), place * axis.stride());
-            }
-            sums[phase] += value;
-        }
-        let largest = kernel.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
-        sums.iter().all(|sum| (sum - sums[0]).abs() <= 1e-5 * largest)
-    })
-}
-
-/// A warning when neighbouring outputs are reached by different numbers of taps.
-fn checkerboard(geometry: &DeconvGeometry) -> Option<String> {
-    let uneven = geometry.axes().iter().find(|axis| {
-        !axis.kernel().is_multiple_of(axis.stride()) || axis.dilation() > 1 && axis.stride() > 1
-    })?;
-    let (kernel, stride) = (uneven.kernel(), uneven.stride());
-    let mut counts: Vec<usize> = (0..stride)
-        .map(|residue| (0..kernel).filter(|tap| tap * uneven.dilation() % stride == residue).count())
-        .collect();
-    counts.sort_unstable();
-    let (least, most) = (counts.first()?, counts.last()?);
-    (least != most).then(|| {
-        format!(
-            "a kernel of {kernel} at stride {stride} covers outputs by {least} to {most} taps in turn, which shows as a pattern; \
-             take a kernel that is a multiple of the stride, or Resize (nearest or linear) and then Conv"
-        )
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tconvc_ir::geometry::Channels;
-
-    #[test]
-    fn even_weights_make_constants_of_constants() {
-        let axis = |kernel, stride| DeconvAxis::new(4, kernel, stride, 1, [0, 0]).unwrap();
-        let even = |values: Vec<f32>, axes: Vec<DeconvAxis>| {
-            let shape: Vec<usize> = [1, 1].into_iter().chain(axes.iter().map(DeconvAxis::kernel)).collect();
-            let geometry = DeconvGeometry::new(Channels::new(1, 1, 1, 1).unwrap(), axes).unwrap();
-            is_even(&Tensor::from_vec(shape, values).unwrap(), &geometry)
-        };
-        // Linear interpolation, and 1 2 3 behind copies.
-        assert!(even(vec![0.5, 1.0, 0.5], vec![axis(3, 2)]));
-        assert!(even(vec![3.0, 5.0, 6.0, 3.0, 1.0], vec![axis(5, 3)]));
-        assert!(!even(vec![1.0, 1.0, 1.0], vec![axis(3, 2)]));
-        // Along two axes, and a kernel whose phases differ along one of them.
-        let linear = [0.5, 1.0, 0.5];
-        let product = linear.iter().flat_map(|a| linear.map(|b| a * b)).collect();
-        assert!(even(product, vec![axis(3, 2), axis(3, 2)]));
-        assert!(!even(vec![0.5, 0.5, 1.0, 1.0, 0.5, 0.4], vec![axis(3, 2), axis(2, 2)]));
-    }
 }

@@ -8,7 +8,7 @@ use crate::options::Options;
 use crate::pads;
 use crate::pass::{About, Miss, Rewrite, Site, require};
 use crate::patch;
-use tconvc_ir::ops::{Border, ConvTranspose, EpilogueStep, Pad, Slice};
+use tconvc_ir::ops::{Border, EpilogueStep, Pad, Slice};
 use tconvc_ir::{Graph, NodeId, Op, Tensor};
 
 /// Takes crops into a ConvTranspose.
@@ -66,7 +66,7 @@ impl Rewrite for Crop {
         require(!op.epilogue.steps.contains(&EpilogueStep::Add), || {
             format!("{name} adds a residual of full size")
         })?;
-        require(explicit_pads(op, shape.len() - 2).is_some(), || {
+        require(pads::explicit(op, shape.len() - 2).is_some(), || {
             format!("the pads of {name} are not explicit")
         })?;
         let left = shape.iter().zip(&cropped).all(|(&extent, [begin, end])| extent as i64 - begin - end >= 1);
@@ -80,7 +80,7 @@ impl Rewrite for Crop {
         let Op::ConvTranspose(op) = graph.op_mut(conv) else {
             return Err(tconvc_ir::Error::Graph(format!("node `{name}` was to be a ConvTranspose")).into());
         };
-        let own = explicit_pads(op, cropped.len()).unwrap_or_default();
+        let own = pads::explicit(op, cropped.len()).unwrap_or_default();
         op.padding =
             pads::join(own.iter().zip(&cropped).map(|(own, crop)| [own[0] + crop[0], own[1] + crop[1]]));
         let what = format!("{cropped:?} goes into the pads of {name}");
@@ -142,10 +142,4 @@ pub(super) fn padded(graph: &Graph, node: NodeId, pad: Pad, shape: &[usize]) -> 
     let mixed = cropped.iter().zip(&remaining).any(|(crop, add)| crop != &[0, 0] && add != &[0, 0]);
     require(!mixed || pad.border == Border::Constant, || "it crops and continues the same axis")?;
     Ok((cropped, remaining))
-}
-
-/// Pads of each spatial axis, when they are explicit and nothing else speaks for the output's extent.
-pub(super) fn explicit_pads(op: &ConvTranspose, axes: usize) -> Option<Vec<[i64; 2]>> {
-    let plain = op.output_shape.is_empty() && op.output_padding.iter().all(|&pad| pad == 0);
-    if plain { pads::split(&op.padding, axes) } else { None }
 }

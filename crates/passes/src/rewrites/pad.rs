@@ -1,6 +1,6 @@
 //! Zeros put around the data of a convolution are pads of the convolution.
 
-use super::crop::{explicit_pads, padded};
+use super::crop::padded;
 use crate::error::Result;
 use crate::journal::Decision;
 use crate::matching::{OrElsewhere, producer, scalar};
@@ -69,7 +69,7 @@ impl Rewrite for PadIntoConv {
                 pads::join(own.iter().zip(added).map(|(own, added)| [own[0] + added[0], own[1] + added[1]]))
             }
             Op::ConvTranspose(op) => {
-                let own = explicit(explicit_pads(op, axes))?;
+                let own = explicit(pads::explicit(op, axes))?;
                 // A zero input adds nothing: it moves the output by a stride, which is a pad of minus a stride.
                 let stride = |axis: usize| op.strides.get(axis).copied().unwrap_or(1) as i64;
                 let pad = |(axis, (own, added)): (usize, (&[i64; 2], &[i64; 2]))| {

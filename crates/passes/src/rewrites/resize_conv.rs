@@ -7,11 +7,10 @@ use crate::options::Options;
 use crate::pads;
 use crate::pass::{About, Miss, Rewrite, Site, require};
 use crate::patch;
-use crate::rewrites::crop::explicit_pads;
-use crate::rewrites::zero_stuffing::turned;
-use tconvc_ir::ops::{ConvTranspose, Epilogue, Padding, Resize, ResizeMode};
+use crate::weights::{summed, turned};
+use tconvc_ir::ops::{ConvTranspose, Resize, ResizeMode};
 use tconvc_ir::resize_axis::{Coordinates, Rounding};
-use tconvc_ir::{DType, Graph, NodeId, Op, Tensor, ValueId};
+use tconvc_ir::{DType, Graph, NodeId, Op, ValueId};
 
 /// Joins a nearest Resize by whole numbers with the convolution behind it.
 ///
@@ -64,7 +63,7 @@ impl Rewrite for ResizeConv {
                 (pads, &conv.strides, &conv.dilations, conv.group, &conv.epilogue, false)
             }
             Op::ConvTranspose(conv) => {
-                let pads = explicit_pads(conv, kernel.len());
+                let pads = pads::explicit(conv, kernel.len());
                 (pads, &conv.strides, &conv.dilations, conv.group, &conv.epilogue, true)
             }
             _ => return Err(Miss::Elsewhere),
@@ -154,25 +153,4 @@ fn repeats(graph: &Graph, node: NodeId, op: &Resize, data: ValueId) -> Site<Vec<
         .zip(&repeats)
         .all(|(axis, &repeat)| repeat > 0 && to[axis] == repeat * from[axis] && exact(axis, repeat));
     if whole && repeats.iter().any(|&repeat| repeat > 1) { Ok(repeats) } else { Err(Miss::Elsewhere) }
-}
-
-/// Weights of a transposed convolution without strides, each spread over as many neighbours as there are copies.
-fn summed(weights: &Tensor, strides: &[usize]) -> Result<Tensor> {
-    let (channels, kernel) = weights.shape().split_at(2);
-    // One image a pair of channels, under a kernel of ones.
-    let images = weights.reshaped([&[channels[0] * channels[1], 1], kernel].concat())?;
-    let ones = Tensor::from_vec([&[1, 1], strides].concat(), vec![1.0f32; strides.iter().product()])?;
-    let full = ConvTranspose {
-        kernel_shape: vec![],
-        strides: vec![],
-        dilations: vec![],
-        group: 1,
-        padding: Padding::none(),
-        output_padding: vec![],
-        output_shape: vec![],
-        epilogue: Epilogue::default(),
-    };
-    let spread = patch::eval(full, &[&images, &ones])?;
-    let extents: Vec<usize> = kernel.iter().zip(strides).map(|(k, s)| k + s - 1).collect();
-    Ok(spread.reshaped([channels, &extents].concat())?)
 }

@@ -7,8 +7,9 @@ use crate::options::Options;
 use crate::pads;
 use crate::pass::{About, Miss, Rewrite, Site, require};
 use crate::patch;
-use crate::rewrites::crop::{explicit_pads, padded};
-use tconvc_ir::ops::{Border, ConvTranspose, Slice, Transpose};
+use crate::rewrites::crop::padded;
+use crate::weights::turned;
+use tconvc_ir::ops::{Border, ConvTranspose};
 use tconvc_ir::{Graph, NodeId, Op, Tensor, ValueId};
 
 /// Recognises zero insertion.
@@ -98,7 +99,7 @@ fn transposed(graph: &Graph, node: NodeId, op: &ConvTranspose) -> Site<Found> {
         op.strides.iter().all(|&stride| stride == 1),
         || "the transposed convolution has strides of its own",
     )?;
-    let own = explicit_pads(op, strides.len());
+    let own = pads::explicit(op, strides.len());
     let own = own.ok_or_else(|| Miss::Refused("the pads are not explicit".into()))?;
     // The zeros behind the last input made the output longer.
     let pads = own.iter().zip(&strides).map(|(&[begin, end], &stride)| [begin, end - (stride as i64 - 1)]);
@@ -139,19 +140,4 @@ fn stuffed(graph: &Graph, node: NodeId) -> Site<(ValueId, Vec<usize>)> {
         return Err(Miss::Elsewhere);
     }
     Ok((data, strides))
-}
-
-/// Weights of a convolution `[Cout, Cin/group, ..]` as those of a transposed one, `[Cin, Cout/group, ..]`, with the kernel
-/// turned around.
-pub(super) fn turned(weights: &Tensor, group: usize) -> Result<Tensor> {
-    let (outputs, inputs, kernel) =
-        (weights.shape()[0] / group.max(1), weights.shape()[1], &weights.shape()[2..]);
-    let grouped = weights.reshaped([&[group, outputs, inputs], kernel].concat())?;
-    let mut perm: Vec<usize> = (0..grouped.rank()).collect();
-    perm.swap(1, 2);
-    let swapped = patch::eval(Transpose { perm }, &[&grouped])?;
-    let swapped = swapped.reshaped([&[group * inputs, outputs], kernel].concat())?;
-    let list = |value: i64| Tensor::from_i64s(&vec![value; kernel.len()]);
-    let axes = Tensor::from_i64s(&(2..2 + kernel.len() as i64).collect::<Vec<_>>());
-    patch::eval(Slice, &[&swapped, &list(-1), &list(i64::MIN), &axes, &list(-1)])
 }
