@@ -7,7 +7,7 @@ use crate::model::Model;
 use crate::report::Report;
 use std::collections::BTreeMap;
 use std::time::Instant;
-use tconvc_codegen::compile::{self, Compiled};
+use tconvc_codegen::compile::{self, Compiled, FastMath};
 use tconvc_codegen::program::Program;
 use tconvc_codegen::target::Target;
 use tconvc_ir::{Bindings, Dim, Graph, ValueType, infer};
@@ -104,7 +104,8 @@ impl Compiler {
     }
 
     /// Whether convolutions may be computed with fewer products, and sums rounded otherwise than by the definition: Winograd's
-    /// filtering, on by default. Results differ in the last bits, see `docs/winograd.md`.
+    /// filtering, on by default. Results differ in the last bits, see `docs/winograd.md`. Constants are folded into weights
+    /// in either case.
     #[must_use]
     pub fn fast_math(mut self, fast: bool) -> Self {
         self.fast_math = fast;
@@ -171,7 +172,7 @@ impl Compiler {
             target: self.target.clone(),
             threads: self.threads,
             keep_text: self.keep_text,
-            fast_math: self.fast_math,
+            fast_math: if self.fast_math { FastMath::WherePays } else { FastMath::Off },
         };
         Ok(compile::compile(graph, plan, &options)?)
     }

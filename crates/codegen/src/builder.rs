@@ -1,6 +1,6 @@
 //! What the makers of kernels share: the module that collects code, packed weights, places of values, names.
 
-use crate::compile::Options;
+use crate::compile::{FastMath, Options};
 use crate::error::CompileError;
 use crate::exec::{CodeModule, FunctionId, Glue};
 use crate::memory::{ALIGNMENT, AlignedBytes};
@@ -21,7 +21,7 @@ pub(crate) struct Builder<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) target: Target,
     pub(crate) threads: usize,
-    pub(crate) fast_math: bool,
+    pub(crate) fast_math: FastMath,
     pub(crate) module: CodeModule,
     weights: Packing<'a>,
     constants: HashMap<ValueId, usize>,

@@ -21,7 +21,18 @@ pub struct Options {
     /// Whether Cranelift's IR is kept for listings.
     pub keep_text: bool,
     /// Whether sums may be rounded otherwise than by the definition, where that makes them cheaper.
-    pub fast_math: bool,
+    pub fast_math: FastMath,
+}
+
+/// Whether convolutions take Winograd's filtering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FastMath {
+    /// No.
+    Off,
+    /// Where it is estimated to be faster.
+    WherePays,
+    /// Wherever there is one, so that tests reach what would not pay.
+    Always,
 }
 
 /// A compiled network whose code is not in executable memory yet: all that a listing for another machine needs.

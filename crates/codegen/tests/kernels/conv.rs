@@ -1,27 +1,38 @@
-//! Convolutions by Winograd's filtering, with guarded memory: every remainder of tiles, blocks and channels.
+//! Convolutions by Winograd's filtering and in rows of residues, with guarded memory: every remainder of tiles, blocks and
+//! channels.
 
 use crate::support::{Case, Input, op, seeded};
+use tconvc_codegen::compile::FastMath;
 use tconvc_ir::Attributes;
 
-fn check(input: &[usize], weights: &[usize], pads: &[i64], group: i64) {
+/// Checks a convolution with a bias. Every kernel must be `expected` by its name.
+fn check(input: &[usize], weights: &[usize], attributes: Attributes, fast_math: FastMath, expected: &str) {
     let (x, w) = (seeded(input, 1), seeded(weights, 2));
-    let attributes = Attributes::new().with("pads", pads.to_vec()).with("group", group);
     let inputs = vec![Input::Given(x), Input::Constant(w), Input::Constant(seeded(&weights[..1], 3))];
     // Rounding goes with the sum of the magnitudes, not with what is left of it.
     let tolerance = 2.5e-7 * weights[1..].iter().product::<usize>() as f64;
-    Case { op: op("Conv", attributes), inputs, outputs: 1, tolerance, native: true }.check();
+    let case = Case { op: op("Conv", attributes), inputs, outputs: 1, tolerance, native: true };
+    for kernel in case.check_with(fast_math) {
+        assert!(kernel.contains(expected), "{input:?} {weights:?}: {kernel}, not {expected}");
+    }
+}
+
+fn filtered(input: &[usize], weights: &[usize], pads: &[i64], group: i64) {
+    let attributes = Attributes::new().with("pads", pads.to_vec()).with("group", group);
+    check(input, weights, attributes, FastMath::Always, "winograd");
 }
 
 #[test]
 fn every_remainder_of_tiles() {
     for height in 1..=9 {
-        for width in 1..=9 {
-            check(&[1, 16, height, width], &[18, 16, 3, 3], &[1, 1, 1, 1], 1);
+        // Of a single position one tap is left.
+        for width in 1 + usize::from(height == 1)..=9 {
+            filtered(&[1, 16, height, width], &[18, 16, 3, 3], &[1, 1, 1, 1], 1);
         }
     }
     for width in (10..140).step_by(7) {
-        check(&[1, 16, 5, width], &[16, 16, 3, 3], &[1, 1, 1, 1], 1);
-        check(&[1, 16, width], &[16, 16, 3], &[1, 1], 1);
+        filtered(&[1, 16, 5, width], &[16, 16, 3, 3], &[1, 1, 1, 1], 1);
+        filtered(&[1, 16, width], &[16, 16, 3], &[1, 1], 1);
     }
 }
 
@@ -37,32 +48,32 @@ fn kernels_pads_and_groups() {
         ([3, 3], [0, 0, 0, 0]),
         ([3, 3], [4, 5, 6, 3]),
     ] {
-        for channels in [16, 17, 24] {
+        for channels in [1, 3, 16, 17, 24] {
             let weights = [channels + 3, channels, kernel[0], kernel[1]];
-            check(&[2, channels, 13, 21], &weights, &pads, 1);
+            filtered(&[2, channels, 13, 21], &weights, &pads, 1);
         }
-        check(&[1, 40, 11, 12], &[42, 20, kernel[0], kernel[1]], &pads, 2);
+        filtered(&[1, 40, 11, 12], &[42, 20, kernel[0], kernel[1]], &pads, 2);
     }
 }
 
 /// Rows of residues of every remainder, with and without filtering.
 #[test]
 fn dilated_along_one_axis() {
-    let dilated = |input: &[usize], weights: &[usize], dilation: i64, pads: &[i64]| {
-        let (x, w) = (seeded(input, 1), seeded(weights, 2));
-        let attributes = Attributes::new().with("pads", pads.to_vec()).with("dilations", vec![dilation]);
-        let inputs = vec![Input::Given(x), Input::Constant(w), Input::Constant(seeded(&weights[..1], 3))];
-        let tolerance = 2.5e-7 * weights[1..].iter().product::<usize>() as f64;
-        Case { op: op("Conv", attributes), inputs, outputs: 1, tolerance, native: true }.check();
-    };
     for dilation in [7, 8, 24, 40] {
         for extent in [2 * dilation, 2 * dilation + 3, 5 * dilation - 1, 9 * dilation] {
             for channels in [3, 20] {
                 let (input, weights) = ([2, channels, extent], [channels + 1, channels, 3]);
-                dilated(&input, &weights, dilation as i64, &[dilation as i64, dilation as i64]);
+                let each = |pads: [usize; 2]| {
+                    let attributes = Attributes::new()
+                        .with("pads", pads.map(|pad| pad as i64).to_vec())
+                        .with("dilations", vec![dilation as i64]);
+                    check(&input, &weights, attributes.clone(), FastMath::Always, "residues");
+                    check(&input, &weights, attributes, FastMath::Off, "conv");
+                };
+                each([dilation, dilation]);
                 if extent > 2 * dilation {
-                    dilated(&input, &weights, dilation as i64, &[0, 0]);
-                    dilated(&input, &weights, dilation as i64, &[0, 3]);
+                    each([0, 0]);
+                    each([0, 3]);
                 }
             }
         }
@@ -72,6 +83,6 @@ fn dilated_along_one_axis() {
 /// Channels beyond which blocks hold few tiles.
 #[test]
 fn many_channels() {
-    check(&[1, 200, 17, 18], &[10, 200, 3, 3], &[1, 1, 1, 1], 1);
-    check(&[1, 10, 40, 41], &[100, 10, 3, 3], &[1, 1, 1, 1], 1);
+    filtered(&[1, 200, 17, 18], &[10, 200, 3, 3], &[1, 1, 1, 1], 1);
+    filtered(&[1, 10, 40, 41], &[100, 10, 3, 3], &[1, 1, 1, 1], 1);
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tconvc_codegen::compile::{Options, compile};
+use tconvc_codegen::compile::{FastMath, Options, compile};
 use tconvc_codegen::pool::{Executor, Pool};
 use tconvc_codegen::program::Work;
 use tconvc_codegen::session::Session;
@@ -84,6 +84,12 @@ impl Case {
 
     /// Compiles and runs it everywhere, and compares.
     pub fn check(&self) {
+        self.check_with(FastMath::WherePays);
+    }
+
+    /// [`Case::check`] with filtering as asked for. Gives the names of the kernels.
+    pub fn check_with(&self, fast_math: FastMath) -> Vec<String> {
+        let mut kernels = vec![];
         let expected = self.op.eval(&self.tensors(), self.outputs).unwrap();
         let types: Vec<ValueType> = expected.iter().map(ValueType::of).collect();
         let graph = self.graph(&types);
@@ -91,8 +97,12 @@ impl Case {
         for target in targets() {
             let mut first: Option<Vec<Vec<u8>>> = None;
             for threads in [1, 2] {
-                let options = Options { target: target.clone(), threads, keep_text: false, fast_math: true };
+                let options = Options { target: target.clone(), threads, keep_text: false, fast_math };
                 let program = compile(&graph, &plan, &options).unwrap().finish().unwrap();
+                kernels.extend(program.steps().iter().filter_map(|step| match &step.work {
+                    Work::Kernel(kernel) => Some(kernel.name.clone()),
+                    _ => None,
+                }));
                 let plain = program.steps().iter().any(|step| matches!(step.work, Work::Plain(_)));
                 assert_eq!(!plain, self.native, "{:?} {target}: {:?}", self.op, program.steps());
                 let executor: Arc<dyn Executor> = Arc::new(Pool::new(threads).unwrap());
@@ -107,6 +117,7 @@ impl Case {
                 }
             }
         }
+        kernels
     }
 
     fn run(&self, session: &mut Session, expected: &[Tensor], at_end: bool) -> Vec<Vec<u8>> {

@@ -1,6 +1,6 @@
 //! Small arithmetic on bounds in the code around tiles, and loops and branches over them.
 
-use super::rows::cut_channels;
+use super::tiling::cut_channels;
 use crate::exec::Glue;
 use cranelift_codegen::ir::{InstBuilder, Value};
 

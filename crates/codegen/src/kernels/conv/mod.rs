@@ -8,12 +8,14 @@ mod problem;
 mod residues;
 mod rows;
 mod scatter;
+mod tiling;
 mod weights;
 mod window;
 mod winograd;
 
 use super::plain;
 use crate::builder::Builder;
+use crate::compile::FastMath;
 use crate::error::CompileError;
 use crate::program::Operand;
 use epilogue::{Finish, Follows};
@@ -107,7 +109,7 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
         parts.push((cycles, columns, way));
     }
     let in_parts: f64 = parts.iter().map(|(cycles, _, _)| cycles).sum();
-    if parts.is_empty() || whole <= in_parts {
+    if parts.is_empty() || whole <= in_parts && builder.fast_math != FastMath::Always {
         let job = Job { name, problem, weights, bias, finish, finish_operands, input, output };
         return make(builder, label, job, way);
     }
@@ -134,10 +136,15 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
 
 /// The estimated cycles of a convolution, and the filtering that takes so many; directly where there is none.
 fn choose(builder: &Builder<'_>, problem: &Problem) -> (f64, Option<winograd::Schedule>) {
-    let schedule = winograd::Schedule::choose(problem, &builder.target, builder.threads);
-    match schedule.filter(|_| builder.fast_math) {
-        Some((cycles, schedule)) => (cycles, Some(schedule)),
-        None => (rows::direct_cycles(problem, &builder.target), None),
+    let direct = rows::direct_cycles(problem, &builder.target);
+    let most = match builder.fast_math {
+        FastMath::Off => return (direct, None),
+        FastMath::WherePays => direct / winograd::GAIN,
+        FastMath::Always => f64::INFINITY,
+    };
+    match winograd::Schedule::choose(problem, &builder.target, builder.threads) {
+        Some((cycles, schedule)) if cycles < most => (cycles, Some(schedule)),
+        _ => (direct, None),
     }
 }
 

@@ -13,5 +13,5 @@ mod schedule;
 mod tile;
 
 pub(super) use nest::build;
-pub(super) use schedule::{cut_channels, direct_cycles, tile_cycles};
+pub(super) use schedule::direct_cycles;
 pub(super) use tile::{Position, TileSpec, build as build_tile};

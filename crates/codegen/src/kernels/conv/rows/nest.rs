@@ -2,11 +2,12 @@
 //! writes the loops around them.
 
 use super::super::job::{Job, operands};
+use super::super::tiling::{cut, cut_channels};
 use super::super::weights::Blocks;
 use super::super::window::{WindowShape, Windows};
 use super::channels::{self, ChannelSpec};
 use super::emit::{Emit, Units};
-use super::schedule::{Schedule, Source, Store, cut, cut_channels, is_small};
+use super::schedule::{Schedule, Source, Store, is_small};
 use super::tile::{self, Position, TileSpec};
 use crate::builder::Builder;
 use crate::error::CompileError;

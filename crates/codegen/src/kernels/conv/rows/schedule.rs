@@ -1,7 +1,8 @@
 //! Decides how a convolution with lanes along the width is cut up. Plain values; no code is made here.
 
 use super::super::problem::{Axis, Problem};
-use crate::target::{Isa, Target};
+use super::super::tiling::{accumulators, cut_channels, cut_sizes, is_uneven, tile_cycles};
+use crate::target::Target;
 
 /// Where tiles read the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,29 +41,6 @@ pub(super) struct Schedule {
     pub channel_parts: usize,
 }
 
-/// Cuts `total` into parts of at most `most`, as even as whole `grain`s allow.
-pub(super) fn cut(total: usize, most: usize, grain: usize) -> Vec<usize> {
-    let grains = total.div_ceil(grain);
-    let parts = grains.div_ceil((most / grain).max(1)).max(1);
-    let mut left = total;
-    (0..parts)
-        .map(|part| {
-            let share = (grains / parts + usize::from(part < grains % parts)) * grain;
-            let share = share.min(left);
-            left -= share;
-            share
-        })
-        .filter(|&share| share > 0)
-        .collect()
-}
-
-/// The sizes that [`cut`] by ones gives, each with how often; sizes of 0 are left out.
-fn cut_sizes(total: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
-    let parts = total.div_ceil(most.max(1)).max(1);
-    let (share, more) = (total / parts, total % parts);
-    [(share + 1, more), (share, parts - more)].into_iter().filter(|&(size, count)| size * count > 0)
-}
-
 /// Taps of a tile along x: all phases, and the distinct positions they read.
 fn taps_and_positions(axis: &Axis, store: Store) -> (usize, usize, usize) {
     match store {
@@ -81,30 +59,21 @@ fn taps_and_positions(axis: &Axis, store: Store) -> (usize, usize, usize) {
     }
 }
 
-/// Vector registers that accumulators may take: Cranelift spills beyond a few, the assembler has all of them.
-fn accumulators(target: &Target, n: usize) -> usize {
-    match target.isa() {
-        Isa::Portable => 8,
-        Isa::X86V3 => 16 - n - 1,
-        Isa::X86V4 => 32 - n - 1,
+/// How tiles with lanes along the width store: interleaved where every phase exists and all have accumulators.
+fn along_width(x: &Axis, target: &Target) -> Store {
+    let complete = x.phases.len() == x.out_stride;
+    if complete && x.phases.len() <= accumulators(target, 1).min(8) {
+        Store::Interleaved
+    } else {
+        Store::Strided
     }
-}
-
-/// Cycles that a tile takes for one input channel and one row of taps.
-pub(in super::super) fn tile_cycles(phases: usize, taps: usize, positions: usize, m: usize, n: usize) -> f64 {
-    let (fma, loads) = ((taps * m * n) as f64, (positions * n + taps * m) as f64);
-    let latency = 4.0 * taps as f64 / phases as f64;
-    (fma / 2.0).max(loads / 2.0).max((fma + loads) / 5.0).max(latency) + 0.5
 }
 
 impl Schedule {
     /// The schedule for a problem on so many threads.
     pub fn choose(problem: &Problem, target: &Target, threads: usize) -> Self {
         let x = &problem.axes[2];
-        let complete = x.phases.len() == x.out_stride;
-        let interleaves = complete && x.phases.len() <= accumulators(target, 1).min(8);
-        let store = if interleaves { Store::Interleaved } else { Store::Strided };
-
+        let store = along_width(x, target);
         let inside = problem.axes.iter().all(Axis::is_inside) && x.in_stride == 1;
         let reuse = problem.cout
             * problem
@@ -118,11 +87,14 @@ impl Schedule {
         let (along_channels, pixels, vectors) = channel_tile_shape(problem, target);
         let (store, m, n) =
             if along_channels < along_width { (Store::Channels, pixels, vectors) } else { (store, m, n) };
-        let (rows, columns) = match store {
-            Store::Channels if is_small(problem) => (problem.axes[1].steps(), x.steps()),
-            Store::Channels => window(problem, target, source, 1).1,
-            _ => window(problem, target, source, n).1,
+        let window = match store {
+            Store::Channels if is_small(problem) => {
+                Window { rows: problem.axes[1].steps(), columns: x.steps(), copies: 1.0 }
+            }
+            Store::Channels => Window::choose(problem, target, source, 1),
+            _ => Window::choose(problem, target, source, n),
         };
+        let Window { rows, columns, .. } = window;
         let outer = problem.batch
             * problem.groups
             * problem.axes[0].steps()
@@ -132,7 +104,7 @@ impl Schedule {
         let channel_parts = if store == Store::Channels {
             // Parts are outermost: weights are read once, and all images pass over a part of them.
             tiles.min((4 * threads).max(if problem.batch > 1 { tiles.div_ceil(4) } else { 1 }))
-        } else if threads > 1 && outer < 4 * threads && !outer.is_multiple_of(threads) {
+        } else if is_uneven(outer, threads) {
             (4 * threads).div_ceil(outer).min(tiles)
         } else {
             1
@@ -144,12 +116,11 @@ impl Schedule {
 /// Cycles that the whole convolution takes by tiles over windows, packing included.
 pub(in super::super) fn direct_cycles(problem: &Problem, target: &Target) -> f64 {
     let [z, y, x] = &problem.axes;
-    let interleaves = x.phases.len() == x.out_stride && x.phases.len() <= accumulators(target, 1).min(8);
-    let store = if interleaves { Store::Interleaved } else { Store::Strided };
+    let store = along_width(x, target);
     let row = tile_shape(problem, target, store).0.min(channel_tile_shape(problem, target).0);
     let rows = |axis: &Axis| axis.phases.iter().map(|phase| phase.count * phase.taps.len()).sum::<usize>();
-    let (copies, _) = window(problem, target, Source::Packed, 1);
-    let packing = 3.0 * copies * (z.steps() * y.steps() * x.steps()) as f64 / target.lanes() as f64;
+    let window = Window::choose(problem, target, Source::Packed, 1);
+    let packing = 3.0 * window.copies * (z.steps() * y.steps() * x.steps()) as f64 / target.lanes() as f64;
     let images = (problem.batch * problem.groups * problem.cin) as f64;
     images * (row * (rows(z) * rows(y)) as f64 + packing)
 }
@@ -237,76 +208,60 @@ fn tile_shape(problem: &Problem, target: &Target, store: Store) -> (f64, usize, 
     best
 }
 
-/// Tiles of `m` channels, and the one of what remains: sizes with their counts.
-pub(in super::super) fn cut_channels(cout: usize, m: usize) -> Vec<(usize, usize)> {
-    let (full, rest) = (cout / m, cout % m);
-    [(m, full), (rest, 1)].into_iter().filter(|&(size, count)| size > 0 && count > 0).collect()
+/// A window of the input.
+struct Window {
+    /// Steps along y and x that share it.
+    rows: usize,
+    columns: usize,
+    /// Positions copied for each of these steps.
+    copies: f64,
 }
 
-/// Steps along y and x whose packed window fits a part of the second-level cache, and positions copied for each of them.
-fn window(problem: &Problem, target: &Target, source: Source, n: usize) -> (f64, (usize, usize)) {
-    let [z, y, x] = &problem.axes;
-    let block = n * target.lanes();
-    if source == Source::Direct {
-        // Long rows are cut so that the data stays in the first-level cache while the channels pass over it.
-        let columns =
-            (target.caches().l1d_bytes / 2 / (4 * problem.cin).max(1)).max(4 * block) / block * block;
-        return (0.0, (y.steps().clamp(1, 8), columns.min(x.steps())));
-    }
-    // A window that shares nothing with its neighbours gains nothing from size.
-    let shares = |axis: &Axis| axis.shifts().1 - axis.shifts().0 >= axis.in_stride as i64;
-    let eighths = if shares(y) || shares(x) { 3 } else { 2 };
-    let budget = target.caches().l2_bytes / 8 * eighths;
-    let extent = |axis: &Axis, steps: usize| {
-        let (low, high) = axis.shifts();
-        (steps - 1) * axis.in_stride + (high - low) as usize + 1
-    };
-    let bytes = |rows: usize, columns: usize| {
-        4 * problem.cin * extent(z, 1) * extent(y, rows) * (extent(x, columns) + 8)
-    };
-    // Rows and columns at the edges of a window are copied for its neighbours as well: the fewest copies for an output.
-    let mut best = (f64::INFINITY, 1.0, (1, x.steps().min(block)));
-    let mut columns = x.steps();
-    loop {
-        // The most rows that fit, in even blocks: the last one should not be a sliver.
-        let most = (1..=y.steps()).rev().find(|&rows| bytes(rows, columns) <= budget);
-        let rows = y.steps().div_ceil(y.steps().div_ceil(most.unwrap_or(1)));
-        let copies = (extent(y, rows) * (extent(x, columns) + 8)) as f64 / (rows * columns) as f64;
-        // Blocks that are no whole number of tiles leave lanes idle; short ones cost calls.
-        let idle =
-            columns.next_multiple_of(block) as f64 / columns as f64 + block as f64 / columns as f64 / 16.0;
-        let fits = most.is_some() || columns <= 4 * block;
-        if fits && copies * idle < best.0 * 0.97 {
-            best = (copies * idle, copies, (rows, columns));
+impl Window {
+    /// The one that takes the fewest copies among those that fit a part of the second-level cache.
+    fn choose(problem: &Problem, target: &Target, source: Source, n: usize) -> Self {
+        let [z, y, x] = &problem.axes;
+        let block = n * target.lanes();
+        if source == Source::Direct {
+            // Long rows are cut so that the data stays in the first-level cache while the channels pass over it.
+            let columns =
+                (target.caches().l1d_bytes / 2 / (4 * problem.cin).max(1)).max(4 * block) / block * block;
+            return Self { rows: y.steps().clamp(1, 8), columns: columns.min(x.steps()), copies: 0.0 };
         }
-        let half = (columns / 2).next_multiple_of(block);
-        if half >= columns || (fits && columns <= 4 * block) {
-            break;
-        }
-        columns = half;
-    }
-    (best.1, best.2)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cuts_are_even_and_complete() {
-        assert_eq!(cut(28, 24, 8), [16, 12]);
-        assert_eq!(cut(7, 3, 1), [3, 2, 2]);
-        assert_eq!(cut(5, 8, 8), [5]);
-        for total in 1..60 {
-            for most in 1..20 {
-                let parts = cut(total, most, 1);
-                assert_eq!(parts.iter().sum::<usize>(), total);
-                assert!(parts.iter().all(|&part| part <= most && part > 0));
-                let sizes = cut_sizes(total, most).flat_map(|(size, count)| vec![size; count]);
-                assert_eq!(parts, sizes.collect::<Vec<_>>());
+        // A window that shares nothing with its neighbours gains nothing from size.
+        let shares = |axis: &Axis| axis.shifts().1 - axis.shifts().0 >= axis.in_stride as i64;
+        let eighths = if shares(y) || shares(x) { 3 } else { 2 };
+        let budget = target.caches().l2_bytes / 8 * eighths;
+        let extent = |axis: &Axis, steps: usize| {
+            let (low, high) = axis.shifts();
+            (steps - 1) * axis.in_stride + (high - low) as usize + 1
+        };
+        let bytes = |rows: usize, columns: usize| {
+            4 * problem.cin * extent(z, 1) * extent(y, rows) * (extent(x, columns) + 8)
+        };
+        // Rows and columns at the edges of a window are copied for its neighbours as well: the fewest copies for an output.
+        let mut best = Self { rows: 1, columns: x.steps().min(block), copies: 1.0 };
+        let mut least = f64::INFINITY;
+        let mut columns = x.steps();
+        loop {
+            // The most rows that fit, in even blocks: the last one should not be a sliver.
+            let most = (1..=y.steps()).rev().find(|&rows| bytes(rows, columns) <= budget);
+            let rows = y.steps().div_ceil(y.steps().div_ceil(most.unwrap_or(1)));
+            let copies = (extent(y, rows) * (extent(x, columns) + 8)) as f64 / (rows * columns) as f64;
+            // Blocks that are no whole number of tiles leave lanes idle; short ones cost calls.
+            let idle = columns.next_multiple_of(block) as f64 / columns as f64
+                + block as f64 / columns as f64 / 16.0;
+            let fits = most.is_some() || columns <= 4 * block;
+            if fits && copies * idle < least * 0.97 {
+                least = copies * idle;
+                best = Self { rows, columns, copies };
             }
+            let half = (columns / 2).next_multiple_of(block);
+            if half >= columns || (fits && columns <= 4 * block) {
+                break;
+            }
+            columns = half;
         }
-        assert_eq!(cut_channels(21, 4), [(4, 5), (1, 1)]);
-        assert_eq!(cut_channels(3, 4), [(3, 1)]);
+        best
     }
 }

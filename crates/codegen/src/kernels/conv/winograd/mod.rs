@@ -18,4 +18,4 @@ mod transform;
 mod weights;
 
 pub(super) use nest::build;
-pub(super) use schedule::Schedule;
+pub(super) use schedule::{GAIN, Schedule};

@@ -5,7 +5,8 @@ use super::super::bounds::{at_least, each_channel_tile, repeat, rest_of, smaller
 use super::super::epilogue::Finish;
 use super::super::job::{Bases, Job, operands};
 use super::super::problem::Problem;
-use super::super::rows::{Position, TileSpec, build_tile, cut_channels};
+use super::super::rows::{Position, TileSpec, build_tile};
+use super::super::tiling::cut_channels;
 use super::super::window::{WindowShape, Windows};
 use super::points::Filtering;
 use super::schedule::{Schedule, filterings, tiles_of};

@@ -1,9 +1,9 @@
 //! Decides whether a convolution is worth Winograd's filtering, and how it is cut up. Plain values; no code is made here.
 
 use super::super::problem::{Axis, Problem};
-use super::super::rows::{direct_cycles, tile_cycles};
+use super::super::tiling::{accumulators, cut_channels, is_uneven, tile_cycles};
 use super::points::{Filtering, MOST};
-use crate::target::{Isa, Target};
+use crate::target::Target;
 use tconvc_ir::geometry::{Phase, PhaseTap};
 
 /// The decisions.
@@ -22,7 +22,7 @@ pub(in super::super) struct Schedule {
 }
 
 /// Direct convolution must take this many times as long as is estimated here.
-const GAIN: f64 = 1.1;
+pub(in super::super) const GAIN: f64 = 1.1;
 
 /// Bytes up to which the transformed weights of a layer may grow, where they are more than twice the weights themselves.
 const MOST_WEIGHT_BYTES: usize = 12 << 20;
@@ -71,7 +71,7 @@ pub(super) fn tiles_of(problem: &Problem, m: [usize; 2]) -> Problem {
 }
 
 impl Schedule {
-    /// Estimated cycles and the schedule, where filtering pays; does not depend on the number of threads but for the split.
+    /// The filtering that takes the fewest cycles by estimate, if there is any; does not depend on the number of threads but for the split.
     pub fn choose(problem: &Problem, target: &Target, threads: usize) -> Option<(f64, Self)> {
         let [z, y, x] = &problem.axes;
         let flat = z.input == 1 && z.output == 1 && z.shifts() == (0, 0) && z.phases[0].taps.len() == 1;
@@ -84,7 +84,6 @@ impl Schedule {
         if taps_y * taps_x < 2 {
             return None;
         }
-        let direct = direct_cycles(problem, target);
         let mut best: Option<(f64, Self)> = None;
         for m_y in outputs_of(taps_y) {
             for m_x in outputs_of(taps_x) {
@@ -95,7 +94,7 @@ impl Schedule {
                 let Some((cycles, schedule)) = Self::with(problem, target, [m_y, m_x], threads) else {
                     continue;
                 };
-                if cycles * GAIN < direct && best.as_ref().is_none_or(|(least, _)| cycles < *least) {
+                if best.as_ref().is_none_or(|(least, _)| cycles < *least) {
                     best = Some((cycles, schedule));
                 }
             }
@@ -166,11 +165,7 @@ impl Schedule {
         let cycles = images * (arithmetic + 0.5 * stream * passes as f64);
         let outer = problem.batch * problem.groups * passes;
         let tiles = problem.cout.div_ceil(channels);
-        let channel_parts = if threads > 1 && outer < 4 * threads && !outer.is_multiple_of(threads) {
-            threads.min(tiles)
-        } else {
-            1
-        };
+        let channel_parts = if is_uneven(outer, threads) { threads.min(tiles) } else { 1 };
         Some((cycles, Self { m, rows, columns, channels, vectors, channel_parts }))
     }
 }
@@ -183,23 +178,17 @@ fn outputs_of(taps: usize) -> Vec<usize> {
 /// The product tile that needs the fewest cycles for all channels and so many vectors: cycles of a vector for each input
 /// channel, channels and vectors.
 fn micro_kernel(problem: &Problem, target: &Target, vectors: usize) -> (f64, usize, usize) {
-    let registers = match target.isa() {
-        Isa::Portable => 8,
-        Isa::X86V3 => 15,
-        Isa::X86V4 => 31,
-    };
     let mut best = (f64::INFINITY, 1, 1);
     for n in 1..=vectors.clamp(1, 4) {
         for m in 1..=problem.cout.clamp(1, 12) {
-            // Accumulators, the vectors themselves, and a factor.
-            if m * n + n > registers {
+            if m * n > accumulators(target, n) {
                 continue;
             }
-            let (full, rest) = ((problem.cout / m) as f64, problem.cout % m);
             // A call and the stores, shared by all input channels.
             let call = 30.0 / problem.cin.max(1) as f64;
-            let cycles = full * (tile_cycles(1, 1, 1, m, n) + call)
-                + if rest > 0 { tile_cycles(1, 1, 1, rest, n) + call } else { 0.0 };
+            let tiles = cut_channels(problem.cout, m).into_iter();
+            let cycles: f64 =
+                tiles.map(|(m, count)| count as f64 * (tile_cycles(1, 1, 1, m, n) + call)).sum();
             let cycles = cycles * vectors.div_ceil(n) as f64 / vectors as f64;
             if cycles < best.0 * 0.999 {
                 best = (cycles, m, n);

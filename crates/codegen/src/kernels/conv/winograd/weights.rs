@@ -1,6 +1,6 @@
 //! The weights in the transformed domain: `G g G^T` for each pair of channels.
 
-use super::super::rows::cut_channels;
+use super::super::tiling::cut_channels;
 use super::super::weights::Weights;
 use super::points::Filtering;
 use crate::packing::Pack;

@@ -1,0 +1,76 @@
+//! How a convolution is cut into tiles, and what a tile costs: what every schedule is made of.
+
+use crate::target::{Isa, Target};
+
+/// Cuts `total` into parts of at most `most`, as even as whole `grain`s allow.
+pub(super) fn cut(total: usize, most: usize, grain: usize) -> Vec<usize> {
+    let grains = total.div_ceil(grain);
+    let parts = grains.div_ceil((most / grain).max(1)).max(1);
+    let mut left = total;
+    (0..parts)
+        .map(|part| {
+            let share = (grains / parts + usize::from(part < grains % parts)) * grain;
+            let share = share.min(left);
+            left -= share;
+            share
+        })
+        .filter(|&share| share > 0)
+        .collect()
+}
+
+/// The sizes that [`cut`] by ones gives, each with how often; sizes of 0 are left out.
+pub(super) fn cut_sizes(total: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let parts = total.div_ceil(most.max(1)).max(1);
+    let (share, more) = (total / parts, total % parts);
+    [(share + 1, more), (share, parts - more)].into_iter().filter(|&(size, count)| size * count > 0)
+}
+
+/// Tiles of `m` channels, and the one of what remains: sizes with their counts.
+pub(super) fn cut_channels(cout: usize, m: usize) -> Vec<(usize, usize)> {
+    let (full, rest) = (cout / m, cout % m);
+    [(m, full), (rest, 1)].into_iter().filter(|&(size, count)| size > 0 && count > 0).collect()
+}
+
+/// Vector registers that accumulators may take: Cranelift spills beyond a few, the assembler has all of them.
+pub(super) fn accumulators(target: &Target, n: usize) -> usize {
+    match target.isa() {
+        Isa::Portable => 8,
+        Isa::X86V3 => 16 - n - 1,
+        Isa::X86V4 => 32 - n - 1,
+    }
+}
+
+/// Cycles that a tile takes for one input channel and one row of taps.
+pub(super) fn tile_cycles(phases: usize, taps: usize, positions: usize, m: usize, n: usize) -> f64 {
+    let (fma, loads) = ((taps * m * n) as f64, (positions * n + taps * m) as f64);
+    let latency = 4.0 * taps as f64 / phases as f64;
+    (fma / 2.0).max(loads / 2.0).max((fma + loads) / 5.0).max(latency) + 0.5
+}
+
+/// Whether so many equal units of work leave a thread idle for long, so that output channels are to be parted as well.
+pub(super) fn is_uneven(units: usize, threads: usize) -> bool {
+    threads > 1 && units < 4 * threads && !units.is_multiple_of(threads)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_are_even_and_complete() {
+        assert_eq!(cut(28, 24, 8), [16, 12]);
+        assert_eq!(cut(7, 3, 1), [3, 2, 2]);
+        assert_eq!(cut(5, 8, 8), [5]);
+        for total in 1..60 {
+            for most in 1..20 {
+                let parts = cut(total, most, 1);
+                assert_eq!(parts.iter().sum::<usize>(), total);
+                assert!(parts.iter().all(|&part| part <= most && part > 0));
+                let sizes = cut_sizes(total, most).flat_map(|(size, count)| vec![size; count]);
+                assert_eq!(parts, sizes.collect::<Vec<_>>());
+            }
+        }
+        assert_eq!(cut_channels(21, 4), [(4, 5), (1, 1)]);
+        assert_eq!(cut_channels(3, 4), [(3, 1)]);
+    }
+}
