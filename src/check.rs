@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::{Outputs, Tensor};
+use std::fmt;
 use tconvc_ir::{DType, Graph, TensorView, ValueId, infer, interp};
 
 /// How far a float may be from the expected one. Integers and booleans must be equal, save [`Tolerance::rounded`].
@@ -15,8 +16,36 @@ pub struct Tolerance {
     /// Share of the largest expected magnitude of the whole output.
     pub of_maximum: f64,
     /// Whether integers are floats that were cut or rounded: two floats within the tolerance may fall on either side of a
-    /// step, so that their integers differ by the tolerance rounded up to whole steps.
+    /// step, so that their integers differ by the tolerance rounded up to whole steps. [`Agreement::stepped`] counts these.
     pub rounded: bool,
+}
+
+/// How far a result is from the expected one, within the tolerance.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Agreement {
+    /// The largest absolute difference.
+    pub largest: f64,
+    /// Integers that differ, see [`Tolerance::rounded`].
+    pub stepped: usize,
+}
+
+impl Agreement {
+    /// Of two results.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { largest: self.largest.max(other.largest), stepped: self.stepped + other.stepped }
+    }
+}
+
+/// As `1.19e-7`, with the integers that differ where there are any.
+impl fmt::Display for Agreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2e}", self.largest)?;
+        if self.stepped > 0 {
+            write!(f, " ({} rounded to another integer)", self.stepped)?;
+        }
+        Ok(())
+    }
 }
 
 impl Tolerance {
@@ -26,11 +55,11 @@ impl Tolerance {
     pub const BACKEND: Self = Self { relative: 1e-3, absolute: 1e-7, of_maximum: 0.0, rounded: false };
 }
 
-/// Compares a result with what is expected; gives the largest absolute difference.
+/// Compares a result with what is expected.
 ///
 /// # Errors
 /// Says how they differ: in type, in shape, or at which element by how much.
-pub fn compare(got: &Tensor, expected: &Tensor, tolerance: Tolerance) -> Result<f64, String> {
+pub fn compare(got: &Tensor, expected: &Tensor, tolerance: Tolerance) -> Result<Agreement, String> {
     if got.dtype() != expected.dtype() || got.shape() != expected.shape() {
         return Err(format!(
             "{}{:?} is expected, {}{:?} came out",
@@ -41,12 +70,12 @@ pub fn compare(got: &Tensor, expected: &Tensor, tolerance: Tolerance) -> Result<
         ));
     }
     if !expected.dtype().is_float() && expected.dtype() != DType::Bool && !expected.dtype().is_integer() {
-        return if got == expected { Ok(0.0) } else { Err("the bytes differ".into()) };
+        return if got == expected { Ok(Agreement::default()) } else { Err("the bytes differ".into()) };
     }
     let exact = !expected.dtype().is_float();
     let (a, b) = (got.to_f64s().map_err(|e| e.to_string())?, expected.to_f64s().map_err(|e| e.to_string())?);
     let maximum = b.iter().filter(|value| value.is_finite()).fold(0f64, |top, value| top.max(value.abs()));
-    let mut largest = 0f64;
+    let mut agreement = Agreement::default();
     for (i, (&a, &b)) in a.iter().zip(&b).enumerate() {
         let float = tolerance.relative * b.abs() + tolerance.absolute + tolerance.of_maximum * maximum;
         let allowed = match (exact, tolerance.rounded && expected.dtype().is_integer()) {
@@ -59,10 +88,11 @@ pub fn compare(got: &Tensor, expected: &Tensor, tolerance: Tolerance) -> Result<
             return Err(format!("element {i} is {a}, expected is {b} (allowed difference {allowed:.3e})"));
         }
         if a.is_finite() && b.is_finite() {
-            largest = largest.max((a - b).abs());
+            agreement.largest = agreement.largest.max((a - b).abs());
         }
+        agreement.stepped += usize::from(exact && a != b);
     }
-    Ok(largest)
+    Ok(agreement)
 }
 
 /// Whether an integer value is a float that a cast cut off, or that was quantised, and was only moved since.
@@ -144,7 +174,11 @@ mod tests {
         assert!(!image.tolerance("n", Tolerance::NETWORK).rounded);
         let pixels =
             |last| Tensor::from_vec([3], vec![0u8, 254, last]).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(compare(&pixels(254), &pixels(255), tolerance), Ok(1.0));
+        assert_eq!(
+            compare(&pixels(254), &pixels(255), tolerance),
+            Ok(Agreement { largest: 1.0, stepped: 1 })
+        );
+        assert_eq!(compare(&pixels(255), &pixels(255), tolerance), Ok(Agreement::default()));
         assert!(compare(&pixels(253), &pixels(255), tolerance).is_err());
         assert!(compare(&pixels(254), &pixels(255), Tolerance::NETWORK).is_err());
     }

@@ -37,7 +37,7 @@ mod model;
 mod report;
 mod session;
 
-pub use check::{Tolerance, compare};
+pub use check::{Agreement, Tolerance, compare};
 pub use compiled::{CompiledModel, Outputs};
 pub use compiler::{Compiler, Rewritten};
 pub use error::Error;

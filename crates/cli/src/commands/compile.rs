@@ -80,8 +80,8 @@ fn check(options: &Compile, compiler: &Compiler, model: &Model) -> Result<ExitCo
     let got = compiled.run(inputs::views(&tensors)).map_err(in_model)?;
     let expected = model.interpret(inputs::views(&tensors)).map_err(in_model)?;
     for ((name, got), (_, expected)) in got.iter().zip(expected.iter()) {
-        match compare(got, expected, Tolerance::NETWORK) {
-            Ok(difference) => output::line(&format!("verified: {name} differs by at most {difference:.2e}")),
+        match compare(got, expected, model.tolerance(name, Tolerance::NETWORK)) {
+            Ok(agreement) => output::line(&format!("verified: {name} differs by at most {agreement}")),
             Err(problem) => {
                 return Err(Error::in_file(&options.model, format!("output `{name}`: {problem}")));
             }

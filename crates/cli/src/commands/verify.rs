@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tconvc::{PortInfo, Tensor, Tolerance, compare};
+use tconvc::{Agreement, PortInfo, Tensor, Tolerance, compare};
 
 /// What is checked: a model, or a case in the layout of ONNX's backend tests.
 enum Case {
@@ -119,17 +119,17 @@ fn model(path: &Path, options: &CompileOptions) -> Result<String> {
         let outputs = model.interpret(inputs::views(&tensors))?;
         expected = outputs.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
     }
-    let mut largest = 0f64;
+    let mut agreement = Agreement::default();
     for (name, expected) in &expected {
         let Some(got) = got.get(name) else {
             return Err(Error::new(format!("the model has no output `{name}`")));
         };
-        largest = largest.max(
+        agreement = agreement.and(
             compare(got, expected, model.tolerance(name, Tolerance::NETWORK))
                 .map_err(|problem| Error::new(format!("output `{name}`: {problem}")))?,
         );
     }
-    Ok(format!("{} output(s) within {largest:.2e} of {against}", expected.len()))
+    Ok(format!("{} output(s) within {agreement} of {against}", expected.len()))
 }
 
 /// A case of ONNX's backend tests: every data set in its folder.
