@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::model::{Model, PortInfo};
 use crate::report::Report;
 use crate::session::Session;
+use crate::stages::Rest;
 use std::collections::BTreeMap;
 use std::ops::Index;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +18,8 @@ use tconvc_ir::{Graph, Tensor, TensorView, infer};
 const PROGRAMS: usize = 64;
 /// Bytes of code and packed weights of all of them together beyond which the least recently used ones go.
 const PROGRAM_BYTES: usize = 512 << 20;
+/// The same for the rest of a network behind extents that follow from data.
+const REST_BYTES: usize = 64 << 20;
 
 /// A compiled network. Cloning is cheap and shares the code.
 #[derive(Clone)]
@@ -32,12 +35,33 @@ struct Inner {
     programs: Mutex<Cache<Vec<Vec<usize>>, Arc<Specialised>>>,
     first: Option<Arc<Specialised>>,
     compiled: AtomicUsize,
+    /// Cuts before this network, when it is the rest of another one.
+    cuts: usize,
 }
 
 /// A program for one set of input shapes.
 pub(crate) struct Specialised {
     pub(crate) program: Program,
     pub(crate) report: Report,
+    /// What runs after the program, where extents follow from data.
+    pub(crate) rest: Option<Rest>,
+}
+
+impl Specialised {
+    /// Of the program and of what was compiled last behind it.
+    fn report(&self) -> Report {
+        match &self.rest {
+            None => self.report.clone(),
+            Some(rest) => self.report.clone().followed_by(rest.report()),
+        }
+    }
+
+    /// What a cache should count: the rest may keep as much as it is allowed to.
+    fn bytes(&self) -> usize {
+        self.program.code_bytes()
+            + self.program.weight_bytes()
+            + if self.rest.is_some() { REST_BYTES } else { 0 }
+    }
 }
 
 /// Outputs of a run, in the model's order.
@@ -85,20 +109,26 @@ impl CompiledModel {
         let mut graph = model.graph().clone();
         bind(&mut graph, &compiler.shapes)?;
         infer::infer(&mut graph)?;
+        Self::of_graph(compiler.clone(), graph, 0)
+    }
+
+    /// Of a graph whose types are inferred, and of which `cuts` parts lie before.
+    pub(crate) fn of_graph(compiler: Compiler, graph: Graph, cuts: usize) -> Result<Self> {
         let bound = Model::from_graph(graph.clone());
+        let bytes = if cuts == 0 { PROGRAM_BYTES } else { REST_BYTES };
         let mut inner = Inner {
-            compiler: compiler.clone(),
+            compiler,
             ports: (bound.inputs(), bound.outputs()),
-            programs: Mutex::new(Cache::new(PROGRAMS).with_bytes(PROGRAM_BYTES)),
+            programs: Mutex::new(Cache::new(PROGRAMS).with_bytes(bytes)),
             first: None,
             compiled: AtomicUsize::new(0),
             graph,
+            cuts,
         };
         let shapes: Option<Vec<_>> =
             inner.graph.inputs().iter().map(|&id| inner.graph.ty(id).known_shape()).collect();
         if shapes.is_some() {
-            let (program, report) = compiler.specialise(inner.graph.clone())?;
-            inner.first = Some(Arc::new(Specialised { program, report }));
+            inner.first = Some(Arc::new(inner.compiler.specialise(inner.graph.clone(), cuts)?));
             inner.compiled = AtomicUsize::new(1);
         }
         Ok(Self { inner: Arc::new(inner) })
@@ -114,7 +144,8 @@ impl CompiledModel {
         &self.inner.ports.1
     }
 
-    /// True when all input shapes are known, so that nothing is left to compile.
+    /// True when all input shapes are known, so that nothing is left to compile but what stands behind extents that follow
+    /// from data.
     pub fn is_static(&self) -> bool {
         self.inner.first.is_some()
     }
@@ -168,10 +199,10 @@ impl CompiledModel {
     pub fn report(&self) -> Report {
         let last = || {
             let mut programs = self.inner.programs.lock().unwrap_or_else(PoisonError::into_inner);
-            programs.get(|_| true).map(|specialised| specialised.report.clone())
+            programs.get(|_| true).map(|specialised| specialised.report())
         };
         match &self.inner.first {
-            Some(first) => first.report.clone(),
+            Some(first) => first.report(),
             None => last().unwrap_or_default(),
         }
     }
@@ -182,7 +213,7 @@ impl CompiledModel {
     }
 
     /// Programs compiled so far: one when all shapes are known, else one for each set of input shapes that was new or had been
-    /// forgotten.
+    /// forgotten. What is compiled behind extents that follow from data is not counted.
     pub fn compilations(&self) -> usize {
         self.inner.compiled.load(Ordering::Relaxed)
     }
@@ -214,10 +245,10 @@ impl CompiledModel {
             self.inputs().iter().map(|port| port.name.clone()).zip(shapes.iter().cloned()).collect();
         let mut graph = self.inner.graph.clone();
         bind(&mut graph, &named)?;
-        let (program, report) = self.inner.compiler.specialise(graph)?;
+        let specialised = self.inner.compiler.specialise(graph, self.inner.cuts)?;
         self.inner.compiled.fetch_add(1, Ordering::Relaxed);
-        let bytes = program.code_bytes() + program.weight_bytes();
-        Ok(programs.insert_sized(shapes, Arc::new(Specialised { program, report }), bytes).clone())
+        let bytes = specialised.bytes();
+        Ok(programs.insert_sized(shapes, Arc::new(specialised), bytes).clone())
     }
 
     fn check(&self, inputs: &[TensorView<'_>]) -> Result<()> {

@@ -1,17 +1,18 @@
 //! Options of a compilation, and its steps: bind shapes, rewrite, plan, make code.
 
-use crate::compiled::CompiledModel;
+use crate::compiled::{CompiledModel, Specialised};
 use crate::error::{Error, Result};
 use crate::explain::Explanation;
 use crate::model::Model;
 use crate::report::Report;
+use crate::stages::Rest;
 use std::collections::BTreeMap;
 use std::time::Instant;
 use tconvc_codegen::compile::{self, Compiled, FastMath};
-use tconvc_codegen::program::Program;
 use tconvc_codegen::target::Target;
 use tconvc_ir::{Bindings, Dim, Graph, ValueType, infer};
 use tconvc_passes::cost::Machine;
+use tconvc_passes::cut::cut;
 use tconvc_passes::plan::{Plan, plan};
 use tconvc_passes::{Form, Journal, Options, optimise};
 
@@ -177,14 +178,19 @@ impl Compiler {
         Ok(compile::compile(graph, plan, &options)?)
     }
 
-    /// Machine code for these input shapes as an assembly listing; the target may be another than this machine.
+    /// Machine code for these input shapes as an assembly listing; the target may be another than this machine. Where extents
+    /// follow from data, the code that runs before they are known.
     ///
     /// # Errors
     /// As [`Compiler::compile`].
     pub fn listing(&self, model: &Model, clif: bool) -> Result<String> {
         let mut compiler = self.clone();
         compiler.keep_text = true;
-        let graph = compiler.rewrite(model)?.graph;
+        let mut graph = compiler.rewrite(model)?.graph;
+        let is_bound = graph.inputs().iter().all(|&id| graph.ty(id).known_shape().is_some());
+        if is_bound && let Some(parts) = cut(&graph)? {
+            graph = parts.before;
+        }
         let code = compiler.generate(&graph, &plan(&graph)?)?;
         Ok(if clif { code.module().clif() } else { code.module().asm() })
     }
@@ -196,10 +202,18 @@ impl Compiler {
         Err(Error::Workspace { bytes, limit: self.workspace_limit })
     }
 
-    /// A program for a graph whose shapes are bound, with its report.
-    pub(crate) fn specialise(&self, mut graph: Graph) -> Result<(Program, Report)> {
+    /// A program for a graph whose shapes are bound, with its report, and with what is left to compile where extents follow from
+    /// data. `cuts` of this kind lie before it.
+    pub(crate) fn specialise(&self, mut graph: Graph, cuts: usize) -> Result<Specialised> {
         let start = Instant::now();
         let journal = self.optimise(&mut graph)?;
+        let rest = match cut(&graph)? {
+            None => None,
+            Some(parts) => {
+                graph = parts.before;
+                Some(Rest::new(self, parts.middle, parts.after, cuts + 1)?)
+            }
+        };
         let plan = plan(&graph)?;
         self.within_limit(plan.arena_bytes)?;
         let program = self.generate(&graph, &plan)?.finish()?;
@@ -209,7 +223,7 @@ impl Compiler {
         self.within_limit(program.workspace_bytes().saturating_add(packing))?;
         let compile_ms = start.elapsed().as_secs_f64() * 1e3;
         let report = Report::new(self, &journal, (&graph, &plan), &program, compile_ms);
-        Ok((program, report))
+        Ok(Specialised { program, report, rest })
     }
 }
 
@@ -234,7 +248,7 @@ pub(crate) fn bind(graph: &mut Graph, shapes: &BTreeMap<String, Vec<usize>>) -> 
             for (dim, &extent) in dims.iter().zip(shape) {
                 match (dim.known(), dim.symbols().as_slice()) {
                     (Some(known), _) if known != extent => return Err(misfit()),
-                    (None, [symbol]) if *dim == Dim::symbol(symbol) => {
+                    (None, [symbol]) if *dim == Dim::symbol(symbol) && !dim.is_unknown() => {
                         let bound = *bindings.entry(symbol.clone()).or_insert(extent);
                         if bound != extent {
                             return Err(Error::Arguments(format!(

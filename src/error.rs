@@ -24,6 +24,14 @@ pub enum Error {
         /// What is allowed.
         limit: usize,
     },
+    /// Extents follow from data in too many places one behind the other.
+    #[error("node `{node}`: extents follow from data in more than {most} places one behind the other")]
+    Cuts {
+        /// The first node beyond.
+        node: String,
+        /// How many there may be.
+        most: usize,
+    },
     /// An input or output that was given does not fit the model.
     #[error("{0}")]
     Arguments(String),

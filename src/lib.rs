@@ -36,6 +36,7 @@ mod explain;
 mod model;
 mod report;
 mod session;
+mod stages;
 
 pub use check::{Agreement, Tolerance, compare};
 pub use compiled::{CompiledModel, Outputs};

@@ -137,6 +137,19 @@ impl Report {
         }
     }
 
+    /// With what runs after it: its layers and steps behind these, and the sums of all sizes.
+    pub(crate) fn followed_by(mut self, next: Self) -> Self {
+        self.layers.extend(next.layers);
+        self.steps.extend(next.steps);
+        self.compile_ms += next.compile_ms;
+        self.code_bytes += next.code_bytes;
+        self.weight_bytes += next.weight_bytes;
+        self.workspace_bytes += next.workspace_bytes;
+        self.arena_bytes += next.arena_bytes;
+        self.arena_lower_bound_bytes += next.arena_lower_bound_bytes;
+        self
+    }
+
     /// A row for each step with its share of the time, and how much of its own time the cost model's rates account for; see [`Report::set_times`].
     pub fn profile(&self) -> String {
         let total: f64 = self.steps.iter().filter_map(|step| step.measured_us).sum();

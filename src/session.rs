@@ -3,6 +3,7 @@
 use crate::cache::Cache;
 use crate::compiled::{CompiledModel, Outputs};
 use crate::error::{Error, Result};
+use crate::stages::RestSession;
 use std::sync::Arc;
 use std::time::Duration;
 use tconvc_codegen::pool::{Executor, Pool, Serial};
@@ -17,7 +18,14 @@ const WORKSPACES: usize = 4;
 pub struct Session {
     model: CompiledModel,
     executor: Arc<dyn Executor>,
-    workspaces: Cache<Vec<(DType, Vec<usize>)>, session::Session>,
+    workspaces: Cache<Vec<(DType, Vec<usize>)>, Workspace>,
+}
+
+/// For inputs of one set of shapes.
+struct Workspace {
+    program: session::Session,
+    /// Where extents follow from data.
+    rest: Option<RestSession>,
 }
 
 impl Session {
@@ -38,7 +46,7 @@ impl Session {
         self
     }
 
-    fn workspace(&mut self, inputs: &[TensorView<'_>]) -> Result<&mut session::Session> {
+    fn workspace(&mut self, inputs: &[TensorView<'_>]) -> Result<&mut Workspace> {
         let same = |key: &Vec<(DType, Vec<usize>)>| {
             key.len() == inputs.len()
                 && key
@@ -49,9 +57,10 @@ impl Session {
         // Looked up twice, because the borrow checker does not see that the first result is returned at once.
         if self.workspaces.get(same).is_none() {
             let specialised = self.model.specialise(inputs)?;
-            let session = session::Session::new(&specialised.program, self.executor.clone())?;
+            let program = session::Session::new(&specialised.program, self.executor.clone())?;
+            let rest = specialised.rest.as_ref().map(|rest| rest.session(&self.executor));
             let key = inputs.iter().map(|view| (view.dtype(), view.shape().to_vec())).collect();
-            return Ok(self.workspaces.insert(key, session));
+            return Ok(self.workspaces.insert(key, Workspace { program, rest }));
         }
         self.workspaces.get(same).ok_or_else(|| Error::Arguments("the workspace is gone".into()))
     }
@@ -71,7 +80,15 @@ impl Session {
     pub fn run_timed(
         &mut self,
         inputs: &[TensorView<'_>],
-        observe: impl FnMut(usize, Duration),
+        mut observe: impl FnMut(usize, Duration),
+    ) -> Result<Outputs> {
+        self.outputs(inputs, &mut observe)
+    }
+
+    fn outputs(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        observe: &mut dyn FnMut(usize, Duration),
     ) -> Result<Outputs> {
         // External data may lie at any address; machine code wants whole words.
         let aligned = |view: &TensorView<'_>| view.bytes().as_ptr().align_offset(4) == 0;
@@ -86,21 +103,13 @@ impl Session {
             ),
         });
         let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
-        let workspace = self.workspace(&inputs)?;
-        let ports: Vec<Port> = workspace.program().outputs().to_vec();
-        let mut buffers: Vec<Vec<u64>> = ports.iter().map(|port| vec![0; port.bytes().div_ceil(8)]).collect();
-        let outputs = ports.iter().zip(&mut buffers).map(|(port, words)| {
-            TensorViewMut::from_bytes(
-                port.dtype,
-                &port.shape,
-                &mut bytemuck::cast_slice_mut(words)[..port.bytes()],
-            )
-        });
-        workspace.run_timed(&inputs, &mut outputs.collect::<Result<Vec<_>, _>>()?, observe)?;
-        let tensors = ports.into_iter().zip(buffers).map(|(port, words)| {
-            Ok((port.name, Tensor::from_shared(port.dtype, port.shape, Arc::new(Words(words)), 0)?))
-        });
-        Ok(Outputs::new(tensors.collect::<Result<_>>()?))
+        let ports = self.model.outputs().to_vec();
+        let Workspace { program, rest } = self.workspace(&inputs)?;
+        let made = allocate_and_run(program, &inputs, observe)?;
+        match rest {
+            None => Ok(Outputs::new(made)),
+            Some(rest) => rest.run(made, &ports, program.program().steps().len(), observe),
+        }
     }
 
     /// Runs the network on inputs and into outputs, both in the model's order. From the second call with the same shapes
@@ -121,31 +130,70 @@ impl Session {
         &mut self,
         inputs: &[TensorView<'_>],
         outputs: &mut [TensorViewMut<'_>],
-        observe: impl FnMut(usize, Duration),
+        mut observe: impl FnMut(usize, Duration),
     ) -> Result<()> {
-        let workspace = self.workspace(inputs)?;
-        let ports = workspace.program().outputs();
-        if ports.len() != outputs.len() {
-            return Err(Error::Arguments(format!(
-                "the model has {} outputs, {} are given",
-                ports.len(),
-                outputs.len()
-            )));
+        let Workspace { program, rest } = self.workspace(inputs)?;
+        if rest.is_some() {
+            let made = self.outputs(inputs, &mut observe)?;
+            return copy(&made, outputs);
         }
+        let ports = program.program().outputs();
+        check_count(ports.len(), outputs.len())?;
         for (port, view) in ports.iter().zip(outputs.iter()) {
-            if port.shape != view.shape() || port.dtype != view.dtype() {
-                return Err(Error::Arguments(format!(
-                    "output `{}` is {}{:?}, memory for {}{:?} is given",
-                    port.name,
-                    port.dtype,
-                    port.shape,
-                    view.dtype(),
-                    view.shape()
-                )));
-            }
+            check_output(&port.name, port.dtype, &port.shape, view)?;
         }
-        Ok(workspace.run_timed(inputs, outputs, observe)?)
+        Ok(program.run_timed(inputs, outputs, observe)?)
     }
+}
+
+fn check_count(expected: usize, given: usize) -> Result<()> {
+    if expected == given {
+        return Ok(());
+    }
+    Err(Error::Arguments(format!("the model has {expected} outputs, {given} are given")))
+}
+
+fn check_output(name: &str, dtype: DType, shape: &[usize], given: &TensorViewMut<'_>) -> Result<()> {
+    if shape == given.shape() && dtype == given.dtype() {
+        return Ok(());
+    }
+    Err(Error::Arguments(format!(
+        "output `{name}` is {dtype}{shape:?}, memory for {}{:?} is given",
+        given.dtype(),
+        given.shape()
+    )))
+}
+
+/// Copies outputs into memory of the caller's.
+fn copy(made: &Outputs, outputs: &mut [TensorViewMut<'_>]) -> Result<()> {
+    check_count(made.len(), outputs.len())?;
+    for ((name, tensor), output) in made.iter().zip(outputs) {
+        check_output(name, tensor.dtype(), tensor.shape(), output)?;
+        output.bytes_mut().copy_from_slice(tensor.bytes());
+    }
+    Ok(())
+}
+
+/// Runs a program into new memory.
+fn allocate_and_run(
+    program: &mut session::Session,
+    inputs: &[TensorView<'_>],
+    observe: &mut dyn FnMut(usize, Duration),
+) -> Result<Vec<(String, Tensor)>> {
+    let ports: Vec<Port> = program.program().outputs().to_vec();
+    let mut buffers: Vec<Vec<u64>> = ports.iter().map(|port| vec![0; port.bytes().div_ceil(8)]).collect();
+    let outputs = ports.iter().zip(&mut buffers).map(|(port, words)| {
+        TensorViewMut::from_bytes(
+            port.dtype,
+            &port.shape,
+            &mut bytemuck::cast_slice_mut(words)[..port.bytes()],
+        )
+    });
+    program.run_timed(inputs, &mut outputs.collect::<Result<Vec<_>, _>>()?, observe)?;
+    let tensors = ports.into_iter().zip(buffers).map(|(port, words)| {
+        Ok((port.name, Tensor::from_shared(port.dtype, port.shape, Arc::new(Words(words)), 0)?))
+    });
+    tensors.collect()
 }
 
 /// A buffer of whole words as bytes: aligned for every element type.

@@ -127,18 +127,3 @@ fn programs_are_bounded() {
     assert_eq!(call(1), (65, 64), "1 was used since");
     assert_eq!(call(2), (66, 64), "2 is compiled again");
 }
-
-/// How many there are only the data tell: refused by name, whether or not the input's extents are known.
-#[test]
-fn extents_that_depend_on_data_are_refused_by_name() {
-    for input in ["f32[2, 3]", "f32[N, 3]"] {
-        let model = model(&format!("input %x : {input}\n%y = NonZero(%x) \"find\"\noutput %y\n"));
-        let x = Tensor::seeded(DType::F32, [2, 3], 1).unwrap();
-        let error = match Compiler::new().compile(&model) {
-            Ok(compiled) => compiled.run([("x", x.view())]).map(|_| ()).unwrap_err(),
-            Err(error) => error,
-        };
-        let text = error.to_string();
-        assert!(text.contains("`y`") && text.contains("NonZero") && text.contains("`find`"), "{text}");
-    }
-}

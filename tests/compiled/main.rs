@@ -17,4 +17,6 @@ mod layer;
 mod models;
 mod networks;
 #[cfg(test)]
+mod stages;
+#[cfg(test)]
 mod support;

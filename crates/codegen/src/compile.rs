@@ -35,6 +35,14 @@ pub enum FastMath {
     Always,
 }
 
+/// Refuses a graph with operators that cannot be compiled whatever the extents.
+///
+/// # Errors
+/// Names the first of them.
+pub fn check_operators(graph: &Graph) -> Result<(), CompileError> {
+    graph.nodes().try_for_each(kernels::check_operator)
+}
+
 /// A compiled network whose code is not in executable memory yet: all that a listing for another machine needs.
 pub struct Compiled {
     module: CodeModule,

@@ -1,12 +1,8 @@
-//! Runs ONNX's conformance cases through the reference interpreter, where they are at hand. Cases that are refused stand in
-//! `conformance_refused.txt` with the reason; a wrong value, type or shape is an error, and so is a list that is not true.
-//! With `TCONVC_BLESS=1` the list is written anew.
+//! Runs ONNX's conformance cases through the reference interpreter, where they are at hand: each must give the right values,
+//! types and shapes.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tconvc_ir::{Op, Tensor, infer, interp, onnx, verify};
-
-const REFUSED: &str = include_str!("conformance_refused.txt");
 
 /// As the runner of ONNX has them.
 const RELATIVE: f64 = 1e-3;
@@ -42,33 +38,20 @@ fn tensors(folder: &Path, kind: &str) -> Vec<(String, Tensor)> {
     paths.map(|path| onnx::read_tensor(&std::fs::read(path).unwrap()).unwrap()).collect()
 }
 
-enum Outcome {
-    Passed,
-    /// The operator or type is not supported.
-    Refused(String),
-    /// It is wrong.
-    Failed(String),
-}
-
 #[expect(clippy::unwrap_used, reason = "a helper of tests")]
-fn run(case: &Path) -> Outcome {
+fn run(case: &Path) -> Result<(), String> {
     let model = case.join("model.onnx");
-    let mut graph = match onnx::read_path(&model) {
-        Ok(graph) => graph,
-        Err(error) => {
-            return Outcome::Refused(error.to_string().replace(&*model.to_string_lossy(), "model.onnx"));
-        }
-    };
+    let mut graph = onnx::read_path(&model).map_err(|error| error.to_string())?;
     if let Err(error) = infer::infer(&mut graph) {
-        return Outcome::Refused(format!("inference: {error}"));
+        return Err(format!("inference: {error}"));
     }
     if let Err(error) = verify::verify(&graph) {
-        return Outcome::Failed(format!("after inference: {error}"));
+        return Err(format!("after inference: {error}"));
     }
     for node in graph.order().unwrap().into_iter().map(|id| graph.node(id)) {
         let read = Op::read(node.op.name(), node.op.attributes());
         if !matches!(node.op, Op::Opaque(_)) && read != Ok(Some(node.op.clone())) {
-            return Outcome::Failed(format!("{:?} reads back as {read:?}", node.op));
+            return Err(format!("{:?} reads back as {read:?}", node.op));
         }
     }
     let names: Vec<String> = graph.inputs().iter().map(|&id| graph.value(id).name.clone()).collect();
@@ -78,19 +61,19 @@ fn run(case: &Path) -> Outcome {
             names.iter().map(String::as_str).zip(inputs.into_iter().map(|(_, tensor)| tensor)).collect();
         let outputs = match interp::run(&graph, &inputs) {
             Ok(outputs) => outputs,
-            Err(error) => return Outcome::Refused(error.to_string()),
+            Err(error) => return Err(error.to_string()),
         };
         let expected = tensors(data, "output");
         if outputs.len() != expected.len() {
-            return Outcome::Failed(format!("{} outputs instead of {}", outputs.len(), expected.len()));
+            return Err(format!("{} outputs instead of {}", outputs.len(), expected.len()));
         }
         for ((name, output), (_, expected)) in outputs.iter().zip(expected) {
             if let Err(problem) = compare(output, &expected) {
-                return Outcome::Failed(format!("{name}: {problem}"));
+                return Err(format!("{name}: {problem}"));
             }
         }
     }
-    Outcome::Passed
+    Ok(())
 }
 
 #[expect(clippy::unwrap_used, reason = "a helper of tests")]
@@ -130,42 +113,12 @@ fn first_difference(found: &Tensor, expected: &Tensor, relative: f64) -> String 
     format!("element {at} is {}, expected {}", found[at], expected[at])
 }
 
-/// The checked-in list: case and reason.
-fn listed() -> BTreeMap<&'static str, &'static str> {
-    let lines = REFUSED.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-    lines.map(|line| line.split_once(": ").expect("`case: reason`")).collect()
-}
-
 #[test]
 #[allow(clippy::print_stderr, reason = "the counts are the result")]
-fn cases_pass_or_are_listed_as_refused() {
+fn every_case_passes() {
     let Some(cases) = cases() else { return };
-    let listed = listed();
-    let (mut passed, mut refused, mut problems) = (0, BTreeMap::new(), vec![]);
-    for case in &cases {
-        let name = case.file_name().unwrap().to_string_lossy().into_owned();
-        match run(case) {
-            Outcome::Passed => {
-                passed += 1;
-                if listed.contains_key(&*name) {
-                    problems.push(format!("{name}: is listed, but passes"));
-                }
-            }
-            Outcome::Refused(reason) => {
-                if !listed.contains_key(&*name) {
-                    problems.push(format!("{name}: is not listed, but refused: {reason}"));
-                }
-                refused.insert(name, reason);
-            }
-            Outcome::Failed(problem) => problems.push(format!("{name}: is wrong: {problem}")),
-        }
-    }
-    eprintln!("{passed} of {} cases passed, {} refused", cases.len(), refused.len());
-    if std::env::var_os("TCONVC_BLESS").is_some() {
-        let comments = REFUSED.lines().filter(|line| line.starts_with('#')).map(str::to_owned);
-        let lines = comments.chain(refused.iter().map(|(name, reason)| format!("{name}: {reason}")));
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance_refused.txt");
-        std::fs::write(path, lines.map(|line| line + "\n").collect::<String>()).unwrap();
-    }
-    assert!(problems.is_empty(), "(TCONVC_BLESS=1 writes the list anew)\n{}", problems.join("\n"));
+    let problem = |case: &PathBuf| Some(format!("{}: {}", case.display(), run(case).err()?));
+    let problems: Vec<String> = cases.iter().filter_map(problem).collect();
+    eprintln!("{} of {} cases passed", cases.len() - problems.len(), cases.len());
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
 }

@@ -9,6 +9,7 @@
 
 mod check;
 pub mod cost;
+pub mod cut;
 mod error;
 mod forms;
 mod journal;

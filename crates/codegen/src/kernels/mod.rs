@@ -15,6 +15,8 @@ mod softmax;
 mod unary;
 mod walk;
 
+pub(crate) use plain::check as check_operator;
+
 use crate::builder::Builder;
 use crate::error::CompileError;
 use tconvc_ir::Op;

@@ -3,7 +3,7 @@
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::program::{Plain, PlainInput, Stage, Work};
-use tconvc_ir::{Op, ValueId};
+use tconvc_ir::{Node, Op, ValueId};
 use tconvc_passes::plan::Step;
 
 pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
@@ -12,12 +12,7 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     let mut made: Vec<&[Option<ValueId>]> = vec![];
     for &node in &step.nodes {
         let node = graph.node(node);
-        if let Op::Opaque(op) = &node.op {
-            let domain = if op.domain.is_empty() { "ai.onnx" } else { &op.domain };
-            return Err(
-                builder.unsupported(format!("the operator {domain}::{} is not supported", op.op_type))
-            );
-        }
+        check(node)?;
         let mut inputs = vec![];
         for &input in node.inputs() {
             inputs.push(match input {
@@ -41,6 +36,17 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     }
     builder.push(Work::Plain(Plain { stages, outputs }));
     Ok(())
+}
+
+/// Refuses operators that nothing is known of.
+pub(crate) fn check(node: &Node) -> Result<(), CompileError> {
+    let Op::Opaque(op) = &node.op else { return Ok(()) };
+    let domain = if op.domain.is_empty() { "ai.onnx" } else { &op.domain };
+    Err(CompileError::Unsupported {
+        node: node.name.clone(),
+        op: node.op.name().to_owned(),
+        problem: format!("the operator {domain}::{} is not supported", op.op_type),
+    })
 }
 
 /// The stage and output that makes a value.
