@@ -6,6 +6,8 @@
 //! Modules with helpers are under `cfg(test)`: there clippy lets these unwrap, as it lets tests.
 
 #[cfg(test)]
+mod control;
+#[cfg(test)]
 mod dynamic;
 #[cfg(test)]
 mod epilogue;

@@ -115,11 +115,10 @@ output %y
 
 #[test]
 fn many_cuts_and_unknown_operators_are_refused_before_anything_runs() {
-    let mut text = "input %x : f32[4]\n%v0 = Identity(%x)\n".to_owned();
-    for i in 0..100 {
-        text += &format!("%n{i} = NonZero(%v{i}) \"find{i}\"\n%v{} = Cast(%n{i}) {{to=f32}}\n", i + 1);
-    }
-    let model = model(&(text + "output %v100\n"));
+    let cuts: Vec<String> = (0..100)
+        .map(|i| format!("%n{i} = NonZero(%v{i}) \"find{i}\"\n%v{} = Cast(%n{i}) {{to=f32}}\n", i + 1))
+        .collect();
+    let model = model(&format!("input %x : f32[4]\n%v0 = Identity(%x)\n{}output %v100\n", cuts.concat()));
     let compiled = Compiler::new().compile(&model).unwrap();
     let x = Tensor::from_vec([4], vec![0f32; 4]).unwrap();
     let error = compiled.run([("x", x.view())]).unwrap_err().to_string();

@@ -363,12 +363,8 @@ mod tests {
     fn unknown_operators_leave_what_is_declared() {
         let mut graph = Graph::new("g");
         let x = graph.add_input("x", symbolic(&["N"])).unwrap();
-        let op = Opaque {
-            domain: "local".into(),
-            op_type: "Mystery".into(),
-            attributes: Attributes::new().with("k", AttributeValue::Int(1)),
-            captures: 0,
-        };
+        let attributes = Attributes::new().with("k", AttributeValue::Int(1));
+        let op = Opaque::new("local", "Mystery", attributes, 0, None);
         let (_, y) = graph.add_node("y", op, &[Some(x)], vec![symbolic(&["M"])]).unwrap();
         graph.add_output(y[0]);
         infer(&mut graph).unwrap();

@@ -7,8 +7,8 @@ use crate::journal::Journal;
 use crate::options::Options;
 use crate::pass::{Context, Pass};
 use crate::rewrites::{
-    Affine, BatchNorm, Canonicalise, CommonSubexpressions, Crop, DeadCode, Epilogue, Fold, Gemm, Noop,
-    PadIntoConv, Recognise, Reshape, ResizeConv, Transpose, ZeroStuffing,
+    Affine, BatchNorm, Branch, Canonicalise, CommonSubexpressions, Crop, DeadCode, Epilogue, Fold, Gemm,
+    Noop, PadIntoConv, Recognise, Reshape, ResizeConv, Transpose, ZeroStuffing,
 };
 use tconvc_ir::verify::verify;
 use tconvc_ir::{Graph, infer::infer};
@@ -25,7 +25,16 @@ pub struct Stage {
 pub const PIPELINE: &[Stage] = &[
     Stage {
         name: "simplify",
-        passes: &[&Canonicalise, &Fold, &Noop, &Reshape, &Transpose, &CommonSubexpressions, &DeadCode],
+        passes: &[
+            &Canonicalise,
+            &Fold,
+            &Branch,
+            &Noop,
+            &Reshape,
+            &Transpose,
+            &CommonSubexpressions,
+            &DeadCode,
+        ],
     },
     Stage {
         name: "fuse",

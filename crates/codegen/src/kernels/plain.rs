@@ -3,7 +3,7 @@
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::program::{Plain, PlainInput, Stage, Work};
-use tconvc_ir::{Node, Op, ValueId};
+use tconvc_ir::{Error, Node, Op, ValueId};
 use tconvc_passes::plan::Step;
 
 pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
@@ -41,12 +41,15 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
 /// Refuses operators that nothing is known of.
 pub(crate) fn check(node: &Node) -> Result<(), CompileError> {
     let Op::Opaque(op) = &node.op else { return Ok(()) };
-    let domain = if op.domain.is_empty() { "ai.onnx" } else { &op.domain };
-    Err(CompileError::Unsupported {
+    let refused = |error: Error| CompileError::Unsupported {
         node: node.name.clone(),
         op: node.op.name().to_owned(),
-        problem: format!("the operator {domain}::{} is not supported", op.op_type),
-    })
+        problem: match error {
+            Error::Unsupported(problem) => problem,
+            other => other.to_string(),
+        },
+    };
+    op.control().map(|_| ()).map_err(refused)
 }
 
 /// The stage and output that makes a value.

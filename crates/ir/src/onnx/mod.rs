@@ -15,6 +15,7 @@ mod tensors;
 mod types;
 mod wire;
 
+use crate::attributes::Attributes;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::tensor::Tensor;
@@ -40,6 +41,14 @@ pub fn read_path(path: impl AsRef<Path>) -> Result<Graph> {
 /// As [`read_path`], without the file's name.
 pub fn read_bytes(bytes: &[u8]) -> Result<Graph> {
     import::model(&Bytes::copy_from_slice(bytes), &Files::none())
+}
+
+/// Reads the graph of an attribute, given as an encoded `AttributeProto`, of an operator of `opset`. What the graphs in
+/// `attributes` read by name of the graph around them are inputs, behind its own.
+pub(crate) fn read_subgraph(bytes: &[u8], attributes: &Attributes, opset: Option<i64>) -> Result<Graph> {
+    let encoded: Vec<Bytes> = attributes.iter().map(|(name, value)| attributes::write(name, value)).collect();
+    let captured = subgraph::Contents::of(&encoded)?.free;
+    import::subgraph(&Bytes::copy_from_slice(bytes), &captured, opset)
 }
 
 /// Writes a model: opset 21, IR version 10, everything in one file. Operators of our own are spelled out in ONNX's.

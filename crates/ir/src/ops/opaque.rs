@@ -1,13 +1,15 @@
-//! Operators that we do not know: kept as they came, so that ONNX in, ONNX out loses nothing.
+//! Operators that we do not know, and those that hold graphs: kept as they came, so that ONNX in, ONNX out loses nothing.
 
+use super::control::Control;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::error::{Error, Result};
 use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use std::sync::Arc;
 
-/// An operator that we do not know, with its attributes as they came.
-#[derive(Debug, Clone, PartialEq)]
+/// An operator with its attributes as they came.
+#[derive(Debug, Clone)]
 pub struct Opaque {
     /// ONNX domain; empty for ONNX's own.
     pub domain: String,
@@ -17,6 +19,50 @@ pub struct Opaque {
     pub attributes: Attributes,
     /// Trailing inputs that are not the node's own: values of the graph that a subgraph in its attributes reads by name.
     pub captures: usize,
+    /// What it means, where we know that, or why we do not.
+    control: Result<Option<Arc<Control>>>,
+}
+
+impl Opaque {
+    /// An operator; its graphs, if it has any, are written for `opset` of ONNX's own domain.
+    pub fn new(
+        domain: impl Into<String>,
+        op_type: impl Into<String>,
+        attributes: Attributes,
+        captures: usize,
+        opset: Option<i64>,
+    ) -> Self {
+        let (domain, op_type) = (domain.into(), op_type.into());
+        let control = if domain.is_empty() {
+            Control::read(&op_type, &attributes, captures, opset).map(|control| control.map(Arc::new))
+        } else {
+            Ok(None)
+        };
+        Self { domain, op_type, attributes, captures, control }
+    }
+
+    /// What it means, for an `If` or a `Loop`.
+    ///
+    /// # Errors
+    /// When a graph in it is malformed, or nothing is known of the operator.
+    pub fn control(&self) -> Result<&Control> {
+        match &self.control {
+            Ok(Some(control)) => Ok(control),
+            Ok(None) => {
+                let domain = if self.domain.is_empty() { "ai.onnx" } else { &self.domain };
+                Err(Error::Unsupported(format!("the operator {domain}::{} is not supported", self.op_type)))
+            }
+            Err(error) => Err(error.clone()),
+        }
+    }
+}
+
+/// What it means follows from the rest.
+impl PartialEq for Opaque {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.domain, &self.op_type, self.captures) == (&other.domain, &other.op_type, other.captures)
+            && self.attributes == other.attributes
+    }
 }
 
 impl Operator for Opaque {
@@ -28,12 +74,14 @@ impl Operator for Opaque {
         self.attributes.clone()
     }
 
-    fn infer(&self, _inputs: &[Option<InputInfo<'_>>], outputs: usize) -> Result<Vec<ValueType>> {
-        Ok(vec![ValueType::default(); outputs])
+    fn infer(&self, inputs: &[Option<InputInfo<'_>>], outputs: usize) -> Result<Vec<ValueType>> {
+        match &self.control {
+            Ok(Some(control)) => control.infer(inputs, outputs),
+            _ => Ok(vec![ValueType::default(); outputs]),
+        }
     }
 
-    fn eval(&self, _inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
-        let domain = if self.domain.is_empty() { "ai.onnx" } else { &self.domain };
-        Err(Error::Unsupported(format!("operator {domain}::{}", self.op_type)))
+    fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
+        self.control()?.eval(inputs)
     }
 }

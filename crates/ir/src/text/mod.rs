@@ -87,11 +87,8 @@ mod tests {
             .with("m", Vec::<String>::new())
             .with("to", DType::F16)
             .with("odd name", DType::F16);
-        let opaque = |domain: &str, op_type: &str, attributes: Attributes, captures| Opaque {
-            domain: domain.into(),
-            op_type: op_type.into(),
-            attributes,
-            captures,
+        let opaque = |domain: &str, op_type: &str, attributes: Attributes, captures| {
+            Opaque::new(domain, op_type, attributes, captures, None)
         };
         let outputs = vec![ValueType::default(), ValueType::unranked(DType::F32)];
         let inputs = [Some(x), None, Some(ids[0]), Some(y), Some(z), None];

@@ -214,7 +214,10 @@ impl Parser<'_> {
         let (inputs, captures) = self.operands(domain.is_some())?;
         let attributes = if self.cursor.accept("{")? { self.attributes()? } else { Attributes::new() };
         let op = match domain {
-            Some(domain) => Op::Opaque(Opaque { domain, op_type, attributes, captures }),
+            Some(domain) => {
+                let opset = self.graph.opsets.get("").copied();
+                Op::Opaque(Opaque::new(domain, op_type, attributes, captures, opset))
+            }
             None => match Op::read(&op_type, attributes) {
                 Ok(Some(op)) => op,
                 Ok(None) => {

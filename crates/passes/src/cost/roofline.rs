@@ -1,19 +1,15 @@
 //! What a step of the plan has to do at least: its multiply-adds, the bytes that it reads and writes once, and the time that
 //! the machine needs for the longer of the two.
 
-use super::{Cost, Machine, node_cost};
+use super::{Cost, Machine, node_cost, type_bytes};
 use crate::plan::Step;
-use tconvc_ir::{Graph, NodeId, Op, ValueId};
+use tconvc_ir::{Graph, NodeId, Op};
 
 /// Multiply-adds and bytes of a step, and the least microseconds for them. What is not known counts nothing.
 pub fn step_cost(graph: &Graph, step: &Step, machine: &Machine) -> Cost {
     let macs = step.nodes.iter().fold(0u64, |sum, &node| sum.saturating_add(node_macs(graph, node)));
-    let bytes = |&value: &ValueId| {
-        let ty = graph.ty(value);
-        let count = ty.known_shape().map_or(0, |shape| shape.iter().product());
-        ty.dtype.and_then(|dtype| dtype.bytes_for(count)).unwrap_or(0) as u64
-    };
-    let bytes: u64 = step.inputs.iter().chain(&step.outputs).map(bytes).sum();
+    let values = step.inputs.iter().chain(&step.outputs);
+    let bytes: u64 = values.map(|&value| type_bytes(graph.ty(value))).sum();
     let computing = macs as f64 / machine.macs_per_ns;
     let moving = bytes as f64 / machine.bytes_per_ns;
     let nanoseconds = computing.max(moving) / machine.threads as f64;

@@ -2,6 +2,7 @@
 
 mod affine;
 mod batch_norm;
+mod branch;
 mod canonicalise;
 mod crop;
 mod cse;
@@ -19,6 +20,7 @@ mod zero_stuffing;
 
 pub use affine::Affine;
 pub use batch_norm::BatchNorm;
+pub use branch::Branch;
 pub use canonicalise::Canonicalise;
 pub use crop::Crop;
 pub use cse::CommonSubexpressions;

@@ -3,11 +3,12 @@
 use crate::builder::Builder;
 use tconvc_ir::ops::{
     BatchNormalization, Binary, Border, Clip, Concat, Conv, ConvTranspose, Epilogue, Expand, Flatten, MatMul,
-    Pad, Padding, Pool, PoolKind, Reduce, ReduceKind, Reshape, Resize, Shape, Slice, Tile, Transpose, Unary,
-    Unsqueeze, Variadic,
+    Opaque, Pad, Padding, Pool, PoolKind, Reduce, ReduceKind, Reshape, Resize, Shape, Slice, Tile, Transpose,
+    Unary, Unsqueeze, Variadic,
 };
 use tconvc_ir::resize_axis::{Coordinates, Rounding};
-use tconvc_ir::{Tensor, ValueId};
+use tconvc_ir::{AttributeValue, Attributes, Tensor, ValueId};
+use tconvc_testing::onnx_build;
 
 /// A kind of step.
 pub type Step = fn(&mut Builder) -> Option<ValueId>;
@@ -40,6 +41,7 @@ pub const STEPS: &[Step] = &[
     variadic,
     twice,
     without_effect,
+    branches,
     reduce,
     zero_stuffing,
     zero_stuffing,
@@ -380,6 +382,33 @@ fn shape_chain(b: &mut Builder) -> Option<ValueId> {
     let rest = b.list(&[-1]);
     let list = b.on(Concat { axis: 0 }, &[extents, rest])?;
     b.on(Reshape::default(), &[x, list])
+}
+
+/// A Relu or a negation, as a constant or the data say.
+fn branches(b: &mut Builder) -> Option<ValueId> {
+    let x = b.any();
+    let graph = |op: &str| onnx_build::Graph {
+        outputs: vec![onnx_build::untyped("inner")],
+        nodes: vec![onnx_build::node(op, &["outer"], &["inner"], &[])],
+        ..onnx_build::Graph::default()
+    };
+    let attribute =
+        |name: &str, op: &str| AttributeValue::Opaque(onnx_build::graph_attribute(name, &graph(op).encode()));
+    let attributes = Attributes::new()
+        .with("then_branch", attribute("then_branch", "Relu"))
+        .with("else_branch", attribute("else_branch", "Neg"));
+    let condition = if b.random.once_in(4) {
+        let axes: Vec<i64> = (0..b.shape(x).len() as i64).collect();
+        let axes = b.list(&axes);
+        let largest =
+            b.on(Reduce { kind: ReduceKind::Max, keepdims: false, noop_with_empty_axes: false }, &[x, axes])?;
+        let bound = b.number(0.5);
+        b.on(Binary::Greater, &[largest, bound])?
+    } else {
+        let holds = b.random.once_in(2);
+        b.constant(Tensor::from_bools([], [holds]).ok()?)
+    };
+    b.on(Opaque::new("", "If", attributes, 1, Some(21)), &[condition, x])
 }
 
 fn variadic(b: &mut Builder) -> Option<ValueId> {

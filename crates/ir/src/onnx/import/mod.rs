@@ -7,12 +7,12 @@ mod order;
 mod upgrade;
 
 use super::files::Files;
-use super::proto::{GraphProto, ModelProto, OperatorSetIdProto};
+use super::proto::{AttributeProto, GraphProto, ModelProto, OperatorSetIdProto};
 use super::types::Symbols;
 use super::wire::decode;
 use super::{tensors, types};
 use crate::error::{Error, Result};
-use crate::graph::Graph;
+use crate::graph::{Graph, ValueType};
 use functions::Functions;
 use nodes::Source;
 use prost::bytes::Bytes;
@@ -57,6 +57,27 @@ pub(super) fn model(bytes: &Bytes, files: &Files) -> Result<Graph> {
     }
     outputs(&mut graph, &proto)?;
     graph.remove_unused_values();
+    Ok(graph)
+}
+
+/// Reads the graph of an attribute. What it may read of the graph around it are inputs, behind its own.
+pub(super) fn subgraph(attribute: &Bytes, captured: &[String], opset: Option<i64>) -> Result<Graph> {
+    let attribute: AttributeProto = decode(attribute)?;
+    let Some(graph) = &attribute.g else {
+        return Err(Error::attribute(&attribute.name, "expected a graph"));
+    };
+    let proto: GraphProto = decode(graph)?;
+    let files = Files::none();
+    let mut graph = Graph::new(proto.name.clone());
+    graph.opsets.insert(String::new(), CANONICAL_OPSET);
+    let sources = order::sort(Functions::read(&[])?.expand(&proto.node, opset)?)?;
+    declare(&mut graph, &proto, &sources, &files)?;
+    for name in captured {
+        graph.add_input(name, ValueType::default())?;
+    }
+    let used = used_names(&proto, &sources)?;
+    nodes::build(&mut graph, sources, &files, &used)?;
+    outputs(&mut graph, &proto)?;
     Ok(graph)
 }
 

@@ -217,12 +217,7 @@ fn add(graph: &mut Graph, source: &Source, files: &Files, used: &HashSet<String>
     if !domain.is_empty() || !captures.is_empty() || has_graph(&node.attributes) {
         let captured = captures.len();
         let inputs = [node.inputs, captures].concat();
-        let op = Opaque {
-            domain: domain.to_owned(),
-            op_type: node.op_type,
-            attributes: node.attributes,
-            captures: captured,
-        };
+        let op = Opaque::new(domain, node.op_type, node.attributes, captured, source.opset);
         graph.add_node_defining(&node.name, op, &inputs, &node.outputs)?;
         let opset = source.opset.unwrap_or(CANONICAL_OPSET);
         let inside = source.contents.operators.iter().map(String::as_str);
@@ -284,8 +279,7 @@ fn read_op(op_type: &str, attributes: Attributes) -> Result<Op> {
     match Op::read(op_type, attributes.clone()) {
         Ok(Some(op)) => Ok(op),
         Ok(None) | Err(Error::Unsupported(_)) => {
-            let (domain, op_type) = (String::new(), op_type.to_owned());
-            Ok(Opaque { domain, op_type, attributes, captures: 0 }.into())
+            Ok(Opaque::new("", op_type, attributes, 0, Some(CANONICAL_OPSET)).into())
         }
         Err(error) => Err(error),
     }
