@@ -80,7 +80,7 @@ fn write_copy(mut b: TileBuilder, spec: &PackSpec) -> Result<Tile, TileError> {
                 deinterleave(b, source, target, spec);
             } else {
                 fill(b, target, zero, 0, spec.first);
-                copy(b, source, target, spec.first, spec.elements);
+                copy(b, source, target, spec);
                 fill(b, target, zero, end, spec.positions);
             }
         });
@@ -102,6 +102,9 @@ fn write_zeros(mut b: TileBuilder, window: &Window, cin: usize) -> Result<Tile, 
     });
     b.finish()
 }
+
+/// Bytes of a cache line.
+const LINE_BYTES: i32 = 64;
 
 /// Vectors beyond which a row is a loop.
 const UNROLLED: usize = 8;
@@ -139,10 +142,16 @@ fn fill(b: &mut TileBuilder, target: Pointer, zero: Vector, from: usize, to: usi
     });
 }
 
-fn copy(b: &mut TileBuilder, source: Pointer, target: Pointer, first: usize, elements: usize) {
-    each_vector(b, elements, &[source, target], |b, at, lanes| {
+fn copy(b: &mut TileBuilder, source: Pointer, target: Pointer, spec: &PackSpec) {
+    each_vector(b, spec.elements, &[source, target], |b, at, lanes| {
+        // The processor does not see the next channel coming: it is a plane away.
+        if at % LINE_BYTES == 0
+            && let Some(ahead) = at.checked_add(spec.source_channel)
+        {
+            b.prefetch(source.at(ahead));
+        }
         let vector = b.load_lanes(source.at(at), lanes);
-        b.store_lanes(vector, target.at(4 * first as i32 + at), lanes);
+        b.store_lanes(vector, target.at(4 * spec.first as i32 + at), lanes);
     });
 }
 
