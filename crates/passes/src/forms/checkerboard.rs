@@ -6,9 +6,6 @@ use tconvc_ir::geometry::{DeconvAxis, DeconvGeometry};
 /// A warning when neighbouring outputs are reached by different numbers of taps, and the weights, where known, do not make up
 /// for it.
 pub(super) fn advice(geometry: &DeconvGeometry, weights: Option<&Tensor>) -> Option<String> {
-    if weights.is_some_and(|weights| is_even(weights, geometry)) {
-        return None;
-    }
     let uneven = geometry.axes().iter().find(|axis| {
         !axis.kernel().is_multiple_of(axis.stride()) || axis.dilation() > 1 && axis.stride() > 1
     })?;
@@ -18,34 +15,40 @@ pub(super) fn advice(geometry: &DeconvGeometry, weights: Option<&Tensor>) -> Opt
         .collect();
     counts.sort_unstable();
     let (least, most) = (counts.first()?, counts.last()?);
-    (least != most).then(|| {
-        format!(
-            "a kernel of {kernel} at stride {stride} covers outputs by {least} to {most} taps in turn, which shows as a pattern; \
+    if least == most || weights.is_some_and(|weights| is_even(weights, geometry)) {
+        return None;
+    }
+    Some(format!(
+        "a kernel of {kernel} at stride {stride} covers outputs by {least} to {most} taps in turn, which shows as a pattern; \
              take a kernel that is a multiple of the stride, or Resize (nearest or linear) and then Conv"
-        )
-    })
+    ))
 }
 
 /// Whether weights make a constant input a constant output, whatever the number of taps of each phase: an interpolation, or one
-/// that a convolution behind it was joined with.
+/// that a convolution behind it was joined with. Only f32 weights are looked at.
 fn is_even(weights: &Tensor, geometry: &DeconvGeometry) -> bool {
-    let Ok(values) = weights.to_f64s() else { return false };
     let axes = geometry.axes();
     let taps: usize = axes.iter().map(DeconvAxis::kernel).product();
     let phases: usize = axes.iter().map(DeconvAxis::stride).product();
+    // The phase of each tap, row-major over the axes like the tap itself.
+    let phase_of = |tap: usize| {
+        let (mut rest, mut phase, mut place) = (tap, 0, 1);
+        for axis in axes.iter().rev() {
+            phase += rest % axis.kernel() * axis.dilation() % axis.stride() * place;
+            (rest, place) = (rest / axis.kernel(), place * axis.stride());
+        }
+        phase
+    };
+    let phase_of: Vec<usize> = (0..taps).map(phase_of).collect();
+    // Most weights are found uneven at their first kernel.
+    let Ok(values) = weights.elements::<f32>() else { return false };
     values.chunks_exact(taps.max(1)).all(|kernel| {
         let mut sums = vec![0.0; phases];
-        for (tap, value) in kernel.iter().enumerate() {
-            // The phase of a tap, row-major over the axes like the tap itself.
-            let (mut rest, mut phase, mut place) = (tap, 0, 1);
-            for axis in axes.iter().rev() {
-                phase += rest % axis.kernel() * axis.dilation() % axis.stride() * place;
-                (rest, place) = (rest / axis.kernel(), place * axis.stride());
-            }
-            sums[phase] += value;
+        for (&value, &phase) in kernel.iter().zip(&phase_of) {
+            sums[phase] += f64::from(value);
         }
-        let largest = kernel.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
-        sums.iter().all(|sum| (sum - sums[0]).abs() <= 1e-5 * largest)
+        let largest = kernel.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+        sums.iter().all(|sum| (sum - sums[0]).abs() <= 1e-5 * f64::from(largest))
     })
 }
 
