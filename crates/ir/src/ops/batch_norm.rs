@@ -92,7 +92,12 @@ impl Operator for BatchNormalization {
                 channels = Some(shape[0].clone());
             }
         }
-        let mut types = vec![x.ty.clone()];
+        // The parameters know how many channels there are where the data leave it open.
+        let mut y = x.ty.clone();
+        if let (Some(shape), Some(channels)) = (&mut y.shape, &channels) {
+            shape[1] = channels.clone();
+        }
+        let mut types = vec![y];
         for i in 1..outputs {
             let dtype = required(inputs, 2 + i, PARAMETERS[1 + i])?.ty.dtype;
             types.push(ValueType { dtype, shape: channels.clone().map(|channels| vec![channels]) });
@@ -190,6 +195,15 @@ mod tests {
         assert_eq!(y[0], [0.5, -2.0, 2.5, 2.0]);
         assert!(eval(op(false), [&[2.0], &[0.5], &[1.0], &[4.0]], 1).is_err());
         assert!(eval(op(false), [&[2.0, 1.0], &[0.5, 0.0], &[1.0, 12.0], &[4.0, 1.0]], 3).is_err());
+    }
+
+    #[test]
+    fn parameters_say_how_many_channels_there_are() {
+        let x: ValueType = ValueType::new(DType::F32, [Dim::symbol("N"), Dim::symbol("C"), Dim::symbol("W")]);
+        let parameter = ValueType::new(DType::F32, [2usize]);
+        let info = |ty| Some(InputInfo { ty, constant: None, extents: None });
+        let inputs = [info(&x), info(&parameter), info(&parameter), info(&parameter), info(&parameter)];
+        assert_eq!(op(false).infer(&inputs, 1).unwrap()[0].to_string(), "f32[N, 2, W]");
     }
 
     #[test]
