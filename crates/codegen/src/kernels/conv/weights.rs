@@ -2,6 +2,7 @@
 //! channel, tap, channel of the block.
 
 use crate::packing::Pack;
+use std::ops::Range;
 use tconvc_ir::{DType, Error, Result, Tensor};
 
 /// Which axis of the tensor is which.
@@ -78,18 +79,20 @@ impl<'a> Weights<'a> {
         pair * self.taps()
     }
 
-    /// The weights from input channel `ci` to the output channels `co..co + count` of a group under a tap.
-    pub fn row(
-        &self,
-        group: usize,
-        co: usize,
-        count: usize,
-        ci: usize,
-        tap: [usize; 3],
-    ) -> impl Iterator<Item = f32> + 'a {
-        let step = if self.layout == Layout::Conv { self.cin * self.taps() } else { self.taps() };
-        let first = self.pair(group, co, ci) + self.tap(tap);
-        self.data[first..].iter().step_by(step).take(count).map(|bytes| float(*bytes))
+    /// The weights between channels of a group in the order tap, input channel, output channel.
+    pub fn by_tap(&self, group: usize, co: Range<usize>, ci: Range<usize>, out: &mut Vec<f64>) {
+        let (taps, outputs) = (self.taps(), co.len());
+        let width = outputs * ci.len();
+        out.resize(taps * width, 0.0);
+        for (i, ci) in ci.enumerate() {
+            for (o, co) in co.clone().enumerate() {
+                let place = i * outputs + o;
+                let start = self.pair(group, co, ci);
+                for (tap, &weight) in self.data[start..start + taps].iter().enumerate() {
+                    out[tap * width + place] = f64::from(float(weight));
+                }
+            }
+        }
     }
 
     /// All taps between an input channel and the output channels `co..co + count` of a group, channel by channel, where they

@@ -24,12 +24,13 @@ pub(in super::super) struct Schedule {
 /// Direct convolution must take this many times as long as is estimated here.
 pub(in super::super) const GAIN: f64 = 1.1;
 
-/// Bytes up to which the transformed weights of a layer may grow, where they are more than twice the weights themselves.
+/// Bytes up to which the transformed weights of a layer may grow, where they are more than 9/4 of the weights themselves, as
+/// those of F(2x2, 2x2) are.
 const MOST_WEIGHT_BYTES: usize = 12 << 20;
 
 /// Bytes a cycle from the last-level cache and from memory.
 const L3_BYTES: f64 = 8.0;
-const DRAM_BYTES: f64 = 3.0;
+const DRAM_BYTES: f64 = 4.0;
 
 /// True when the taps of every phase, if it has any, read neighbouring positions one after the other.
 fn is_dense(axis: &Axis) -> bool {
@@ -113,7 +114,7 @@ impl Schedule {
         let terms = products_y * products_x;
         let pairs = problem.groups * problem.cin * problem.cout;
         let (bytes, plain_bytes) = (4 * terms * pairs, 4 * y.kernel * x.kernel * pairs);
-        if bytes > MOST_WEIGHT_BYTES.max(2 * plain_bytes) {
+        if bytes > MOST_WEIGHT_BYTES.max(9 * plain_bytes / 4) {
             return None;
         }
         let (tiles_y, tiles_x) = (y.steps().div_ceil(m[0]), x.steps().div_ceil(m[1]));

@@ -8,6 +8,9 @@ use crate::packing::Pack;
 /// The taps of a phase along one axis as kernel indices, in the order of the inputs they read.
 pub(super) type Kernels = Vec<usize>;
 
+/// Input channels that are transformed together.
+const AT_ONCE: usize = 8;
+
 /// Weights of a part for each y-phase: group, tile of `m` output channels, product term (of all x-phases), input channel,
 /// channel. Behind them are `m` zeros.
 ///
@@ -49,82 +52,76 @@ impl Transformed<'_> {
             .collect()
     }
 
-    /// The weights of one tile of channels.
-    fn tile(
-        &self,
-        (y, y_kernels): &(Filtering, Kernels),
-        group: usize,
-        first: usize,
-        size: usize,
-        tile: &mut [f32],
-    ) {
+    /// The weights of one tile of channels, a stretch for each y-phase. All phases together, because their taps lie in the
+    /// same cache lines.
+    fn tile(&self, group: usize, first: usize, size: usize, stretches: &mut [&mut [f32]]) {
         let cin = self.weights.cin();
-        let mut term = 0;
-        for (x, x_kernels) in self.xs.iter().filter(|(x, _)| y.n() * x.n() > 0) {
-            let mut taps = vec![0.0f64; y.r * x.r * size];
-            let mut half = vec![0.0f64; y.n() * x.r * size];
-            let mut sums = vec![0.0f64; size];
-            for ci in 0..cin {
-                for (row, &ky) in y_kernels.iter().enumerate() {
-                    for (column, &kx) in x_kernels.iter().enumerate() {
-                        let at = (row * x.r + column) * size;
-                        let from = self.weights.row(group, first, size, ci, [0, ky, kx]);
-                        for (to, from) in taps[at..at + size].iter_mut().zip(from) {
-                            *to = f64::from(from);
+        let (mut kernels, mut half, mut sums) = (vec![], vec![], vec![]);
+        for from in (0..cin).step_by(AT_ONCE) {
+            let channels = from..cin.min(from + AT_ONCE);
+            // Of some input channels, as of one with so many outputs.
+            let width = channels.len() * size;
+            self.weights.by_tap(group, first..first + size, channels, &mut kernels);
+            let line = |ky: usize, kx: usize| {
+                let tap = self.weights.tap([0, ky, kx]);
+                &kernels[tap * width..(tap + 1) * width]
+            };
+            sums.resize(width, 0.0);
+            for ((y, y_kernels), stretch) in self.ys.iter().zip(stretches.iter_mut()) {
+                let mut term = 0;
+                for (x, x_kernels) in self.xs.iter().filter(|(x, _)| y.n() * x.n() > 0) {
+                    for (i, factors) in y.weights.iter().enumerate() {
+                        half.resize(x.r * width, 0.0);
+                        for (to, &kx) in half.chunks_exact_mut(width).zip(x_kernels) {
+                            combine(to, factors, y_kernels.iter().map(|&ky| line(ky, kx)));
+                        }
+                        for (j, factors) in x.weights.iter().enumerate() {
+                            combine(&mut sums, factors, half.chunks_exact(width));
+                            let at = ((term + i * x.n() + j) * cin + from) * size;
+                            for (to, &sum) in stretch[at..at + width].iter_mut().zip(&sums) {
+                                *to = sum as f32;
+                            }
                         }
                     }
-                }
-                let line = x.r * size;
-                for (to, factors) in half.chunks_exact_mut(line).zip(&y.weights) {
-                    combine(to, factors, taps.chunks_exact(line));
-                }
-                for (i, row) in half.chunks_exact(line).enumerate() {
-                    for (j, factors) in x.weights.iter().enumerate() {
-                        combine(&mut sums, factors, row.chunks_exact(size));
-                        let at = ((term + i * x.n() + j) * cin + ci) * size;
-                        for (to, &sum) in tile[at..at + size].iter_mut().zip(&sums) {
-                            *to = sum as f32;
-                        }
-                    }
+                    term += y.n() * x.n();
                 }
             }
-            term += y.n() * x.n();
         }
     }
 }
 
 impl Pack for Transformed<'_> {
-    /// A task for each tile, and one for the zeros.
+    /// A task for each tile, with all its phases, and one for the zeros.
     fn stretches(&self) -> Vec<(usize, usize)> {
         let tiles = self.tiles();
-        let groups = 0..self.weights.groups();
         let of_phase = |(y, _): &(Filtering, Kernels)| {
             let floats = self.floats(y);
-            groups.clone().flat_map(|_| &tiles).map(|(_, size)| size * floats).collect::<Vec<_>>()
+            let groups = (0..self.weights.groups()).flat_map(|_| &tiles);
+            groups.map(|(_, size)| size * floats).zip(0..).collect::<Vec<_>>()
         };
-        self.ys.iter().flat_map(of_phase).chain([self.m]).zip(0..).collect()
+        let zeros = (self.m, self.weights.groups() * tiles.len());
+        self.ys.iter().flat_map(of_phase).chain([zeros]).collect()
     }
 
     fn write(&self, task: usize, stretches: &mut [&mut [f32]]) {
-        let (tiles, groups) = (self.tiles(), self.weights.groups());
-        let (Some(&(first, size)), [tile]) = (tiles.get(task % tiles.len().max(1)), stretches) else {
-            return;
-        };
-        let (group, phase) = (task / tiles.len() % groups, task / tiles.len() / groups);
-        if let Some(phase) = self.ys.get(phase) {
-            self.tile(phase, group, first, size, tile);
+        let tiles = self.tiles();
+        let (group, tile) = (task / tiles.len().max(1), task % tiles.len().max(1));
+        if let Some(&(first, size)) = tiles.get(tile)
+            && group < self.weights.groups()
+        {
+            self.tile(group, first, size, stretches);
         }
     }
 }
 
 /// `to = sum of factor * line`.
 fn combine<'a>(to: &mut [f64], factors: &[f64], lines: impl Iterator<Item = &'a [f64]>) {
-    to.fill(0.0);
-    for (&factor, line) in factors.iter().zip(lines) {
-        if factor != 0.0 {
-            for (to, &value) in to.iter_mut().zip(line) {
-                *to += factor * value;
-            }
-        }
+    let mut terms = factors.iter().zip(lines).filter(|&(&factor, _)| factor != 0.0);
+    match terms.next() {
+        None => to.fill(0.0),
+        Some((&factor, line)) => to.iter_mut().zip(line).for_each(|(to, &value)| *to = factor * value),
+    }
+    for (&factor, line) in terms {
+        to.iter_mut().zip(line).for_each(|(to, &value)| *to += factor * value);
     }
 }
