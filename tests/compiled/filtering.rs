@@ -11,7 +11,7 @@ use tconvc_testing::check_close;
 const TOLERANCE: f64 = 1e-5;
 
 /// Layers that filtering is made for: neighbouring taps, strides 1 to 3, some channels, every size from a tile up.
-fn wide_layer(seed: u64) -> Layer {
+pub fn wide_layer(seed: u64) -> Layer {
     let mut random = Random::new(seed);
     let dimensions = 1 + random.below(2);
     let axis = |random: &mut Random| loop {

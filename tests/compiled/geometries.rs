@@ -21,14 +21,14 @@ const KINDS: [(usize, usize, [usize; 2], bool); 7] = [
     (1, 1, [1, 9], false),
 ];
 
-fn layer(number: usize, axes: Vec<Axis>) -> Layer {
+pub fn layer(number: usize, axes: Vec<Axis>) -> Layer {
     let (batch, group, channels, bias) = KINDS[number % KINDS.len()];
     Layer { batch, group, channels, axes, bias, seed: number as u64 }
 }
 
 /// Every axis of a box: 1 to 3 inputs, 1 to 4 taps, strides to 4 (also above the kernel), dilations to 2, pads from -1 to
 /// 2, every output padding that ONNX allows.
-fn axes() -> Vec<Axis> {
+pub fn axes() -> Vec<Axis> {
     let mut axes = vec![];
     for input in 1..=3 {
         for kernel in 1..=4 {
@@ -80,18 +80,21 @@ fn every_small_geometry_as_scatter() {
 }
 
 /// Two and three dimensions: axes of the box that step through it at different paces.
+pub fn planes_and_volumes(count: usize) -> Vec<Layer> {
+    let valid: Vec<Axis> = axes().into_iter().filter(Axis::is_valid).collect();
+    let pick = |number: usize, pace: usize| valid[number * pace % valid.len()];
+    let of_number = |number| {
+        let plane = vec![pick(number, 211), pick(number, 1709)];
+        let axes = if number % 3 == 0 { [vec![pick(number, 887)], plane].concat() } else { plane };
+        layer(number, axes)
+    };
+    (0..count).map(of_number).collect()
+}
+
 #[test]
 fn small_geometries_of_two_and_three_dimensions() {
     let targets = targets();
-    let valid: Vec<Axis> = axes().into_iter().filter(Axis::is_valid).collect();
-    let pick = |number: usize, pace: usize| valid[number * pace % valid.len()];
-    let layers: Vec<Layer> = (0..cases(240))
-        .map(|number| {
-            let plane = vec![pick(number, 211), pick(number, 1709)];
-            let axes = if number % 3 == 0 { [vec![pick(number, 887)], plane].concat() } else { plane };
-            layer(number, axes)
-        })
-        .collect();
+    let layers = planes_and_volumes(cases(240));
     for (number, layers) in layers.chunks(TOGETHER).enumerate() {
         for form in FORMS {
             check(layers, form, &targets[number % targets.len()], 1 + number % 2);
@@ -100,7 +103,7 @@ fn small_geometries_of_two_and_three_dimensions() {
 }
 
 /// Any number of dimensions, rows of many vectors, channels of many tiles.
-fn random_layer(seed: u64) -> Layer {
+pub fn random_layer(seed: u64) -> Layer {
     let mut random = Random::new(seed);
     let dimensions = 1 + random.below(3);
     let longest = [70, 24, 5][dimensions - 1];

@@ -1,5 +1,6 @@
 //! Compiled programs against the definition: every small geometry and random larger ones in exact integers, random
-//! networks and the trained ones against the reference interpreter, under every form and every target that runs here.
+//! networks and the trained ones against the reference interpreter, under every form and every target that runs here; then
+//! all of these again on memory between pages that must not be touched.
 //!
 //! `TCONVC_GEOMETRIES=10000` sets the number of random geometries and, a tenth of it, of random networks.
 //!
@@ -13,6 +14,9 @@ mod dynamic;
 mod epilogue;
 mod filtering;
 mod geometries;
+#[cfg(test)]
+#[cfg(unix)]
+mod guard;
 #[cfg(test)]
 mod layer;
 #[cfg(test)]

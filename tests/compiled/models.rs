@@ -7,7 +7,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use tconvc::{Compiler, Form, Model, Tensor, Tolerance, compare};
 
-fn models() -> Vec<PathBuf> {
+pub fn models() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     let mut models: Vec<PathBuf> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
     models.retain(|path| path.extension().is_some_and(|extension| extension == "onnx"));
@@ -17,7 +17,7 @@ fn models() -> Vec<PathBuf> {
 }
 
 /// Arrays beside a model; all are f32.
-fn arrays(model: &Path) -> Vec<(String, Tensor)> {
+pub fn arrays(model: &Path) -> Vec<(String, Tensor)> {
     let mut npz = NpzReader::new(File::open(model.with_extension("npz")).unwrap()).unwrap();
     let names = npz.names().unwrap();
     let read = |name: String| {

@@ -15,7 +15,7 @@ fn runner(default: usize) -> TestRunner {
     exactly(cases(default * 10) / 10)
 }
 
-fn exactly(cases: usize) -> TestRunner {
+pub fn exactly(cases: usize) -> TestRunner {
     TestRunner::new_with_rng(
         Config { cases: cases as u32, failure_persistence: None, ..Config::default() },
         TestRng::deterministic_rng(RngAlgorithm::ChaCha),
@@ -27,7 +27,7 @@ fn views(tensors: &[(String, Tensor)]) -> Vec<(&str, TensorView<'_>)> {
 }
 
 /// Without the nodes that no output needs: what is never computed cannot fail.
-fn live(mut graph: Graph) -> Graph {
+pub fn live(mut graph: Graph) -> Graph {
     let unread = |graph: &Graph, value| graph.users(value).is_empty() && !graph.is_output(value);
     loop {
         let dead =

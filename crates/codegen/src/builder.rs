@@ -80,10 +80,11 @@ impl<'a> Builder<'a> {
                 self.unsupported(format!("`{}` has no place in memory", self.graph.value(value).name))
             );
         };
+        let bytes = self.port(value)?.bytes();
         Ok(match place {
-            Place::Input { index, offset } => Operand { space: Space::Input(index), offset },
-            Place::Output { index, offset } => Operand { space: Space::Output(index), offset },
-            Place::Arena { offset } => Operand { space: Space::Arena, offset },
+            Place::Input { index, offset } => Operand::new(Space::Input(index), offset, bytes),
+            Place::Output { index, offset } => Operand::new(Space::Output(index), offset, bytes),
+            Place::Arena { offset } => Operand::new(Space::Arena, offset, bytes),
             Place::Constant { value, offset } => {
                 let start = match (self.constants.get(&value), self.graph.constant(value)) {
                     (Some(&start), _) => start,
@@ -94,7 +95,7 @@ impl<'a> Builder<'a> {
                     }
                     (None, None) => return Err(self.unsupported("a constant is missing".into())),
                 };
-                Operand { space: Space::Weights, offset: start + offset }
+                Operand::new(Space::Weights, start + offset, bytes)
             }
         })
     }

@@ -98,7 +98,8 @@ pub fn compile(graph: &Graph, plan: &Plan, options: &Options) -> Result<Compiled
     };
     let (inputs, outputs) = (ports(&builder, graph.inputs())?, ports(&builder, graph.outputs())?);
     for &(value, index) in &plan.copies {
-        let (from, to) = (builder.operand(value)?, Operand { space: Space::Output(index), offset: 0 });
+        let (from, to) =
+            (builder.operand(value)?, Operand::new(Space::Output(index), 0, outputs[index].bytes()));
         builder.push_named(&outputs[index].name, Work::Copy { from, to, bytes: outputs[index].bytes() });
     }
     let threads = builder.threads;

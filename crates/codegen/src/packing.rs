@@ -62,7 +62,7 @@ impl<'a> Packing<'a> {
         let offset = self.len.next_multiple_of(ALIGNMENT);
         self.len = offset + len;
         self.sources.push((offset, source));
-        Operand { space: Space::Weights, offset }
+        Operand::new(Space::Weights, offset, len)
     }
 
     /// All of it, written on so many threads.

@@ -120,17 +120,31 @@ pub enum PlainInput {
     Buffer(Operand, Port),
 }
 
-/// A buffer of the running program.
+/// A pointer into a buffer of the running program. Code that is given it touches the bytes of the buffer and no others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Operand {
     /// Which memory.
     pub space: Space,
     /// Bytes from its start.
     pub offset: usize,
+    /// Where the buffer starts, in bytes from the start of the memory, and where it ends.
+    pub buffer: [usize; 2],
+}
+
+impl Operand {
+    /// The start of a buffer of so many bytes.
+    pub fn new(space: Space, offset: usize, bytes: usize) -> Self {
+        Self { space, offset, buffer: [offset, offset + bytes] }
+    }
+
+    /// True when both point to the same byte.
+    pub fn is_at(&self, other: &Self) -> bool {
+        (self.space, self.offset) == (other.space, other.offset)
+    }
 }
 
 /// The memories of a running program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Space {
     /// Packed weights and constants; read only.
     Weights,

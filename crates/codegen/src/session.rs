@@ -10,6 +10,8 @@ use crate::program::{Operand, Plain, PlainInput, Port, Program, Space, Work};
 use std::sync::Arc;
 use tconvc_ir::{Tensor, TensorView, TensorViewMut};
 
+mod apart;
+
 /// Memory and threads for running one program, one call at a time.
 pub struct Session {
     program: Program,
@@ -127,15 +129,29 @@ impl Session {
                         parts => self.executor.run(parts - 1, &|part| task.run(part)),
                     }
                 }
-                Work::Plain(plain) => self.run_plain(plain, inputs, outputs)?,
-                Work::Copy { from, to, bytes } => {
-                    let source = self.read(*from, *bytes, inputs, outputs).as_ptr();
-                    let target = self.write(*to, *bytes, outputs).as_mut_ptr();
-                    // SAFETY: both are in bounds of their buffers; `copy` allows them to overlap.
-                    unsafe { std::ptr::copy(source, target, *bytes) };
-                }
+                work => self.run_data(work, inputs, outputs)?,
             }
             observe(number, start.elapsed());
+        }
+        Ok(())
+    }
+
+    /// A step that is no kernel.
+    fn run_data(
+        &mut self,
+        work: &Work,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorViewMut<'_>],
+    ) -> Result<(), RunError> {
+        match work {
+            Work::Kernel(_) => unreachable!("kernels are called, not run here"),
+            Work::Plain(plain) => self.run_plain(plain, inputs, outputs)?,
+            Work::Copy { from, to, bytes } => {
+                let source = self.read(*from, *bytes, inputs, outputs).as_ptr();
+                let target = self.write(*to, *bytes, outputs).as_mut_ptr();
+                // SAFETY: both are in bounds of their buffers; `copy` allows them to overlap.
+                unsafe { std::ptr::copy(source, target, *bytes) };
+            }
         }
         Ok(())
     }
@@ -228,8 +244,8 @@ impl Task<'_> {
     fn run(&self, part: usize) {
         let (begin, end) = (self.splits[part], self.splits[part + 1]);
         let scratch = self.scratch.wrapping_add(part * self.stride);
-        // SAFETY: the code was made for exactly these operands, whose buffers `Session::run` has checked to be as large as
-        // the program's ports say; ranges of units are those the kernel was split into; each part has its own scratch.
+        // SAFETY: the code was made for exactly these operands, whose buffers the session has checked to be as large as the
+        // program's ports say; ranges of units are those the kernel was split into; each part has its own scratch.
         unsafe { (self.function)(self.operands, begin, end, scratch) };
     }
 }

@@ -9,6 +9,7 @@ use tconvc_codegen::session::Session;
 use tconvc_codegen::target::Target;
 use tconvc_ir::{Attributes, DType, Graph, Op, Tensor, TensorView, TensorViewMut, ValueType, infer};
 use tconvc_passes::plan::plan;
+use tconvc_testing::{Edge, Guarded};
 
 /// An input of the operator under test.
 pub enum Input {
@@ -107,20 +108,25 @@ impl Case {
                 assert_eq!(!plain, self.native, "{:?} {target}: {:?}", self.op, program.steps());
                 let executor: Arc<dyn Executor> = Arc::new(Pool::new(threads).unwrap());
                 let mut session = Session::new(&program, executor).unwrap();
-                for at_end in [true, false] {
-                    let found = self.run(&mut session, &expected, at_end);
+                for (edge, apart) in [(Edge::End, false), (Edge::End, true), (Edge::Start, true)] {
+                    let found = self.run(&mut session, &expected, edge, apart);
                     for (found, expected) in found.iter().zip(&expected) {
                         self.compare(found, expected, &format!("{target}, {threads} threads"));
                     }
                     let known = first.get_or_insert_with(|| found.clone());
-                    assert!(*known == found, "{:?} {target}: depends on the number of threads", self.op);
+                    assert!(
+                        *known == found,
+                        "{:?} {target}: depends on the number of threads, or on where buffers are",
+                        self.op
+                    );
                 }
             }
         }
         kernels
     }
 
-    fn run(&self, session: &mut Session, expected: &[Tensor], at_end: bool) -> Vec<Vec<u8>> {
+    /// Inputs and outputs lie at an edge; where buffers are `apart`, each of every kernel does.
+    fn run(&self, session: &mut Session, expected: &[Tensor], edge: Edge, apart: bool) -> Vec<Vec<u8>> {
         let given: Vec<&Tensor> = self
             .inputs
             .iter()
@@ -129,25 +135,34 @@ impl Case {
                 _ => None,
             })
             .collect();
-        let inputs: Vec<Guarded> = given.iter().map(|tensor| Guarded::new(tensor.bytes(), at_end)).collect();
+        let inputs: Vec<Guarded> = given
+            .iter()
+            .map(|tensor| {
+                let mut block = Guarded::new(tensor.bytes().len(), edge);
+                block.copy_from_slice(tensor.bytes());
+                block
+            })
+            .collect();
         let mut outputs: Vec<Guarded> =
-            expected.iter().map(|tensor| Guarded::new(&vec![0xaa; tensor.bytes().len()], at_end)).collect();
+            expected.iter().map(|tensor| Guarded::new(tensor.bytes().len(), edge)).collect();
         let views: Vec<TensorView<'_>> = given
             .iter()
             .zip(&inputs)
-            .map(|(tensor, buffer)| {
-                TensorView::from_bytes(tensor.dtype(), tensor.shape(), buffer.bytes()).unwrap()
-            })
+            .map(|(tensor, buffer)| TensorView::from_bytes(tensor.dtype(), tensor.shape(), buffer).unwrap())
             .collect();
         let mut views_mut: Vec<TensorViewMut<'_>> = expected
             .iter()
             .zip(&mut outputs)
             .map(|(tensor, buffer)| {
-                TensorViewMut::from_bytes(tensor.dtype(), tensor.shape(), buffer.bytes_mut()).unwrap()
+                TensorViewMut::from_bytes(tensor.dtype(), tensor.shape(), buffer).unwrap()
             })
             .collect();
-        session.run(&views, &mut views_mut).unwrap();
-        outputs.iter().map(|buffer| buffer.bytes().to_vec()).collect()
+        if apart {
+            session.run_apart(&views, &mut views_mut, |_, bytes| Guarded::new(bytes, edge)).unwrap();
+        } else {
+            session.run(&views, &mut views_mut).unwrap();
+        }
+        outputs.iter().map(|block| block.to_vec()).collect()
     }
 
     fn compare(&self, found: &[u8], expected: &Tensor, wher: &str) {
@@ -182,55 +197,4 @@ fn targets() -> Vec<Target> {
     all.retain(Target::runs_here);
     all.dedup_by_key(|target| target.to_string());
     all
-}
-
-/// Memory with pages on both sides that must not be touched; the data begins or ends at one of them.
-struct Guarded {
-    map: *mut libc::c_void,
-    map_bytes: usize,
-    data: *mut u8,
-    bytes: usize,
-    /// Bytes behind the data up to the next page that must not be touched; they are zero.
-    rest: usize,
-}
-
-impl Guarded {
-    fn new(content: &[u8], at_end: bool) -> Guarded {
-        // SAFETY: fresh anonymous mappings; only the middle pages are written, and only within their length.
-        unsafe {
-            let page = libc::sysconf(libc::_SC_PAGESIZE) as usize;
-            let middle = content.len().next_multiple_of(page).max(page);
-            let map_bytes = middle + 2 * page;
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-            let map = libc::mmap(std::ptr::null_mut(), map_bytes, libc::PROT_NONE, flags, -1, 0);
-            assert_ne!(map, libc::MAP_FAILED);
-            let start = map.cast::<u8>().add(page);
-            assert_eq!(libc::mprotect(start.cast(), middle, libc::PROT_READ | libc::PROT_WRITE), 0);
-            // Buffers start at whole words; up to three bytes are left behind elements that are shorter.
-            let data = if at_end { start.add((middle - content.len()) & !3) } else { start };
-            std::ptr::copy_nonoverlapping(content.as_ptr(), data, content.len());
-            let rest = start.add(middle).offset_from_unsigned(data) - content.len();
-            Guarded { map, map_bytes, data, bytes: content.len(), rest }
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: they are in the same mapped pages.
-        let behind = unsafe { std::slice::from_raw_parts(self.data.add(self.bytes), self.rest) };
-        assert!(behind.iter().all(|&byte| byte == 0), "something is written behind the buffer");
-        // SAFETY: these bytes are mapped and initialised as long as `self` lives.
-        unsafe { std::slice::from_raw_parts(self.data, self.bytes) }
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and nothing else refers to them.
-        unsafe { std::slice::from_raw_parts_mut(self.data, self.bytes) }
-    }
-}
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        // SAFETY: the mapping made in `new`.
-        unsafe { libc::munmap(self.map, self.map_bytes) };
-    }
 }

@@ -3,6 +3,7 @@
 use crate::support::{Case, agree, execute, specials, targets};
 use tconvc_codegen::target::Target;
 use tconvc_codegen::tile::{TileBuilder, Vector};
+use tconvc_testing::Edge;
 
 type Function = fn(&mut TileBuilder, Vector) -> Vector;
 
@@ -26,7 +27,7 @@ fn errors(function: Function, exact: impl Fn(f64) -> f64, arguments: &[f32]) -> 
         let tile = b.finish().unwrap();
         let n = arguments.len() as u64 / target.lanes() as u64;
         let case = Case::new(vec![arguments.to_vec(), vec![0.0; arguments.len()]], &[n]);
-        let results = execute(&tile, &target, &case, true);
+        let results = execute(&tile, &target, &case, Edge::End);
         for (&x, &y) in arguments.iter().zip(&results[1]) {
             let want = exact(f64::from(x));
             let rounded = want as f32;
@@ -139,7 +140,7 @@ fn limits_and_nan() {
             x[0] = f32::NEG_INFINITY;
             x[1] = f32::INFINITY;
             let case = Case::new(vec![x, vec![0.0; 16]], &[16 / target.lanes() as u64]);
-            let y = &execute(&tile, &target, &case, true)[1];
+            let y = &execute(&tile, &target, &case, Edge::End)[1];
             assert_eq!(y[1], ends[1], "{target}");
             assert!((y[0] - ends[0]).abs() <= 1e-6 * ends[0].abs(), "{target}: {} for {}", y[0], ends[0]);
             assert!(y[2..].iter().all(|y| y.is_nan()), "{target}: {y:?}");

@@ -1,11 +1,10 @@
 //! Runs a tile in the interpreter and as machine code of every target that runs here, and compares all memory.
 
-use std::ptr;
-
 use crate::emulator;
 use tconvc_codegen::exec::CodeModule;
 use tconvc_codegen::target::{Isa, Target};
 use tconvc_codegen::tile::{Interpreter, Memory, Rounding, Tile, TileBuilder, TileError};
+use tconvc_testing::{Edge, Guarded};
 
 /// Every kind of code that this machine can run, by itself or emulated.
 pub fn targets() -> Vec<Target> {
@@ -23,54 +22,6 @@ pub fn targets() -> Vec<Target> {
         }
     }
     unique
-}
-
-/// Memory with pages on both sides that must not be touched.
-struct Guarded {
-    map: *mut libc::c_void,
-    map_bytes: usize,
-    data: *mut u8,
-    bytes: usize,
-}
-
-impl Guarded {
-    /// The data ends right at the page behind it, or begins right at the one before.
-    fn new(floats: &[f32], at_end: bool) -> Guarded {
-        // SAFETY: fresh anonymous mappings; only the middle pages are written, and only within their length.
-        unsafe {
-            let page = libc::sysconf(libc::_SC_PAGESIZE) as usize;
-            let bytes = 4 * floats.len();
-            let middle = bytes.next_multiple_of(page).max(page);
-            let map_bytes = middle + 2 * page;
-            let map = libc::mmap(
-                ptr::null_mut(),
-                map_bytes,
-                libc::PROT_NONE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            );
-            assert_ne!(map, libc::MAP_FAILED);
-            let start = map.cast::<u8>().add(page);
-            assert_eq!(libc::mprotect(start.cast(), middle, libc::PROT_READ | libc::PROT_WRITE), 0);
-            let data = if at_end { start.add(middle - bytes) } else { start };
-            ptr::copy_nonoverlapping(floats.as_ptr().cast(), data, bytes);
-            Guarded { map, map_bytes, data, bytes }
-        }
-    }
-
-    fn floats(&self) -> Vec<f32> {
-        // SAFETY: the data are `bytes` initialised bytes.
-        let bytes = unsafe { std::slice::from_raw_parts(self.data, self.bytes) };
-        bytes.as_chunks().0.iter().map(|b| f32::from_ne_bytes(*b)).collect()
-    }
-}
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        // SAFETY: the mapping made in `new`, whole.
-        unsafe { libc::munmap(self.map, self.map_bytes) };
-    }
 }
 
 /// A tile run: one buffer and a byte offset into it for each pointer parameter.
@@ -99,22 +50,31 @@ pub fn interpret(tile: &Tile, target: &Target, case: &Case) -> Vec<Vec<f32>> {
 }
 
 /// The buffers after machine code ran, between guard pages, or in the emulator where it cannot run.
-pub fn execute(tile: &Tile, target: &Target, case: &Case, at_end: bool) -> Vec<Vec<f32>> {
+pub fn execute(tile: &Tile, target: &Target, case: &Case, edge: Edge) -> Vec<Vec<f32>> {
     let mut module = CodeModule::new(target).unwrap();
     let id = module.tile(tile).unwrap();
     if !target.runs_here() {
         return emulate(tile, target, case);
     }
     let code = module.finish().unwrap();
-    let buffers: Vec<Guarded> = case.buffers.iter().map(|b| Guarded::new(b, at_end)).collect();
-    let pointers: Vec<*mut u8> = buffers
-        .iter()
+    let mut blocks: Vec<Guarded> = vec![];
+    for floats in &case.buffers {
+        let mut block = Guarded::new(4 * floats.len(), edge);
+        for (bytes, float) in block.as_chunks_mut().0.iter_mut().zip(floats) {
+            *bytes = float.to_ne_bytes();
+        }
+        blocks.push(block);
+    }
+    let pointers: Vec<*mut u8> = blocks
+        .iter_mut()
         .zip(&case.offsets)
-        .map(|(b, &offset)| b.data.wrapping_offset(offset as isize))
+        .map(|(block, &offset)| block.as_mut_ptr().wrapping_offset(offset as isize))
         .collect();
     // SAFETY: the interpreter ran the same tile on buffers of the same sizes without leaving them.
     unsafe { code.call_tile(id, &pointers, &case.counts) };
-    buffers.iter().map(Guarded::floats).collect()
+    let floats =
+        |block: &Guarded| block.as_chunks().0.iter().map(|bytes| f32::from_ne_bytes(*bytes)).collect();
+    blocks.iter().map(floats).collect()
 }
 
 /// The buffers after the emulator ran the machine code.
@@ -147,7 +107,7 @@ pub fn agree_on(
     let tile = builder.finish()?;
     let case = case(target.lanes());
     let expected = interpret(&tile, target, &case);
-    let mut results = vec![execute(&tile, target, &case, true), execute(&tile, target, &case, false)];
+    let mut results: Vec<_> = Edge::ALL.iter().map(|&edge| execute(&tile, target, &case, edge)).collect();
     if target.isa() != Isa::Portable {
         results.push(emulate(&tile, target, &case));
     }

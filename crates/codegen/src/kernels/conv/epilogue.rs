@@ -4,6 +4,7 @@ use super::super::unary;
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::program::Operand;
+use crate::target::Target;
 use crate::tile::{Cmp, Lanes, Pointer, TileBuilder, Vector};
 use tconvc_ir::ValueId;
 use tconvc_ir::ops::{Epilogue, EpilogueStep, Unary};
@@ -42,8 +43,10 @@ impl std::hash::Hash for UnaryKey {
     }
 }
 
-/// Floats behind the last channel of slopes and biases, so that tiles can read whole vectors.
-pub(super) const PADDING: usize = 128;
+/// Appends what a tile with lanes along the channels reads behind the last channel of biases and slopes: the rest of a vector.
+pub(super) fn pad(channels: &mut Vec<f32>, target: &Target) {
+    channels.resize(channels.len() + target.lanes() - 1, 0.0);
+}
 
 /// What is done to each sum before it is stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -129,8 +132,7 @@ impl Finish {
                         n if n == channels => slope.to_vec(),
                         n => return Err(builder.unsupported(format!("{n} slopes for {channels} channels"))),
                     };
-                    // Room to read a whole tile at the last channel.
-                    slopes.resize(channels + PADDING, 0.0);
+                    pad(&mut slopes, &builder.target);
                     places.push((builder.pack(&slopes), Follows::Channels));
                     steps.push(Step::PRelu);
                 }

@@ -22,7 +22,7 @@ use epilogue::{Finish, Follows};
 use job::Job;
 use problem::Problem;
 use tconvc_ir::ops::Epilogue;
-use tconvc_ir::{DType, Graph, Op, ValueId};
+use tconvc_ir::{DType, Op, ValueId};
 use tconvc_passes::plan::{Step, StepKind};
 use weights::{Layout, Weights};
 
@@ -65,7 +65,7 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
         let Some(tensor) = graph.constant(w) else { return plain::build(builder, step) };
         let (cin, cout) = (channels.input_per_group(), channels.output_per_group());
         let weights = Weights::new(tensor, Layout::Deconv, channels.groups(), cin, cout)?;
-        let bias = bias_of(graph, bias_value, channels.output())?;
+        let bias = bias_of(builder, bias_value, channels.output())?;
         let name = format!("f32_scatter_{}", describe(&Problem::of_phases(&geometry)));
         let (input, output) = (builder.operand(x)?, builder.operand(y)?);
         let job = scatter::Job { name, geometry, weights, bias, finish, finish_operands, input, output };
@@ -97,7 +97,7 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     let channels = problem.groups * problem.cout;
     let operands = last.inputs().get(own..).unwrap_or_default();
     let (finish, finish_operands) = Finish::new(builder, epilogue, operands, channels)?;
-    let bias = bias_of(graph, bias_value, channels)?;
+    let bias = bias_of(builder, bias_value, channels)?;
     let Some(weights) = graph.constant(w) else { return plain::build(builder, step) };
     let weights = Weights::new(weights, layout, problem.groups, problem.cin, problem.cout)?;
     let (input, output) = (builder.operand(x)?, builder.operand(y)?);
@@ -162,13 +162,13 @@ fn make<'a>(
     }
 }
 
-/// Bias of each channel, zero where there is none, with room to read whole tiles.
-fn bias_of(graph: &Graph, value: Option<ValueId>, channels: usize) -> Result<Vec<f32>, CompileError> {
-    let mut bias = match value.and_then(|bias| graph.constant(bias)) {
+/// Bias of each channel, zero where there is none, with room to read whole vectors.
+fn bias_of(builder: &Builder<'_>, value: Option<ValueId>, channels: usize) -> Result<Vec<f32>, CompileError> {
+    let mut bias = match value.and_then(|bias| builder.constant(bias)) {
         Some(bias) => bias.elements::<f32>()?.into_owned(),
         None => vec![0.0; channels],
     };
-    bias.resize(channels + epilogue::PADDING, 0.0);
+    epilogue::pad(&mut bias, &builder.target);
     Ok(bias)
 }
 

@@ -90,7 +90,7 @@ impl Nest {
             packed: schedule.source == Source::Packed,
         };
         let windows = Windows::new(builder, &job.name, &job.problem, &shape)?;
-        let scratch_bytes = if shape.packed { windows.bytes(job.problem.cin) + 4 * block } else { 0 };
+        let scratch_bytes = if shape.packed { windows.bytes(job.problem.cin) } else { 0 };
         let mut nest =
             Self { schedule: schedule.clone(), lanes, windows, groups: vec![], taps: vec![], scratch_bytes };
         nest.groups(builder, job)?;

@@ -125,7 +125,7 @@ impl<'a> Nest<'a> {
         let (factor_term, product_term) =
             (spread(channel * problem.cin), spread(channel * schedule.channels));
         let after = |bytes: usize| bytes.next_multiple_of(ALIGNMENT);
-        let factors = after(windows.bytes(problem.cin) + 4 * lanes);
+        let factors = after(windows.bytes(problem.cin));
         let products = factors + after(most_terms * factor_term);
         let temporary = products + after(most_terms * product_term);
         let scratch_bytes = temporary + most_terms * 4 * lanes;

@@ -1,0 +1,311 @@
+//! Generated code touches nothing but its buffers: every operand of every kernel, packed weights and biases included, and
+//! every scratch memory lies between pages that must not be touched, flush with the one behind it, then with the one before.
+//! Results must be those of an ordinary run, bit for bit; that these are right is for the other tests.
+//!
+//! The cases run in a process of their own, which tells each case and kernel, because one that reads too far ends it. Set
+//! `TCONVC_CHILD` to the name of a test, and run it with `--exact NAME`, to have it in a debugger.
+
+use crate::epilogue::with_epilogue;
+use crate::filtering::wide_layer;
+use crate::geometries::{axes, layer, planes_and_volumes, random_layer};
+use crate::layer::{Axis, Layer};
+use crate::models::{arrays, models};
+use crate::networks::{exactly, live};
+use crate::support::{FORMS, Random, cases, targets};
+use proptest::strategy::{Strategy, ValueTree};
+use std::fmt::{self, Display};
+use std::sync::Arc;
+use tconvc::{Compiler, Form, Model, PortInfo, Target, Tensor, TensorView, TensorViewMut};
+use tconvc_codegen::compile::{self, FastMath, Options};
+use tconvc_codegen::pool::Serial;
+use tconvc_codegen::program::{Program, Step, Work};
+use tconvc_codegen::session::Session;
+use tconvc_ir::Graph;
+use tconvc_ir::text::print;
+use tconvc_passes::plan::plan;
+use tconvc_testing::{Cases, Edge, Guarded, graphs, in_child};
+
+/// Layers that are compiled together.
+const TOGETHER: usize = 24;
+
+/// How a case is compiled.
+struct Way<'a> {
+    form: Form,
+    target: &'a Target,
+    threads: usize,
+    fast_math: FastMath,
+}
+
+impl<'a> Way<'a> {
+    fn new(form: Form, target: &'a Target, threads: usize) -> Self {
+        Self { form, target, threads, fast_math: FastMath::WherePays }
+    }
+}
+
+impl Display for Way<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}, {} thread(s)", self.form, self.target, self.threads)
+    }
+}
+
+/// Compiles a network and runs it on memory of every edge.
+fn check(
+    tell: &mut Cases,
+    about: &dyn Display,
+    graph: &Graph,
+    inputs: &[(String, Tensor)],
+    way: &Way<'_>,
+) -> Program {
+    tell.begin(&format_args!("{way}: {about}"));
+    let &Way { form, target, threads, fast_math } = way;
+    let compiler = Compiler::new().form(form).target(target.clone()).threads(threads);
+    let compiler =
+        inputs.iter().fold(compiler, |compiler, (name, tensor)| compiler.input_shape(name, tensor.shape()));
+    let rewritten = compiler.rewrite(&Model::from_graph(graph.clone())).unwrap();
+    let plan = plan(rewritten.graph()).unwrap();
+    let options = Options { target: target.clone(), threads, keep_text: false, fast_math };
+    let program = compile::compile(rewritten.graph(), &plan, &options).unwrap().finish().unwrap();
+    let mut session = Session::new(&program, Arc::new(Serial)).unwrap();
+    let views: Vec<TensorView<'_>> = inputs.iter().map(|(_, tensor)| tensor.view()).collect();
+    let mut run = |apart: Option<Edge>| {
+        let mut blocks: Vec<Guarded> =
+            program.outputs().iter().map(|port| Guarded::new(port.bytes(), Edge::End)).collect();
+        let outputs = program.outputs().iter().zip(&mut blocks);
+        let mut outputs: Vec<TensorViewMut<'_>> = outputs
+            .map(|(port, block)| TensorViewMut::from_bytes(port.dtype, &port.shape, block).unwrap())
+            .collect();
+        match apart {
+            None => session.run(&views, &mut outputs).unwrap(),
+            Some(edge) => {
+                let mut last = None;
+                let block = |step: &Step, bytes| {
+                    if last.replace(std::ptr::from_ref(step)) != Some(std::ptr::from_ref(step))
+                        && let Work::Kernel(kernel) = &step.work
+                    {
+                        tell.begin(&format_args!("  {edge:?}: {} of {}", kernel.name, step.node));
+                    }
+                    Guarded::new(bytes, edge)
+                };
+                session.run_apart(&views, &mut outputs, block).unwrap();
+            }
+        }
+        blocks
+    };
+    let expected = run(None);
+    for edge in Edge::ALL {
+        let found = run(Some(edge));
+        for ((found, expected), port) in found.iter().zip(&expected).zip(program.outputs()) {
+            assert!(**found == **expected, "{way}: `{}` depends on where buffers are: {about}", port.name);
+        }
+    }
+    program
+}
+
+/// Layers compiled as one network: the kernels are the same, and compiling costs less.
+fn check_layers(tell: &mut Cases, layers: &[Layer], way: &Way<'_>) {
+    let mut graph = Graph::new("layers");
+    let mut inputs = vec![];
+    for (number, layer) in layers.iter().enumerate() {
+        let y = layer.add_to(&mut graph, number);
+        graph.add_output(y);
+        inputs.push((format!("x{number}"), layer.input()));
+    }
+    let list: Vec<String> = (0..).zip(layers).map(|(number, layer)| format!("up{number}: {layer}")).collect();
+    check(tell, &format_args!("layers\n{}", list.join("\n")), &graph, &inputs, way);
+}
+
+/// The box of small geometries in one dimension, a part of it unless `TCONVC_GEOMETRIES` asks for all, and some of it in two
+/// and three.
+fn small_geometries(name: &str, form: Form) {
+    in_child(name, |tell| {
+        let targets = targets();
+        let valid: Vec<Axis> = axes().into_iter().filter(Axis::is_valid).collect();
+        let count = cases(432).min(valid.len());
+        let line = |number: usize| layer(number, vec![valid[number]]);
+        let lines: Vec<Layer> = (0..count).map(|i| line(i * valid.len() / count)).collect();
+        let layers = [lines, planes_and_volumes(cases(432) / 9)].concat();
+        for (number, layers) in layers.chunks(TOGETHER).enumerate() {
+            check_layers(tell, layers, &Way::new(form, &targets[number % targets.len()], 1));
+        }
+    });
+}
+
+#[test]
+fn small_geometries_as_sub_pixel() {
+    small_geometries("guard::small_geometries_as_sub_pixel", Form::SubPixel);
+}
+
+#[test]
+fn small_geometries_as_zero_insertion() {
+    small_geometries("guard::small_geometries_as_zero_insertion", Form::ZeroInsert);
+}
+
+#[test]
+fn small_geometries_as_scatter() {
+    small_geometries("guard::small_geometries_as_scatter", Form::Scatter);
+}
+
+/// Rows of many vectors in one to three dimensions, with activations and residuals behind them.
+#[test]
+fn random_geometries() {
+    in_child("guard::random_geometries", |tell| {
+        let targets = targets();
+        for number in 0..cases(80) {
+            let layer = random_layer(4 << 32 | number as u64);
+            let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
+            for form in FORMS {
+                let target = &targets[number % targets.len()];
+                check(tell, &layer, &graph, &inputs, &Way::new(form, target, 1 + number / targets.len() % 2));
+            }
+        }
+    });
+}
+
+/// Many channels, depthwise or not, over few pixels or one: tiles with lanes along the channels, matrices times a vector.
+fn deep_layer(seed: u64) -> Layer {
+    let mut random = Random::new(seed);
+    let axis = |random: &mut Random| loop {
+        let axis = Axis {
+            input: [1, 1, 2, 3, 4, 7][random.below(6)],
+            kernel: 1 + random.below(4),
+            stride: 1 + random.below(3),
+            dilation: 1,
+            pads: [random.between(0, 1), random.between(0, 1)],
+            output_padding: 0,
+        };
+        if axis.is_valid() {
+            return axis;
+        }
+    };
+    let axes = (0..=random.below(2)).map(|_| axis(&mut random)).collect();
+    let (group, channels) = match random.below(3) {
+        0 => (1 + random.below(20), [1, 1 + random.below(2)]),
+        1 => (2, [1 + random.below(40), 1 + random.below(40)]),
+        _ => (1, [1 + random.below(70), 1 + random.below(70)]),
+    };
+    Layer { batch: 1 + random.below(2), group, channels, axes, bias: random.below(2) > 0, seed }
+}
+
+#[test]
+fn many_channels_over_few_pixels() {
+    in_child("guard::many_channels_over_few_pixels", |tell| {
+        let targets = targets();
+        for number in 0..cases(60) {
+            let layer = deep_layer(5 << 32 | number as u64);
+            let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
+            for form in FORMS {
+                let target = &targets[number % targets.len()];
+                check(tell, &layer, &graph, &inputs, &Way::new(form, target, 1));
+            }
+        }
+    });
+}
+
+/// Layers for Winograd's filtering.
+#[test]
+fn filtered_layers() {
+    in_child("guard::filtered_layers", |tell| {
+        let targets = targets();
+        let mut filtered = 0;
+        for number in 0..cases(60) {
+            let layer = wide_layer(6 << 32 | number as u64);
+            let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
+            let target = &targets[number % targets.len()];
+            let way = Way { fast_math: FastMath::Always, ..Way::new(Form::SubPixel, target, 1) };
+            let program = check(tell, &layer, &graph, &inputs, &way);
+            let is_filtered =
+                |step: &Step| matches!(&step.work, Work::Kernel(kernel) if kernel.name.contains("winograd"));
+            filtered += usize::from(program.steps().iter().any(is_filtered));
+        }
+        assert!(10 * filtered > 8 * cases(60), "only {filtered} layers were filtered");
+    });
+}
+
+/// A plain convolution in the text form: every kind of stride, dilation, pads and groups.
+fn convolution(seed: u64) -> String {
+    let mut random = Random::new(seed);
+    let dimensions = 1 + random.below(3);
+    let group = [1, 1, 2, 5][random.below(4)];
+    let [cin, cout] = [0; 2].map(|_| 1 + random.below([40, 12, 6][dimensions - 1] / group));
+    let mut lists = [const { vec![] }; 5];
+    for _ in 0..dimensions {
+        let (kernel, dilation) = (1 + random.below(4), 1 + random.below([9, 3, 2][dimensions - 1]));
+        let reach = dilation * (kernel - 1);
+        let input = reach + 1 + random.below([60, 16, 4][dimensions - 1]);
+        let pad = if random.below(2) == 0 { 0 } else { dilation };
+        for (list, number) in lists.iter_mut().zip([input, kernel, 1 + random.below(3), dilation, pad]) {
+            list.push(number);
+        }
+    }
+    let [input, kernel, strides, dilations, pads] = lists;
+    let (batch, pads) = (1 + random.below(2), [pads.clone(), pads].concat());
+    let x = [vec![batch, group * cin], input].concat();
+    let w = [vec![group * cout, cin], kernel].concat();
+    format!(
+        "input %x : f32{x:?}
+const @w : f32{w:?} = seeded(1)
+const @b : f32[{}] = seeded(2)
+%y = Conv(%x, @w, @b) {{group={group}, strides={strides:?}, dilations={dilations:?}, pads={pads:?}}}
+output %y
+",
+        group * cout
+    )
+}
+
+#[test]
+fn plain_convolutions() {
+    in_child("guard::plain_convolutions", |tell| {
+        let targets = targets();
+        for number in 0..cases(240) {
+            let text = convolution(7 << 32 | number as u64);
+            let graph: Graph = text.parse().unwrap();
+            let target = &targets[number % targets.len()];
+            let way = Way::new(Form::Auto, target, 1 + number / targets.len() % 2);
+            check(
+                tell,
+                &format_args!("convolution\n{}", text.trim_end()),
+                &graph,
+                &tconvc_testing::inputs(&graph, 1).unwrap(),
+                &way,
+            );
+        }
+    });
+}
+
+/// Networks of every operator that decoders are made of.
+#[test]
+fn random_networks() {
+    in_child("guard::random_networks", |tell| {
+        let targets = targets();
+        let mut runner = exactly(1);
+        for number in 0..cases(1200) / 10 {
+            let graph = live(graphs().new_tree(&mut runner).unwrap().current());
+            let form = [FORMS.as_slice(), &[Form::Auto]].concat()[number % 4];
+            let target = &targets[number % targets.len()];
+            let way = Way::new(form, target, 1 + number / targets.len() % 2);
+            check(
+                tell,
+                &format_args!("network\n{}", print(&graph).trim_end()),
+                &graph,
+                &tconvc_testing::inputs(&graph, 3).unwrap(),
+                &way,
+            );
+        }
+    });
+}
+
+#[test]
+fn trained_networks() {
+    in_child("guard::trained_networks", |tell| {
+        for path in models() {
+            let model = Model::from_path(&path).unwrap();
+            let arrays = arrays(&path);
+            let input = |port: &PortInfo| arrays.iter().find(|(name, _)| *name == port.name).unwrap().clone();
+            let inputs: Vec<(String, Tensor)> = model.inputs().iter().map(input).collect();
+            for target in targets() {
+                let way = Way::new(Form::Auto, &target, 2);
+                check(tell, &path.display(), model.graph(), &inputs, &way);
+            }
+        }
+    });
+}
