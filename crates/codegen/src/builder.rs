@@ -28,6 +28,8 @@ pub(crate) struct Builder<'a> {
     names: HashMap<String, u64>,
     steps: Vec<Step>,
     scratch_bytes: usize,
+    /// Bytes behind the plan's arena that the current step has taken, and the most that any has.
+    shared: [usize; 2],
     /// Node at which the current step's errors are reported.
     at: Option<NodeId>,
 }
@@ -46,6 +48,7 @@ impl<'a> Builder<'a> {
             names: HashMap::new(),
             steps: vec![],
             scratch_bytes: 0,
+            shared: [0; 2],
             at: None,
         }
     }
@@ -53,6 +56,7 @@ impl<'a> Builder<'a> {
     /// Kernels and errors from here on are of this step; they are named after its last node.
     pub(crate) fn set_step(&mut self, step: &plan::Step) {
         self.at = step.nodes.last().copied();
+        self.shared[0] = 0;
     }
 
     /// Name and extents of an f32 value that are known; the plan has checked that they are.
@@ -98,6 +102,22 @@ impl<'a> Builder<'a> {
                 Operand::new(Space::Weights, start + offset, bytes)
             }
         })
+    }
+
+    /// Memory for what the kernels of the current step hand to each other.
+    pub(crate) fn shared(&mut self, bytes: usize) -> Operand {
+        let start = self.plan.arena_bytes.next_multiple_of(ALIGNMENT) + self.shared[0];
+        self.shared[0] += bytes.next_multiple_of(ALIGNMENT);
+        self.shared[1] = self.shared[1].max(self.shared[0]);
+        Operand::new(Space::Arena, start, bytes)
+    }
+
+    /// Bytes of the arena: what the plan has given out, and what steps have taken behind it.
+    pub(crate) fn arena_bytes(&self) -> usize {
+        match self.shared[1] {
+            0 => self.plan.arena_bytes,
+            shared => self.plan.arena_bytes.next_multiple_of(ALIGNMENT) + shared,
+        }
     }
 
     /// The elements of a constant f32 tensor; `None` when the value is not constant.

@@ -102,16 +102,7 @@ pub fn compile(graph: &Graph, plan: &Plan, options: &Options) -> Result<Compiled
             (builder.operand(value)?, Operand::new(Space::Output(index), 0, outputs[index].bytes()));
         builder.push_named(&outputs[index].name, Work::Copy { from, to, bytes: outputs[index].bytes() });
     }
-    let threads = builder.threads;
+    let (threads, arena_bytes) = (builder.threads, builder.arena_bytes());
     let (steps, weights, scratch_bytes, module) = builder.finish()?;
-    Ok(Compiled {
-        module,
-        steps,
-        weights,
-        inputs,
-        outputs,
-        arena_bytes: plan.arena_bytes,
-        scratch_bytes,
-        threads,
-    })
+    Ok(Compiled { module, steps, weights, inputs, outputs, arena_bytes, scratch_bytes, threads })
 }

@@ -123,10 +123,12 @@ impl Session {
                         stride: self.program.scratch_bytes,
                         splits: &kernel.splits,
                     };
-                    match kernel.splits.len() {
-                        0 | 1 => {}
-                        2 => task.run(0),
-                        parts => self.executor.run(parts - 1, &|part| task.run(part)),
+                    for round in 0..kernel.rounds {
+                        match kernel.splits.len() {
+                            0 | 1 => {}
+                            2 => task.run(0, round),
+                            parts => self.executor.run(parts - 1, &|part| task.run(part, round)),
+                        }
                     }
                 }
                 work => self.run_data(work, inputs, outputs)?,
@@ -241,11 +243,13 @@ struct Task<'a> {
 unsafe impl Sync for Task<'_> {}
 
 impl Task<'_> {
-    fn run(&self, part: usize) {
-        let (begin, end) = (self.splits[part], self.splits[part + 1]);
+    fn run(&self, part: usize, round: u64) {
+        let before = round * self.splits.last().copied().unwrap_or(0);
+        let (begin, end) = (before + self.splits[part], before + self.splits[part + 1]);
         let scratch = self.scratch.wrapping_add(part * self.stride);
         // SAFETY: the code was made for exactly these operands, whose buffers the session has checked to be as large as the
-        // program's ports say; ranges of units are those the kernel was split into; each part has its own scratch.
+        // program's ports say; ranges of units are those the kernel was split into, in
+        // each of its rounds; each part has its own scratch.
         unsafe { (self.function)(self.operands, begin, end, scratch) };
     }
 }

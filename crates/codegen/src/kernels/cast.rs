@@ -102,7 +102,7 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
     })?;
     let nanoseconds = count as f64 * if together(from, to).is_some() { 0.2 } else { 0.8 };
     let splits = builder.even_splits(units as u64, nanoseconds);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0 });
+    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, rounds: 1 });
     Ok(true)
 }
 

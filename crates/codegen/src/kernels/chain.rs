@@ -84,7 +84,7 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     })?;
     let nanoseconds = count as f64 * (1 + step.inputs.len()) as f64 * 0.2 + (units as f64) * 5.0;
     let splits = builder.even_splits(units as u64, nanoseconds);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0 });
+    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, rounds: 1 });
     Ok(())
 }
 

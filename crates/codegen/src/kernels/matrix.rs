@@ -148,7 +148,7 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
     let units = extents.iter().product::<usize>();
     let nanoseconds = (product.starts.len() * m * k * n) as f64 / 30.0;
     let splits = builder.even_splits(units as u64, nanoseconds);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0 });
+    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, rounds: 1 });
     Ok(true)
 }
 

@@ -149,7 +149,14 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node, pool: &Pool) -> Resu
     })?;
     let work = x_axis.input() * whole + x_axis.output() * x_axis.kernel();
     let splits = builder.even_splits(units as u64, (units * work) as f64 * 0.15 + units as f64 * 10.0);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 4 * row.words() });
+    builder.push_kernel(Kernel {
+        name,
+        function,
+        operands,
+        splits,
+        scratch_bytes: 4 * row.words(),
+        rounds: 1,
+    });
     Ok(true)
 }
 

@@ -139,7 +139,7 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
     let taps = rows.weights.len() as f64 / (rows.starts.len() - 1) as f64;
     let work = row.input as f64 * taps * 0.15 + across.map_or(0.0, |across| across.nanoseconds) + 10.0;
     let splits = builder.even_splits(units as u64, units as f64 * work);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes });
+    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes, rounds: 1 });
     Ok(true)
 }
 

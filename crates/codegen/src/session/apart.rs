@@ -74,13 +74,14 @@ impl Session {
             starts[number].wrapping_add(operand.offset.wrapping_sub(spans[number].1[0]))
         };
         let table: Vec<*mut u8> = kernel.operands.iter().map(pointer).collect();
-        for part in 1..kernel.splits.len() {
+        let parts = |round| (1..kernel.splits.len()).map(move |part| (round, part - 1));
+        for (round, part) in (0..kernel.rounds).flat_map(parts) {
             let mut scratch = block(kernel.scratch_bytes);
             let scratch = start(&mut scratch, kernel.scratch_bytes);
             // The task counts scratch memory from that of the first share.
             let task =
                 Task { function, operands: table.as_ptr(), scratch, stride: 0, splits: &kernel.splits };
-            task.run(part - 1);
+            task.run(part, round);
         }
         for ((space, [start, end]), block) in spans.into_iter().zip(blocks) {
             let whole = Operand::new(space, start, end - start);

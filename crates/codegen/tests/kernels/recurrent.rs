@@ -3,8 +3,18 @@
 use crate::support::{Case, Input, op, seeded};
 use tconvc_ir::{Attributes, DType, Tensor};
 
-/// Steps, batch, inputs, hidden units.
-const SIZES: [[usize; 4]; 5] = [[33, 1, 8, 4], [1, 33, 8, 8], [5, 2, 3, 16], [4, 3, 9, 21], [2, 1, 1, 1]];
+/// Steps, batch, inputs, hidden units; the last ones are computed in rounds.
+const SIZES: [[usize; 4]; 9] = [
+    [33, 1, 8, 4],
+    [1, 33, 8, 8],
+    [5, 2, 3, 16],
+    [4, 3, 9, 21],
+    [2, 1, 1, 1],
+    [7, 1, 5, 101],
+    [3, 2, 1, 96],
+    [1, 4, 11, 67],
+    [4, 60, 3, 13],
+];
 
 fn inputs(
     cell: &str,

@@ -286,7 +286,7 @@ pub(super) fn build<'a>(builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), 
     let nanoseconds = job.geometry.scatter_macs() as f64 / (lanes as f64 * 4.0);
     let splits = builder.even_splits(units, nanoseconds);
     let scratch_bytes = 4 * (shape.block * shape.full_plane() + lanes);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes });
+    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes, rounds: 1 });
     Ok(())
 }
 

@@ -382,7 +382,14 @@ impl Nest {
             builder.add_step(&name, |glue| Emit { nest: &self, job, counts: &counts }.step(glue))?;
         let nanoseconds = job.problem.macs() as f64 / (builder.target.lanes() as f64 * 4.0);
         let splits = builder.even_splits(counts.total(), nanoseconds);
-        builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: self.scratch_bytes });
+        builder.push_kernel(Kernel {
+            name,
+            function,
+            operands,
+            splits,
+            scratch_bytes: self.scratch_bytes,
+            rounds: 1,
+        });
         Ok(())
     }
 }

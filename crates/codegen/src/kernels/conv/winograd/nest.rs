@@ -46,7 +46,14 @@ pub(in super::super) fn build<'w>(
     let function = builder.add_step(&name, |glue| nest.step(glue))?;
     let nanoseconds = job.problem.macs() as f64 / (builder.target.lanes() as f64 * 8.0);
     let splits = builder.even_splits(nest.units(), nanoseconds);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: nest.scratch_bytes });
+    builder.push_kernel(Kernel {
+        name,
+        function,
+        operands,
+        splits,
+        scratch_bytes: nest.scratch_bytes,
+        rounds: 1,
+    });
     Ok(())
 }
 
