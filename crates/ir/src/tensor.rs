@@ -59,11 +59,16 @@ impl<T: Element> LargeVec<T> {
 
     /// As a tensor.
     pub(crate) fn into_tensor(self, shape: impl Into<Vec<usize>>) -> Result<Tensor> {
+        self.into_tensor_of(T::DTYPE, shape)
+    }
+
+    /// As a tensor of a type whose elements are stored in the same way.
+    pub(crate) fn into_tensor_of(self, dtype: DType, shape: impl Into<Vec<usize>>) -> Result<Tensor> {
         let storage: SharedBytes = match self.memory {
             Memory::Words(words) => Arc::new(words),
             Memory::Pages(pages) => Arc::new(pages),
         };
-        Tensor::from_shared(T::DTYPE, shape.into(), storage, 0)
+        Tensor::from_shared(dtype, shape.into(), storage, 0)
     }
 }
 

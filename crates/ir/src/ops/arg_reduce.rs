@@ -48,6 +48,27 @@ impl ArgReduce {
         Ok((0..rank).map(|i| i == axis).collect())
     }
 
+    /// The winners along an axis, by rows of the axes behind it: all groups of a row at once.
+    fn find_rows(self, elements: &[f32], shape: &[usize], axis: usize) -> Vec<i64> {
+        let (count, inner) = (shape[axis], shape[axis + 1..].iter().product::<usize>());
+        let mut found = vec![];
+        for group in elements.chunks_exact((count * inner).max(1)) {
+            let mut best: Vec<f32> = group[..inner].to_vec();
+            let mut places = vec![0i64; inner];
+            for (i, row) in (0..).zip(group.chunks_exact(inner)).skip(1) {
+                for ((best, place), &x) in best.iter_mut().zip(&mut places).zip(row) {
+                    let better = if self.min { x < *best } else { x > *best };
+                    let wins =
+                        !best.is_nan() && (better || x.is_nan() || self.select_last_index && x == *best);
+                    *best = if wins { x } else { *best };
+                    *place = if wins { i } else { *place };
+                }
+            }
+            found.extend(places);
+        }
+        found
+    }
+
     /// Position of the winner in a group that is not empty.
     fn find<T: PartialOrd + Copy>(self, group: impl Iterator<Item = T>) -> i64 {
         let mut best: Option<(i64, T)> = None;
@@ -107,6 +128,11 @@ impl Operator for ArgReduce {
         let (starts, offsets) = groups(data.shape(), &reduced);
         if offsets.is_empty() && element_count(&shape)? > 0 {
             return Err(Error::input(0, "data", format!("nothing along the axis, shape {:?}", data.shape())));
+        }
+        if data.dtype() == DType::F32 {
+            let axis = reduced.iter().position(|&reduced| reduced).unwrap_or(0);
+            let found = self.find_rows(&data.elements::<f32>()?, data.shape(), axis);
+            return Ok(vec![Tensor::from_vec(shape, found)?]);
         }
         dispatch_numeric!(data.dtype(), T => {
             let elements = data.elements::<T>()?;

@@ -3,7 +3,7 @@
 use super::broadcast::{broadcast_inputs, broadcast_shapes, broadcast_walk, broadcasts_to};
 use super::inputs::{at_most, check_dtype, check_size, common_dtype, extents, optional, required, unwrapped};
 use super::number::{Number, Scalar};
-use super::runs::zip_f32;
+use super::runs::{compare_f32, zip_f32};
 use super::values::scalars;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
@@ -244,6 +244,11 @@ impl Operator for Binary {
             Self::Sub => zip_f32(a, b, &shape, |x, y| x - y)?,
             Self::Mul => zip_f32(a, b, &shape, |x, y| x * y)?,
             Self::Div => zip_f32(a, b, &shape, |x, y| x / y)?,
+            Self::Greater => compare_f32(a, b, &shape, f32::gt)?,
+            Self::GreaterOrEqual => compare_f32(a, b, &shape, f32::ge)?,
+            Self::Less => compare_f32(a, b, &shape, f32::lt)?,
+            Self::LessOrEqual => compare_f32(a, b, &shape, f32::le)?,
+            Self::Equal => compare_f32(a, b, &shape, f32::eq)?,
             _ => None,
         };
         if let Some(result) = by_runs {

@@ -2,7 +2,7 @@
 //! the compiler can vectorise. What folding spends its time on are weights times a factor a channel.
 
 use super::broadcast::{Walk, broadcast_strides};
-use crate::dtype::DType;
+use crate::dtype::{DType, Element};
 use crate::error::Result;
 use crate::tensor::{LargeVec, Tensor};
 
@@ -42,10 +42,31 @@ pub(super) fn zip_f32(
     shape: &[usize],
     f: impl Fn(f32, f32) -> f32 + Copy,
 ) -> Result<Option<Tensor>> {
+    zip(a, b, shape, f).map(|results| results.into_tensor(shape)).transpose()
+}
+
+/// As [`zip_f32`], for questions.
+pub(super) fn compare_f32(
+    a: &Tensor,
+    b: &Tensor,
+    shape: &[usize],
+    f: impl Fn(&f32, &f32) -> bool + Copy,
+) -> Result<Option<Tensor>> {
+    let results = zip(a, b, shape, |x, y| u8::from(f(&x, &y)));
+    results.map(|results| results.into_tensor_of(DType::Bool, shape)).transpose()
+}
+
+fn zip<R: Element>(
+    a: &Tensor,
+    b: &Tensor,
+    shape: &[usize],
+    f: impl Fn(f32, f32) -> R + Copy,
+) -> Option<LargeVec<R>> {
     if a.dtype() != DType::F32 || b.dtype() != DType::F32 {
-        return Ok(None);
+        return None;
     }
-    let mut results = LargeVec::<f32>::zeroed(shape.iter().product());
+    let count = shape.iter().product();
+    let mut results = LargeVec::<R>::zeroed(count);
     // Read by bytes, because the weights of a file need not be aligned.
     let (x, y): (&[[u8; 4]], &[[u8; 4]]) = (bytemuck::cast_slice(a.bytes()), bytemuck::cast_slice(b.bytes()));
     let strides = [broadcast_strides(a.shape(), shape), broadcast_strides(b.shape(), shape)];
@@ -57,24 +78,24 @@ pub(super) fn zip_f32(
     let walk = |side: usize| Walk::new(&shape[..outer], &strides[side][..outer]);
     let block = runs.len * inner_count;
     if block == 0 {
-        return results.into_tensor(shape).map(Some);
+        return Some(results);
     }
-    let blocks = results.as_mut_slice().chunks_exact_mut(block);
+    let blocks = results.as_mut_slice()[..count].chunks_exact_mut(block);
     for (block, (i, j)) in blocks.zip(walk(0).zip(walk(1))) {
         for (k, run) in block.chunks_exact_mut(runs.len).enumerate() {
             let (i, j) = (i + k * inner_steps[0], j + k * inner_steps[1]);
             one_run(run, &x[i..], &y[j..], runs.moves, f);
         }
     }
-    results.into_tensor(shape).map(Some)
+    Some(results)
 }
 
-fn one_run(
-    run: &mut [f32],
+fn one_run<R: Element>(
+    run: &mut [R],
     x: &[[u8; 4]],
     y: &[[u8; 4]],
     moves: [bool; 2],
-    f: impl Fn(f32, f32) -> f32 + Copy,
+    f: impl Fn(f32, f32) -> R + Copy,
 ) {
     let float = |bytes: &[u8; 4]| f32::from_ne_bytes(*bytes);
     match moves {
@@ -127,6 +148,10 @@ mod tests {
                 let pairs = broadcast_walk(a_shape, &shape).zip(broadcast_walk(b_shape, &shape));
                 let expected = Tensor::from_vec(shape.clone(), pairs.map(|(i, j)| x[i] - y[j]).collect());
                 let result = zip_f32(&a, &b, &shape, |x, y| x - y).unwrap().unwrap();
+                assert_eq!(result, expected.unwrap(), "{a_shape:?} and {b_shape:?}");
+                let pairs = broadcast_walk(a_shape, &shape).zip(broadcast_walk(b_shape, &shape));
+                let expected = Tensor::from_bools(shape.clone(), pairs.map(|(i, j)| x[i] < y[j]));
+                let result = compare_f32(&a, &b, &shape, f32::lt).unwrap().unwrap();
                 assert_eq!(result, expected.unwrap(), "{a_shape:?} and {b_shape:?}");
             }
         }

@@ -78,6 +78,9 @@ impl Operator for Where {
         }
         let shape = broadcast_shapes(&[condition.shape(), x.shape(), y.shape()])?;
         check_size(x.dtype(), &shape)?;
+        if let Some(chosen) = choose_words(condition, [x, y], &shape) {
+            return Ok(vec![chosen?]);
+        }
         let walk = |tensor: &Tensor| broadcast_walk(tensor.shape(), &shape);
         let mut bytes = Vec::with_capacity(shape.iter().product::<usize>() * size);
         for ((at, i), j) in walk(condition).zip(walk(x)).zip(walk(y)) {
@@ -86,6 +89,22 @@ impl Operator for Where {
         }
         Ok(vec![Tensor::from_shared(x.dtype(), shape, Arc::new(bytes), 0)?])
     }
+}
+
+/// Where of elements of four bytes, each side of the whole shape or of one element; `None` for others.
+fn choose_words(condition: &Tensor, sides: [&Tensor; 2], shape: &[usize]) -> Option<Result<Tensor>> {
+    let fits = |tensor: &Tensor| tensor.len() == 1 || tensor.shape() == shape;
+    if condition.shape() != shape || !sides.into_iter().all(fits) || sides[0].dtype().bits() != 32 {
+        return None;
+    }
+    let [x, y]: [&[[u8; 4]]; 2] = sides.map(|side| bytemuck::cast_slice(side.bytes()));
+    // One element stands still.
+    let (dx, dy) = (usize::from(x.len() > 1), usize::from(y.len() > 1));
+    let mut words: Vec<[u8; 4]> = Vec::with_capacity(condition.len());
+    let questions = condition.bytes().iter().enumerate();
+    words.extend(questions.map(|(i, &holds)| if holds != 0 { x[i * dx] } else { y[i * dy] }));
+    let bytes = bytemuck::allocation::cast_vec(words);
+    Some(Tensor::from_shared(sides[0].dtype(), shape.to_vec(), Arc::new(bytes), 0))
 }
 
 impl Identity {
@@ -192,6 +211,14 @@ mod tests {
         let z = Where.eval(&[Some(&condition), Some(&x), Some(&y)], 1).unwrap();
         assert_eq!(z[0], Tensor::from_vec([2, 2], vec![1u16, 2, 9, 9]).unwrap());
         assert!(Where.eval(&[Some(&x), Some(&x), Some(&y)], 1).is_err());
+        // Words of the whole shape or of one element take another way.
+        let condition = Tensor::from_bools([2, 2], [true, false, false, true]).unwrap();
+        let x = Tensor::from_vec([2, 2], vec![1f32, 2.0, 3.0, 4.0]).unwrap();
+        let y = Tensor::from_vec([1], vec![9f32]).unwrap();
+        let z = Where.eval(&[Some(&condition), Some(&x), Some(&y)], 1).unwrap();
+        assert_eq!(z[0], Tensor::from_vec([2, 2], vec![1f32, 9.0, 9.0, 4.0]).unwrap());
+        let z = Where.eval(&[Some(&condition), Some(&y), Some(&x)], 1).unwrap();
+        assert_eq!(z[0], Tensor::from_vec([2, 2], vec![9f32, 2.0, 3.0, 9.0]).unwrap());
     }
 
     #[test]
