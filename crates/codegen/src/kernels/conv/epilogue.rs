@@ -19,6 +19,12 @@ enum Step {
     Add,
 }
 
+impl Step {
+    fn is_heavy(&self) -> bool {
+        matches!(self, Self::Unary(op) if unary::is_heavy(op.0))
+    }
+}
+
 /// A unary operator that compares by the bits of its parameters.
 #[derive(Debug, Clone)]
 struct UnaryKey(Unary);
@@ -148,6 +154,24 @@ impl Finish {
         Ok((Self { steps }, places))
     }
 
+    /// Nothing at all, or the addition of what is there already.
+    pub fn onto(adds: bool) -> Self {
+        Self { steps: if adds { vec![Step::Add] } else { vec![] } }
+    }
+
+    /// This one, and then another.
+    pub fn then(mut self, next: Self) -> Self {
+        self.steps.extend(next.steps);
+        self
+    }
+
+    /// What can be done with the sums still in registers, and the rest, which works on what was stored.
+    pub fn split(&self) -> (Self, Self) {
+        let light = self.steps.iter().take_while(|step| !step.is_heavy()).count();
+        let (light, rest) = self.steps.split_at(light);
+        (Self { steps: light.to_vec() }, Self { steps: rest.to_vec() })
+    }
+
     /// How each operand follows the output.
     pub fn following(&self) -> impl Iterator<Item = Follows> + '_ {
         self.steps.iter().filter_map(|step| match step {
@@ -164,7 +188,7 @@ impl Finish {
 
     /// True when the steps need registers that a tile has only once its sums are stored.
     pub fn is_heavy(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step, Step::Unary(op) if unary::is_heavy(op.0)))
+        self.steps.iter().any(Step::is_heavy)
     }
 
     /// Applies the steps to a vector of results.

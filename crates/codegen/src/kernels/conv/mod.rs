@@ -1,6 +1,7 @@
 //! Kernels of convolutions: plain ones and the three forms of transposed ones.
 
 mod bounds;
+mod depth;
 mod epilogue;
 mod job;
 mod pack;
@@ -136,7 +137,7 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
 
 /// The estimated cycles of a convolution, and the filtering that takes so many; directly where there is none.
 fn choose(builder: &Builder<'_>, problem: &Problem) -> (f64, Option<winograd::Schedule>) {
-    let direct = rows::direct_cycles(problem, &builder.target);
+    let (direct, _) = depth::split(problem, &builder.target);
     let most = match builder.fast_math {
         FastMath::Off => return (direct, None),
         FastMath::WherePays => direct / winograd::GAIN,
@@ -158,8 +159,39 @@ fn make<'a>(
     job.name = format!("f32_{label}_{how}{}", job.name);
     match schedule {
         Some(schedule) => winograd::build(builder, &job, &schedule),
-        None => rows::build(builder, &job),
+        None => in_depth(builder, &job),
     }
+}
+
+/// The kernels of a convolution computed directly, one for each part of its input channels.
+fn in_depth<'a>(builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), CompileError> {
+    let (_, parts) = depth::split(&job.problem, &builder.target);
+    let last = parts.len() - 1;
+    for (number, channels) in parts.iter().enumerate() {
+        // All but the first add to what is there; all but the last leave the rest to those behind.
+        let (mut finish, mut finish_operands) = (Finish::onto(number > 0), vec![]);
+        if number > 0 {
+            finish_operands.push((job.output, Follows::Output));
+        }
+        if number == last {
+            finish = finish.then(job.finish.clone());
+            finish_operands.extend(job.finish_operands.iter().copied());
+        }
+        let first = 4 * channels.start * job.problem.input.plane;
+        let bias = if number == 0 { job.bias.clone() } else { vec![0.0; job.bias.len()] };
+        let part = Job {
+            name: job.name.clone(),
+            problem: Problem { cin: channels.len(), ..job.problem.clone() },
+            weights: job.weights.of_inputs(channels),
+            bias,
+            finish,
+            finish_operands,
+            input: Operand { offset: job.input.offset + first, ..job.input },
+            output: job.output,
+        };
+        rows::build(builder, &part)?;
+    }
+    Ok(())
 }
 
 /// Bias of each channel, zero where there is none, with room to read whole vectors.

@@ -28,6 +28,8 @@ pub(super) struct Pitch {
     pub row: usize,
     /// Between channels.
     pub plane: usize,
+    /// Between the first channels of neighbouring groups or images.
+    pub group: usize,
 }
 
 /// One axis.
@@ -146,13 +148,17 @@ impl Problem {
             cin: channels.input_per_group(),
             cout: channels.output_per_group(),
             axes,
-            input: Pitch { row: 0, plane: 0 },
-            output: Pitch { row: 0, plane: 0 },
+            input: Pitch { row: 0, plane: 0, group: 0 },
+            output: Pitch { row: 0, plane: 0, group: 0 },
         };
         problem.flatten();
         let [z, y, x] = &problem.axes;
-        problem.input = Pitch { row: x.input, plane: z.input * y.input * x.input };
-        problem.output = Pitch { row: x.output, plane: z.output * y.output * x.output };
+        let pitch = |[z, y, x]: [usize; 3], channels| {
+            let plane = z * y * x;
+            Pitch { row: x, plane, group: channels * plane }
+        };
+        problem.input = pitch([z.input, y.input, x.input], problem.cin);
+        problem.output = pitch([z.output, y.output, x.output], problem.cout);
         problem
     }
 

@@ -59,11 +59,11 @@ pub(super) fn split(problem: &Problem) -> Option<Vec<Columns>> {
             phases: vec![Phase { first: 0, count: width, taps: vec![PhaseTap { kernel: 0, shift: 0 }] }],
             ..along.clone()
         };
-        let pitch = |plane: usize| Pitch { row: dilation, plane };
+        let pitch = |pitch: Pitch| Pitch { row: dilation, ..pitch };
         let problem = Problem {
             axes: [z.clone(), along, across],
-            input: pitch(problem.input.plane),
-            output: pitch(problem.output.plane),
+            input: pitch(problem.input),
+            output: pitch(problem.output),
             ..problem.clone()
         };
         Columns { problem, first, kernel: [1, x.kernel, 1] }

@@ -21,7 +21,10 @@ pub(super) struct Weights<'a> {
     data: &'a [[u8; 4]],
     layout: Layout,
     groups: usize,
+    /// Input channels of a group that are meant, the first of them, and how many there are.
     cin: usize,
+    first_input: usize,
+    all_inputs: usize,
     cout: usize,
     kernel: [usize; 3],
 }
@@ -40,12 +43,18 @@ impl<'a> Weights<'a> {
                 tensor.shape()
             )));
         }
-        Ok(Self { data: bytemuck::cast_slice(tensor.bytes()), layout, groups, cin, cout, kernel })
+        let data = bytemuck::cast_slice(tensor.bytes());
+        Ok(Self { data, layout, groups, cin, first_input: 0, all_inputs: cin, cout, kernel })
     }
 
     /// The same weights with their taps along other axes.
     pub fn with_kernel(self, kernel: [usize; 3]) -> Self {
         Self { kernel, ..self }
+    }
+
+    /// Those of some of the input channels.
+    pub fn of_inputs(self, channels: &Range<usize>) -> Self {
+        Self { cin: channels.len(), first_input: self.first_input + channels.start, ..self }
     }
 
     pub fn groups(&self) -> usize {
@@ -72,9 +81,10 @@ impl<'a> Weights<'a> {
 
     /// Where the taps between two channels start.
     fn pair(&self, group: usize, co: usize, ci: usize) -> usize {
+        let ci = self.first_input + ci;
         let pair = match self.layout {
-            Layout::Conv => (group * self.cout + co) * self.cin + ci,
-            Layout::Deconv => (group * self.cin + ci) * self.cout + co,
+            Layout::Conv => (group * self.cout + co) * self.all_inputs + ci,
+            Layout::Deconv => (group * self.all_inputs + ci) * self.cout + co,
         };
         pair * self.taps()
     }

@@ -100,7 +100,7 @@ impl Emit<'_, '_> {
         let problem = &self.job.problem;
         let index = glue.builder.ins().imul_imm_s(unit.image, problem.groups as i64);
         let index = glue.builder.ins().iadd(index, unit.group);
-        glue.element(bases.input, index, 4 * (problem.cin * problem.input.plane) as i64)
+        glue.element(bases.input, index, 4 * problem.input.group as i64)
     }
 
     fn phases(&self, glue: &mut Glue<'_>, bases: &Bases, unit: &Unit, kind: usize) {

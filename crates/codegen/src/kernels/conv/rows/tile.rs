@@ -129,23 +129,24 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
             }
         });
     }
-    // A finish that needs registers works on what was stored, once the sums are done with.
-    let heavy = spec.finish.is_heavy();
+    // What needs registers works on what was stored, once the sums are done with.
+    let (light, heavy) = spec.finish.split();
     let places = |m: usize, n: usize| places(spec, lanes, m, n);
     for m in 0..spec.m {
         for n in 0..spec.n {
             let vectors: Vec<Vector> = (0..spec.phases).map(|f| accumulators[at(f, m, n)]).collect();
             let results = if spec.phases == spec.step_stride { b.interleave(&vectors) } else { vectors };
             for (vector, place) in results.into_iter().zip(places(m, n)) {
-                let done = if heavy { vector } else { spec.finish.write(&mut b, &operands, vector, &place) };
+                let done = light.write(&mut b, &operands, vector, &place);
                 place.store(&mut b, y, done);
             }
         }
     }
-    if heavy {
+    if heavy.is_heavy() {
+        let operands = &operands[light.operands()..];
         for place in (0..spec.m).flat_map(|m| (0..spec.n).flat_map(move |n| places(m, n))) {
             let vector = place.load(&mut b, y);
-            let done = spec.finish.write(&mut b, &operands, vector, &place);
+            let done = heavy.write(&mut b, operands, vector, &place);
             place.store(&mut b, y, done);
         }
     }

@@ -319,7 +319,7 @@ impl<'a> Nest<'a> {
             let x = glue.builder.ins().imul_imm_s(block, self.schedule.columns as i64);
             let unit = Unit { image, group, y, x, part };
             self.windows.by_kind(glue, block, &mut |glue, kind| {
-                let plane = 4 * (problem.cin * problem.input.plane) as i64;
+                let plane = 4 * problem.input.group as i64;
                 let source = glue.element(bases.input, image, plane);
                 let zero = glue.constant(0);
                 self.windows.pack(glue, &self.tiles, source, bases.scratch, [zero, y, x], kind);
