@@ -201,6 +201,65 @@ fn many_channels_over_few_pixels() {
     });
 }
 
+/// Strides of several lanes and few output channels: tiles with lanes along the phases.
+fn far_layer(seed: u64) -> Layer {
+    let mut random = Random::new(seed);
+    let dimensions = 1 + random.below(2);
+    let axes = (0..dimensions).map(|number| {
+        loop {
+            let along_rows = number + 1 == dimensions;
+            let stride = if along_rows { 5 + random.below(40) } else { 1 + random.below(4) };
+            let kernel = match random.below(4) {
+                0 => stride,
+                1 => 2 * stride,
+                _ => 1 + random.below(3 * stride),
+            };
+            let pads = [0; 2].map(|_| [0, 0, stride / 2, stride][random.below(4)].min(kernel) as i64);
+            let output_padding = [0, 0, random.below(stride)][random.below(3)];
+            let axis = Axis {
+                input: 1 + random.below(30 / dimensions),
+                kernel,
+                stride,
+                dilation: 1,
+                pads,
+                output_padding,
+            };
+            if axis.is_valid() {
+                break axis;
+            }
+        }
+    });
+    let axes = axes.collect();
+    let channels = [20 + random.below(30), 1 + random.below(5)];
+    Layer {
+        batch: 1 + random.below(2),
+        group: 1 + random.below(2),
+        channels,
+        axes,
+        bias: random.below(2) > 0,
+        seed,
+    }
+}
+
+#[test]
+fn few_channels_at_large_strides() {
+    in_child("guard::few_channels_at_large_strides", |tell| {
+        let targets = targets();
+        let mut along_phases = 0;
+        for number in 0..cases(60) {
+            let layer = far_layer(7 << 32 | number as u64);
+            let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
+            let target = &targets[number % targets.len()];
+            let way = Way::new(Form::SubPixel, target, 1 + number / targets.len() % 3);
+            let program = check(tell, &layer, &graph, &inputs, &way);
+            let is_along_phases =
+                |step: &Step| matches!(&step.work, Work::Kernel(kernel) if kernel.name.contains("_phases"));
+            along_phases += usize::from(program.steps().iter().any(is_along_phases));
+        }
+        assert!(2 * along_phases > cases(60), "only {along_phases} layers had lanes along the phases");
+    });
+}
+
 /// Layers for Winograd's filtering.
 #[test]
 fn filtered_layers() {

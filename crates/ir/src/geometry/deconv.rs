@@ -36,6 +36,26 @@ pub struct PhaseTap {
     pub shift: i64,
 }
 
+impl Phase {
+    /// The ranges of neighbouring phases that have as many outputs and read the same positions: under each of their taps, their
+    /// outputs lie side by side, and so do their kernel elements where the dilation is 1.
+    pub fn aligned(phases: &[Self]) -> Vec<Range<usize>> {
+        let shifts = |phase: &Self| phase.taps.iter().map(|tap| tap.shift).collect::<Vec<_>>();
+        let mut start = 0;
+        let runs = phases.chunk_by(|a, b| {
+            a.first + 1 == b.first
+                && a.count == b.count
+                && a.taps.len() == b.taps.len()
+                && shifts(a) == shifts(b)
+        });
+        let ranges = runs.map(|run| {
+            start += run.len();
+            start - run.len()..start
+        });
+        ranges.collect()
+    }
+}
+
 axis_getters!(DeconvAxis);
 
 /// Largest stride: each of that many phases is computed with its own taps.
@@ -213,6 +233,33 @@ mod tests {
         }
         assert!(axes.len() > 5000);
         axes
+    }
+
+    /// Ranges cover all phases in order, their taps differ in the kernel element alone, and no two of them could be one.
+    #[test]
+    fn aligned_phases_differ_in_the_kernel_element_alone() {
+        for (axis, _) in small_box() {
+            let phases = axis.phases();
+            let ranges = Phase::aligned(&phases);
+            let numbers: Vec<usize> = ranges.iter().cloned().flatten().collect();
+            assert_eq!(numbers, (0..phases.len()).collect::<Vec<_>>());
+            let reads = |phase: usize| {
+                let of_step = |q: usize| phases[phase].taps.iter().map(move |tap| q as i64 + tap.shift);
+                (0..phases[phase].count).map(|q| of_step(q).collect::<Vec<_>>()).collect::<Vec<_>>()
+            };
+            let is_beside =
+                |a: usize, b: usize| phases[b].first == phases[a].first + 1 && reads(a) == reads(b);
+            for range in &ranges {
+                for phase in range.clone().skip(1) {
+                    assert!(is_beside(phase - 1, phase), "{axis:?}");
+                    let moved = phases[phase].taps.iter().zip(&phases[phase - 1].taps);
+                    let moved: Vec<usize> = moved.map(|(b, a)| b.kernel.abs_diff(a.kernel)).collect();
+                    assert!(axis.dilation() > 1 || moved.iter().all(|&moved| moved == 1), "{axis:?}");
+                }
+                let next = range.end;
+                assert!(next == phases.len() || !is_beside(next - 1, next), "{axis:?}");
+            }
+        }
     }
 
     /// Every phase tap is an (input, tap) pair that reaches the output, and each such pair is a phase tap, once.

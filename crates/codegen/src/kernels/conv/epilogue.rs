@@ -61,6 +61,7 @@ pub(super) struct Finish {
 }
 
 /// A vector of results in the output.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     /// Bytes from the tile's place in the output.
     pub offset: i32,

@@ -119,15 +119,21 @@ pub(super) fn float(bytes: [u8; 4]) -> f32 {
 }
 
 /// Weights in blocks of output channels, for several lists of taps at once: each list is a part of its own, and in it
-/// weights are ordered by group, block, input channel, tap, channel. The last block of a group is padded with zeros.
+/// weights are ordered by group, block, input channel, run of taps, channel, tap of the run. The last block of a group is padded
+/// with zeros.
 pub(super) struct Blocks<'a> {
     pub weights: Weights<'a>,
-    /// Numbers of taps, see [`Weights::tap`].
+    /// Numbers of taps, see [`Weights::tap`]; [`NO_TAP`] leaves a zero.
     pub parts: Vec<Vec<usize>>,
+    /// Taps of a run, each list a whole number of them.
+    pub run: usize,
     /// Output channels of a block, and what the last one is rounded up to.
     pub block: usize,
     pub grain: usize,
 }
+
+/// The number of a tap that no kernel has.
+pub(super) const NO_TAP: usize = usize::MAX;
 
 /// Parts begin at multiples of so many floats.
 const PART_ALIGNMENT: usize = 16;
@@ -190,16 +196,25 @@ impl Pack for Blocks<'_> {
             for ci in 0..cin {
                 let Some(patches) = weights.patches(group, first, exist, ci) else { return };
                 for (taps, part) in self.parts.iter().zip(stretches.iter_mut()) {
-                    let rows = part[ci * taps.len() * padded..].chunks_exact_mut(padded);
-                    for (&tap, row) in taps.iter().zip(rows) {
-                        for (value, patch) in row.iter_mut().zip(patches.chunks_exact(all)) {
-                            *value = float(patch[tap]);
+                    let rows = part[ci * taps.len() * padded..].chunks_exact_mut(self.run * padded);
+                    for (taps, row) in taps.chunks_exact(self.run).zip(rows) {
+                        if let &[tap] = taps {
+                            for (value, patch) in row.iter_mut().zip(patches.chunks_exact(all)) {
+                                *value = float(patch[tap]);
+                            }
+                            continue;
+                        }
+                        for (patch, values) in patches.chunks_exact(all).zip(row.chunks_exact_mut(self.run)) {
+                            for (&tap, value) in taps.iter().zip(values) {
+                                *value = patch.get(tap).copied().map_or(0.0, float);
+                            }
                         }
                     }
                 }
             }
             return;
         }
+        debug_assert_eq!(self.run, 1, "runs are of transposed convolutions");
         for (taps, part) in self.parts.iter().zip(stretches.iter_mut()) {
             let in_order = taps.len() == all && taps.iter().copied().eq(0..all);
             // A stretch of each output channel after the other, so that what is written stays near.
@@ -244,7 +259,7 @@ mod tests {
                 let all = weights.taps();
                 for parts in [vec![(0..all).collect()], vec![vec![all - 1, 0], vec![], vec![all / 2]]] {
                     for (block, grain) in [(1, 1), (3, 1), (8, 8), (16, 4)] {
-                        let blocks = Blocks { weights, parts: parts.clone(), block, grain };
+                        let blocks = Blocks { weights, parts: parts.clone(), run: 1, block, grain };
                         let starts = blocks.starts();
                         let mut packing = Packing::default();
                         packing.pack(blocks);
@@ -277,6 +292,34 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn runs_of_taps_lie_side_by_side() {
+        let (cin, cout, all) = (3, 5, 6);
+        let tensor = Tensor::seeded(DType::F32, vec![cin, cout, all], 2).unwrap();
+        let weights = Weights::new(&tensor, Layout::Deconv, 1, cin, cout).unwrap();
+        let taps = vec![3, 4, 5, NO_TAP, 0, 1, 2, NO_TAP];
+        for block in 1..=cout {
+            let blocks = Blocks { weights, parts: vec![taps.clone()], run: 4, block, grain: 1 };
+            let mut packing = Packing::default();
+            packing.pack(blocks);
+            let memory = packing.finish(1).unwrap();
+            let floats: &[f32] = bytemuck::cast_slice(memory.as_slice());
+            let mut expected = vec![];
+            for first in (0..cout).step_by(block) {
+                for ci in 0..cin {
+                    for run in taps.chunks(4) {
+                        for co in first..cout.min(first + block) {
+                            let of_pair = &weights.data[weights.pair(0, co, ci)..][..all];
+                            expected
+                                .extend(run.iter().map(|&tap| of_pair.get(tap).copied().map_or(0.0, float)));
+                        }
+                    }
+                }
+            }
+            assert_eq!(floats[..expected.len()], expected);
         }
     }
 }

@@ -16,7 +16,7 @@ pub(super) struct Units {
     z: u64,
     y: u64,
     x: u64,
-    channel_parts: u64,
+    parts: u64,
 }
 
 impl Units {
@@ -27,12 +27,12 @@ impl Units {
             z: z.steps() as u64,
             y: y.steps().div_ceil(schedule.rows) as u64,
             x: x.steps().div_ceil(schedule.columns) as u64,
-            channel_parts: schedule.channel_parts as u64,
+            parts: schedule.parts as u64,
         }
     }
 
     pub fn total(&self) -> u64 {
-        self.batch_groups * self.z * self.y * self.x * self.channel_parts
+        self.batch_groups * self.z * self.y * self.x * self.parts
     }
 }
 
@@ -66,10 +66,10 @@ impl Emit<'_, '_> {
         glue.for_each(begin, end, |glue, index| {
             let (outer, part) = if self.nest.schedule.store == Store::Channels {
                 // Parts of the channels are outermost: each weight is read for all images while it is near.
-                let (part, outer) = glue.split(index, self.counts.total() / self.counts.channel_parts);
+                let (part, outer) = glue.split(index, self.counts.total() / self.counts.parts);
                 (outer, part)
             } else {
-                glue.split(index, self.counts.channel_parts)
+                glue.split(index, self.counts.parts)
             };
             let (rest, x) = glue.split(outer, self.counts.x);
             let (rest, y) = glue.split(rest, self.counts.y);
@@ -104,21 +104,38 @@ impl Emit<'_, '_> {
     }
 
     fn phases(&self, glue: &mut Glue<'_>, bases: &Bases, unit: &Unit, kind: usize) {
-        let [z, y, _] = &self.job.problem.axes;
-        for group in &self.nest.groups {
-            let (z_phase, y_phase) = (&z.phases[group.z], &y.phases[group.y]);
-            // Rows of this phase in the unit.
-            let most = glue.constant(self.nest.schedule.rows as i64);
-            let left = rest_of(glue, y_phase.count as i64, unit.y);
-            let left = at_least(glue, left, 0);
-            let rows = smaller(glue, most, left);
-            if z_phase.count < z.steps() {
-                let exists =
-                    glue.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, unit.z, z_phase.count as i64);
-                when(glue, exists, |glue| self.group(glue, bases, unit, kind, group, rows));
-            } else {
-                self.group(glue, bases, unit, kind, group, rows);
+        let schedule = &self.nest.schedule;
+        if schedule.store != Store::Phases || schedule.parts == 1 {
+            for group in &self.nest.groups {
+                self.rows_of(glue, bases, unit, kind, group);
             }
+            return;
+        }
+        for part in 0..schedule.parts {
+            let bound = |part: usize| self.nest.groups.len() * part / schedule.parts;
+            let mine = glue.builder.ins().icmp_imm_u(IntCC::Equal, unit.part, part as i64);
+            when(glue, mine, |glue| {
+                for group in &self.nest.groups[bound(part)..bound(part + 1)] {
+                    self.rows_of(glue, bases, unit, kind, group);
+                }
+            });
+        }
+    }
+
+    /// The rows of a unit that a group of phases has.
+    fn rows_of(&self, glue: &mut Glue<'_>, bases: &Bases, unit: &Unit, kind: usize, group: &Group) {
+        let [z, y, _] = &self.job.problem.axes;
+        let (z_phase, y_phase) = (&z.phases[group.z], &y.phases[group.y]);
+        // Rows of this phase in the unit.
+        let most = glue.constant(self.nest.schedule.rows as i64);
+        let left = rest_of(glue, y_phase.count as i64, unit.y);
+        let left = at_least(glue, left, 0);
+        let rows = smaller(glue, most, left);
+        if z_phase.count < z.steps() {
+            let exists = glue.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, unit.z, z_phase.count as i64);
+            when(glue, exists, |glue| self.group(glue, bases, unit, kind, group, rows));
+        } else {
+            self.group(glue, bases, unit, kind, group, rows);
         }
     }
 
@@ -163,17 +180,19 @@ impl Emit<'_, '_> {
         let in_row = y.in_stride as i64 * i64::from(self.nest.windows.layout.row_bytes);
         let out_row = y.out_stride as i64 * row_bytes;
 
-        let channels = schedule.store == Store::Channels;
-        let block = if channels { schedule.n * self.nest.lanes } else { schedule.m };
+        let (block, grain) = self.nest.channel_block(problem);
         // Lanes along the channels have weights up to whole vectors.
-        let padded = if channels { problem.cout.next_multiple_of(self.nest.lanes) } else { problem.cout };
-        let rows = if channels && is_small(problem) { glue.constant(1) } else { rows };
+        let padded = problem.cout.next_multiple_of(grain);
+        let rows = if schedule.store.is_by_pixels() && is_small(problem) { glue.constant(1) } else { rows };
         let per_channel = problem.cin * group.taps_per_channel;
         let group_bytes = 4 * (per_channel * padded) as i64;
         let weights = glue.add_constant(bases.weights, 4 * group.weights as i64);
         let weights = add(glue, weights, unit.group, group_bytes);
         let group_channel = glue.builder.ins().imul_imm_s(unit.group, problem.cout as i64);
-        let part = (unit.part, schedule.channel_parts);
+        let part = match schedule.store {
+            Store::Phases => (glue.constant(0), 1),
+            _ => (unit.part, schedule.parts),
+        };
         each_channel_tile(glue, problem.cout, block, part, &mut |glue, tile| {
             let weights = glue.element(weights, tile.first, 4 * per_channel as i64);
             let offset = add(glue, place, tile.first, plane);

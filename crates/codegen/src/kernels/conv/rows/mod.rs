@@ -1,14 +1,15 @@
 //! Convolutions over windows: a window of input rows is packed into scratch memory (or read where it lies), and tiles run
-//! over it: of channels by vectors along the width, all x-phases at once, or of pixels by vectors of channels.
+//! over it: of channels by vectors along the width, all x-phases at once, or of pixels by vectors of channels or of x-phases.
 //!
 //! - [`schedule`] decides tile shape, window, and units of work.
-//! - [`tile`] writes the micro-kernel with lanes along the width, [`channels`] the one with lanes along the channels.
+//! - [`tile`] writes the micro-kernel with lanes along the width, [`pixels`] the one with lanes along the channels or the
+//!   phases.
 //! - [`super::window`] has the copies into scratch memory, with zeros where the input ends.
 //! - [`nest`] puts these together; [`emit`] writes the loops around it all.
 
-mod channels;
 mod emit;
 mod nest;
+mod pixels;
 mod schedule;
 mod tile;
 

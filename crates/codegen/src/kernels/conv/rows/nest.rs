@@ -1,12 +1,14 @@
 //! What a convolution is made of: windows, kinds of x-blocks, groups of phases, tiles, packed weights. [`super::emit`]
 //! writes the loops around them.
 
+use super::super::epilogue::Place;
 use super::super::job::{Job, operands};
+use super::super::problem::Problem;
 use super::super::tiling::{cut, cut_channels};
-use super::super::weights::Blocks;
+use super::super::weights::{Blocks, NO_TAP};
 use super::super::window::{WindowShape, Windows};
-use super::channels::{self, ChannelSpec};
 use super::emit::{Emit, Units};
+use super::pixels::{self, PixelSpec};
 use super::schedule::{Schedule, Source, Store, is_small};
 use super::tile::{self, Position, TileSpec};
 use crate::builder::Builder;
@@ -86,7 +88,7 @@ impl Nest {
             rows: schedule.rows,
             columns: schedule.columns,
             // Tiles along the width read whole vectors: room behind the last position.
-            spare: if schedule.store == Store::Channels { 0 } else { block },
+            spare: if schedule.store.is_by_pixels() { 0 } else { block },
             packed: schedule.source == Source::Packed,
         };
         let windows = Windows::new(builder, &job.name, &job.problem, &shape)?;
@@ -112,7 +114,7 @@ impl Nest {
             4 * (y_axis.input * problem.input.row) as i64
         };
         let mut codes: HashMap<TileSpec, FunctionId> = HashMap::new();
-        let mut pixel_codes: HashMap<ChannelSpec, FunctionId> = HashMap::new();
+        let mut pixel_codes: HashMap<PixelSpec, FunctionId> = HashMap::new();
         for (z, z_phase) in z_axis.phases.iter().enumerate() {
             for (y, y_phase) in y_axis.phases.iter().enumerate() {
                 let (mut rows, mut kernel_rows) = (vec![], vec![]);
@@ -129,6 +131,10 @@ impl Nest {
                     Store::Interleaved => vec![(0..x_axis.phases.len()).collect()],
                     Store::Strided | Store::Channels => {
                         (0..x_axis.phases.len()).map(|phase| vec![phase]).collect()
+                    }
+                    Store::Phases => {
+                        let groups = self.schedule.phase_groups(x_axis, self.lanes);
+                        groups.into_iter().map(Iterator::collect).collect()
                     }
                 };
                 for group in groups {
@@ -154,19 +160,25 @@ impl Nest {
                             phases: feeds.iter().map(|(phase, _)| *phase).collect(),
                         })
                         .collect();
-                    let kernels: Vec<usize> = by_shift
-                        .iter()
-                        .flat_map(|(_, feeds)| feeds.iter().map(|(_, kernel)| *kernel))
-                        .collect();
-                    let tap = |&(kz, ky): &(usize, usize)| kernels.iter().map(move |&kx| [kz, ky, kx]);
-                    let taps: Vec<usize> =
-                        kernel_rows.iter().flat_map(tap).map(|tap| job.weights.tap(tap)).collect();
+                    let mut kernels: Vec<Option<usize>> = vec![];
+                    for (_, feeds) in &by_shift {
+                        kernels.extend(feeds.iter().map(|(_, kernel)| Some(*kernel)));
+                        if self.schedule.store == Store::Phases {
+                            kernels.resize(kernels.len().next_multiple_of(self.lanes), None);
+                        }
+                    }
+                    let tap = |&(kz, ky): &(usize, usize)| {
+                        let number =
+                            move |kx: &Option<usize>| kx.map_or(NO_TAP, |kx| job.weights.tap([kz, ky, kx]));
+                        kernels.iter().map(number)
+                    };
+                    let taps: Vec<usize> = kernel_rows.iter().flat_map(tap).collect();
                     let taps_per_channel = taps.len();
                     self.taps.push(taps);
                     let relative: Vec<i32> = rows.iter().map(|row| (row - base_row) as i32).collect();
                     let first_phase = &x_axis.phases[group[0]];
                     let mut code = vec![];
-                    if self.schedule.store == Store::Channels {
+                    if self.schedule.store.is_by_pixels() {
                         let of_row = |row| positions.iter().map(move |position| row + position.offset);
                         let offsets: Vec<i32> = relative.iter().flat_map(|&row| of_row(row)).collect();
                         for &(steps, last, before) in &blocks {
@@ -182,6 +194,7 @@ impl Nest {
                                 &offsets,
                                 exist,
                                 rows,
+                                group.len(),
                                 &mut pixel_codes,
                             )?);
                         }
@@ -291,7 +304,9 @@ impl Nest {
         Ok(TileRuns { runs })
     }
 
-    /// Tiles with lanes along the channels: over `steps` pixels of a row, or over all rows of a small image.
+    /// Tiles with lanes along the channels or along so many phases: over `steps` pixels of a row, or over all rows of a small
+    /// image.
+    #[allow(clippy::too_many_arguments, reason = "the inner step of one loop nest")]
     fn pixel_tiles(
         &self,
         builder: &mut Builder<'_>,
@@ -299,11 +314,11 @@ impl Nest {
         taps: &[i32],
         steps: usize,
         rows: Option<usize>,
-        codes: &mut HashMap<ChannelSpec, FunctionId>,
+        phases: usize,
+        codes: &mut HashMap<PixelSpec, FunctionId>,
     ) -> Result<TileRuns, CompileError> {
         let problem = &job.problem;
         let [_, y, x] = &problem.axes;
-        let lanes = builder.target.lanes();
         let row_source = y.in_stride as i64 * i64::from(self.windows.layout.row_bytes);
         let row_target = (4 * y.out_stride * problem.output.row) as i64;
         let place = |row: usize, step: usize| {
@@ -321,22 +336,20 @@ impl Nest {
             first += count;
             let (source, target) = pixels[0];
             let mut tiles = vec![];
-            for (channels, _) in cut_channels(problem.cout, self.schedule.n * lanes) {
-                let spec = ChannelSpec {
-                    n: channels.div_ceil(lanes),
-                    channels,
+            for (channels, _) in cut_channels(problem.cout, self.channel_block(problem).0) {
+                let spec = PixelSpec {
+                    vectors: self.vectors(problem, channels, phases),
                     cin: problem.cin,
                     channel_stride: self.windows.layout.channel_bytes,
                     taps: taps.to_vec(),
                     pixels: pixels.iter().map(|&(s, t)| ((s - source) as i32, (t - target) as i32)).collect(),
-                    output_stride: 4 * problem.output.plane as i32,
                     finish: job.finish.clone(),
                 };
                 tiles.push(match codes.get(&spec) {
                     Some(&code) => code,
                     None => {
-                        let name = builder.unique(&format!("{}_p{count}c{}", job.name, spec.n));
-                        let code = channels::build(builder, &name, &spec)?;
+                        let name = builder.unique(&format!("{}_p{count}c{}", job.name, spec.vectors.len()));
+                        let code = pixels::build(builder, &name, &spec)?;
                         codes.insert(spec, code);
                         code
                     }
@@ -364,12 +377,46 @@ impl Nest {
         Ok(TileRuns { runs })
     }
 
-    fn finish<'a>(mut self, builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), CompileError> {
-        let (block, grain) = match self.schedule.store {
+    /// Output channels of a tile, and what their number is rounded up to.
+    pub fn channel_block(&self, problem: &Problem) -> (usize, usize) {
+        match self.schedule.store {
+            Store::Interleaved | Store::Strided => (self.schedule.m, 1),
             Store::Channels => (self.schedule.n * self.lanes, self.lanes),
-            _ => (self.schedule.m, 1),
+            Store::Phases => (self.schedule.phases_and_channels(&problem.axes[2], self.lanes).1, 1),
+        }
+    }
+
+    /// The vectors of results of a pixel, in the order of their weights.
+    fn vectors(&self, problem: &Problem, channels: usize, phases: usize) -> Vec<Place> {
+        let (lanes, plane) = (self.lanes, 4 * problem.output.plane as i32);
+        let starts = |extent: usize| (0..extent).step_by(lanes);
+        if self.schedule.store == Store::Channels {
+            let place = |first: usize| Place {
+                offset: first as i32 * plane,
+                stride: plane,
+                count: (channels - first).min(lanes),
+                channel: first,
+                across: true,
+            };
+            return starts(channels).map(place).collect();
+        }
+        let of_phases = |first: usize| {
+            (0..channels).map(move |channel| Place {
+                offset: channel as i32 * plane + 4 * first as i32,
+                stride: 4,
+                count: (phases - first).min(lanes),
+                channel,
+                across: false,
+            })
         };
-        let blocks = Blocks { weights: job.weights, parts: std::mem::take(&mut self.taps), block, grain };
+        starts(phases).flat_map(of_phases).collect()
+    }
+
+    fn finish<'a>(mut self, builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), CompileError> {
+        let (block, grain) = self.channel_block(&job.problem);
+        let run = if self.schedule.store == Store::Phases { self.lanes } else { 1 };
+        let blocks =
+            Blocks { weights: job.weights, parts: std::mem::take(&mut self.taps), run, block, grain };
         for (group, start) in self.groups.iter_mut().zip(blocks.starts()) {
             group.weights = start;
         }
@@ -377,7 +424,8 @@ impl Nest {
         let bias = builder.pack(&job.bias);
         let operands = operands([job.input, job.output, packed, bias], &job.finish_operands);
         let counts = Units::new(&job.problem, &self.schedule);
-        let name = builder.unique(&job.name);
+        let how = if self.schedule.store == Store::Phases { "_phases" } else { "" };
+        let name = builder.unique(&format!("{}{how}", job.name));
         let function =
             builder.add_step(&name, |glue| Emit { nest: &self, job, counts: &counts }.step(glue))?;
         let nanoseconds = job.problem.macs() as f64 / (builder.target.lanes() as f64 * 4.0);

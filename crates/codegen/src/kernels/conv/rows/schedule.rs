@@ -1,8 +1,10 @@
 //! Decides how a convolution with lanes along the width is cut up. Plain values; no code is made here.
 
 use super::super::problem::{Axis, Problem};
-use super::super::tiling::{accumulators, cut_channels, cut_sizes, is_uneven, tile_cycles};
+use super::super::tiling::{accumulators, cut, cut_channels, cut_sizes, is_uneven, tile_cycles};
 use crate::target::Target;
+use std::ops::Range;
+use tconvc_ir::geometry::Phase;
 
 /// Where tiles read the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +24,15 @@ pub(super) enum Store {
     Strided,
     /// Lanes along the channels: a tile for each phase and so many pixels, its lanes stored one by one a plane apart.
     Channels,
+    /// Lanes along neighbouring x-phases that read the same positions: a tile for so many pixels, whole vectors stored.
+    Phases,
+}
+
+impl Store {
+    /// Whether tiles are of pixels by vectors.
+    pub fn is_by_pixels(self) -> bool {
+        matches!(self, Self::Channels | Self::Phases)
+    }
 }
 
 /// The decisions.
@@ -29,16 +40,16 @@ pub(super) enum Store {
 pub(super) struct Schedule {
     pub source: Source,
     pub store: Store,
-    /// Output channels of a tile; pixels where lanes run along the channels.
+    /// Output channels of a tile; pixels where it is of pixels.
     pub m: usize,
-    /// Vectors of a tile, for each phase; of channels where lanes run along these.
+    /// Vectors of a tile, for each phase; of channels or of phases where lanes run along these.
     pub n: usize,
     /// Steps (outputs of a phase) along y that share a window.
     pub rows: usize,
     /// Steps along x that share a window; a multiple of the lanes, or all of them.
     pub columns: usize,
-    /// Parts of the output channels, each a unit of work of its own.
-    pub channel_parts: usize,
+    /// Parts of the output channels, each a unit of work of its own; of the phases where lanes run along these.
+    pub parts: usize,
 }
 
 /// Taps of a tile along x: all phases, and the distinct positions they read.
@@ -52,7 +63,7 @@ fn taps_and_positions(axis: &Axis, store: Store) -> (usize, usize, usize) {
             shifts.dedup();
             (axis.phases.len(), taps, shifts.len())
         }
-        Store::Strided | Store::Channels => {
+        Store::Strided | Store::Channels | Store::Phases => {
             let taps = axis.phases.iter().map(|phase| phase.taps.len()).max().unwrap_or(0);
             (1, taps, taps)
         }
@@ -83,16 +94,20 @@ impl Schedule {
                 .product::<usize>();
         let source = if inside && reuse < 64 { Source::Direct } else { Source::Packed };
 
-        let (along_width, m, n) = tile_shape(problem, target, store);
-        let (along_channels, pixels, vectors) = channel_tile_shape(problem, target);
-        let (store, m, n) =
-            if along_channels < along_width { (Store::Channels, pixels, vectors) } else { (store, m, n) };
-        let window = match store {
-            Store::Channels if is_small(problem) => {
-                Window { rows: problem.axes[1].steps(), columns: x.steps(), copies: 1.0 }
-            }
-            Store::Channels => Window::choose(problem, target, source, 1),
-            _ => Window::choose(problem, target, source, n),
+        let widths = tile_shape(problem, target, store);
+        let channels = channel_tile_shape(problem, target);
+        let phases = phase_tile_shape(problem, target);
+        let (store, (_, m, n)) = if phases.0 < channels.0.min(widths.0) {
+            (Store::Phases, phases)
+        } else if channels.0 < widths.0 {
+            (Store::Channels, channels)
+        } else {
+            (store, widths)
+        };
+        let window = if store.is_by_pixels() && is_small(problem) {
+            Window { rows: problem.axes[1].steps(), columns: x.steps(), copies: 1.0 }
+        } else {
+            Window::choose(problem, target, source, if store.is_by_pixels() { 1 } else { n })
         };
         let Window { rows, columns, .. } = window;
         let outer = problem.batch
@@ -100,8 +115,16 @@ impl Schedule {
             * problem.axes[0].steps()
             * problem.axes[1].steps().div_ceil(rows)
             * x.steps().div_ceil(columns);
-        let tiles = problem.cout.div_ceil(if store == Store::Channels { n * target.lanes() } else { m });
-        let channel_parts = if store == Store::Channels {
+        let mut schedule = Self { source, store, m, n, rows, columns, parts: 1 };
+        let tiles = match store {
+            Store::Interleaved | Store::Strided => problem.cout.div_ceil(m),
+            Store::Channels => problem.cout.div_ceil(n * target.lanes()),
+            Store::Phases => {
+                let [z, y, _] = &problem.axes;
+                z.phases.len() * y.phases.len() * schedule.phase_groups(x, target.lanes()).len()
+            }
+        };
+        schedule.parts = if store == Store::Channels {
             // Parts are outermost: weights are read once, and all images pass over a part of them.
             tiles.min((4 * threads).max(if problem.batch > 1 { tiles.div_ceil(4) } else { 1 }))
         } else if is_uneven(outer, threads) {
@@ -109,7 +132,29 @@ impl Schedule {
         } else {
             1
         };
-        Self { source, store, m, n, rows, columns, channel_parts }
+        schedule
+    }
+
+    /// The vectors of phases in a tile with lanes along these, and the output channels.
+    pub fn phases_and_channels(&self, x: &Axis, lanes: usize) -> (usize, usize) {
+        let vectors =
+            Phase::aligned(&x.phases).iter().map(|run| run.len().div_ceil(lanes)).max().unwrap_or(1);
+        let phases = vectors.min(self.n);
+        (phases, self.n / phases)
+    }
+
+    /// The x-phases of each tile with lanes along them.
+    pub fn phase_groups(&self, x: &Axis, lanes: usize) -> Vec<Range<usize>> {
+        let (vectors, _) = self.phases_and_channels(x, lanes);
+        let mut groups = vec![];
+        for run in Phase::aligned(&x.phases) {
+            let mut first = run.start;
+            for part in cut(run.len(), vectors * lanes, lanes) {
+                groups.push(first..first + part);
+                first += part;
+            }
+        }
+        groups
     }
 }
 
@@ -117,7 +162,10 @@ impl Schedule {
 pub(in super::super) fn direct_cycles(problem: &Problem, target: &Target) -> f64 {
     let [z, y, x] = &problem.axes;
     let store = along_width(x, target);
-    let row = tile_shape(problem, target, store).0.min(channel_tile_shape(problem, target).0);
+    let row = tile_shape(problem, target, store)
+        .0
+        .min(channel_tile_shape(problem, target).0)
+        .min(phase_tile_shape(problem, target).0);
     let rows = |axis: &Axis| axis.phases.iter().map(|phase| phase.count * phase.taps.len()).sum::<usize>();
     let window = Window::choose(problem, target, Source::Packed, 1);
     let packing = 3.0 * window.copies * (z.steps() * y.steps() * x.steps()) as f64 / target.lanes() as f64;
@@ -135,30 +183,71 @@ pub(super) fn is_small(problem: &Problem) -> bool {
 
 /// Cycles, pixels and vectors of the best tile with lanes along the channels.
 fn channel_tile_shape(problem: &Problem, target: &Target) -> (f64, usize, usize) {
+    let vectors = problem.cout.div_ceil(target.lanes());
+    let phases = &problem.axes[2].phases;
+    pixel_tile_shape(problem, target, target.lanes(), vectors, |n| {
+        let blocks = cut_channels(vectors, n);
+        let of_phase =
+            |phase: &Phase| blocks.iter().map(|&(n, count)| (phase.taps.len(), n, count)).collect();
+        phases.iter().flat_map(|phase| -> Vec<_> { of_phase(phase) }).collect()
+    })
+}
+
+/// Cycles, pixels and vectors of the best tile with lanes along the phases; never the best where neighbours have other
+/// positions.
+fn phase_tile_shape(problem: &Problem, target: &Target) -> (f64, usize, usize) {
+    let (x, lanes) = (&problem.axes[2], target.lanes());
+    let runs = Phase::aligned(&x.phases);
+    if runs.len() == x.phases.len() {
+        return (f64::INFINITY, 1, 1);
+    }
+    let vectors = runs.iter().map(|run| run.len().div_ceil(lanes)).max().unwrap_or(1) * problem.cout;
+    pixel_tile_shape(problem, target, 1, vectors, |n| {
+        let most = runs.iter().map(|run| run.len().div_ceil(lanes)).max().unwrap_or(1);
+        let (of_phases, of_channels) = (most.min(n), (n / most).max(1));
+        let mut tiles = vec![];
+        for run in &runs {
+            let taps = x.phases[run.start].taps.len();
+            for part in cut(run.len(), of_phases * lanes, lanes) {
+                for (channels, count) in cut_channels(problem.cout, of_channels) {
+                    tiles.push((taps, part.div_ceil(lanes) * channels, count));
+                }
+            }
+        }
+        tiles
+    })
+}
+
+/// Cycles, pixels and vectors of the best tile of pixels by vectors. A vector of results takes so many stores; `tiles` gives
+/// taps, vectors and number of the tiles over a pixel, for the most vectors of a tile.
+fn pixel_tile_shape(
+    problem: &Problem,
+    target: &Target,
+    stores: usize,
+    vectors: usize,
+    tiles: impl Fn(usize) -> Vec<(usize, usize, usize)>,
+) -> (f64, usize, usize) {
     let [_, y, x] = &problem.axes;
-    let lanes = target.lanes();
-    let vectors = problem.cout.div_ceil(lanes);
     // Small images: pixels of all rows together; the cost is that of one row.
     let (pixels, share) =
         if is_small(problem) { (y.steps() * x.steps(), 1.0 / y.steps() as f64) } else { (x.steps(), 1.0) };
     let sums = (problem.cin * mean_rows(problem)).max(1) as f64;
     let mut best = (f64::INFINITY, 1, 1);
     for n in 1..=vectors.clamp(1, 4) {
+        let tiles = tiles(n);
         for m in 1..=pixels.clamp(1, 28) {
             if m * n > accumulators(target, n) {
                 continue;
             }
             let mut cycles = 0.0;
             for (part, parts) in cut_sizes(pixels, m) {
-                for (block, blocks) in cut_channels(vectors, n) {
-                    for phase in &x.phases {
-                        let taps = phase.taps.len() as f64;
-                        let (fma, loads) = (taps * (part * block) as f64, taps * (part + block) as f64);
-                        // Every result is a store of its own, once for each sum.
-                        let stores = (part * block * lanes) as f64 * 1.5 / sums;
-                        let once = (fma / 2.0).max(loads / 2.0).max((fma + loads) / 5.0).max(4.0 * taps);
-                        cycles += (parts * blocks) as f64 * (once + 0.5 + stores);
-                    }
+                for &(taps, block, blocks) in &tiles {
+                    let taps = taps as f64;
+                    let (fma, loads) = (taps * (part * block) as f64, taps * (part + block) as f64);
+                    // Every result is stored once for each sum.
+                    let stores = (part * block * stores) as f64 * 1.5 / sums;
+                    let once = (fma / 2.0).max(loads / 2.0).max((fma + loads) / 5.0).max(4.0 * taps);
+                    cycles += (parts * blocks) as f64 * (once + 0.5 + stores);
                 }
             }
             if cycles * share < best.0 * 0.999 {
