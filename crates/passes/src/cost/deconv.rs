@@ -1,13 +1,13 @@
 //! Predicted time of the three forms of a transposed convolution.
 //!
-//! Time is the larger of arithmetic (multiply-adds over the peak times the share of it that the kernel reaches) and traffic
-//! (bytes over bandwidth). Constants are calibrated in `docs/cost-model.md`.
+//! Time is the larger of arithmetic (multiply-adds over the peak times the share of it that the kernel reaches) with what goes on
+//! beside it, and traffic (bytes over bandwidth). Constants are calibrated in `docs/cost-model.md`.
 
 use super::machine::Machine;
 use crate::options::Form;
 use serde::Serialize;
 use std::fmt;
-use tconvc_ir::geometry::{DeconvAxis, DeconvGeometry};
+use tconvc_ir::geometry::{DeconvAxis, DeconvGeometry, Phase};
 
 /// Cost of one form.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -57,8 +57,16 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
             form: Form::Scatter,
             macs: product([batch, points, pairs, taps]),
             bytes: product([4, pairs, taps]).saturating_add(input + output),
-            beside: if points == 1 { 0 } else { added.saturating_add(input) },
-            utilisation: 0.85 * filled(columns),
+            added: if points == 1 { 0 } else { added },
+            packed: match points {
+                1 => 0,
+                // Planes a page apart fall on each other in the caches.
+                points if (4 * points).is_multiple_of(4096) => 3 * input,
+                _ => input,
+            },
+            // A unit of work is of some output channels of a group.
+            threads: (batch as usize * channels.groups()).saturating_mul(channels.output_per_group().min(4)),
+            utilisation: 0.8 * filled(columns),
         }
     };
     let packed = input + input / 2;
@@ -66,7 +74,9 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
         form: Form::ZeroInsert,
         macs: geometry.zero_insertion_macs(),
         bytes: product([4, pairs, per_axis(&DeconvAxis::kernel)]).saturating_add(input + output),
-        beside: packed,
+        added: 0,
+        packed,
+        threads: usize::MAX,
         utilisation: 0.9 * filled(width).max(channel_lanes),
     };
     let sub_pixel = {
@@ -78,13 +88,27 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
                 phase.taps.iter().all(|tap| tap.shift >= 0 && tap.shift + last < axis.input() as i64)
             })
         });
+        // More phases than one tile takes pass over the rows in turn.
+        let along_width =
+            if geometry.axes().last().is_some_and(|axis| axis.stride() > 8) { 0.65 } else { 0.9 };
+        // Or along neighbouring phases that read the same positions.
+        let phase_lanes = geometry.axes().last().map_or(0.0, |axis| {
+            let phases = axis.phases();
+            let lanes: u64 = Phase::aligned(&phases)
+                .into_iter()
+                .map(|run| run.len().next_multiple_of(machine.lanes.max(1)) as u64)
+                .sum();
+            phases.len() as f64 / lanes.max(1) as f64
+        });
         let direct = inside && taps.saturating_mul(channels.output_per_group() as u64) < 64;
         Work {
             form: Form::SubPixel,
             macs: geometry.phase_macs(),
             bytes: product([4, pairs, taps]).saturating_add(input + output),
-            beside: if direct { 0 } else { packed },
-            utilisation: 0.9 * filled(steps).max(channel_lanes),
+            added: 0,
+            packed: if direct { 0 } else { packed },
+            threads: usize::MAX,
+            utilisation: (0.9 * channel_lanes.max(phase_lanes)).max(along_width * filled(steps)),
         }
     };
     [scatter, zero_insertion, sub_pixel].map(|work| work.cost(machine))
@@ -94,8 +118,11 @@ fn product<const N: usize>(factors: [u64; N]) -> u64 {
     factors.into_iter().fold(1, u64::saturating_mul)
 }
 
-/// Bytes per nanosecond of copies and additions that go on beside the inner loop: rows of many planes, a page each.
-const BESIDE_BYTES_PER_NS: f64 = 8.0;
+/// Bytes per nanosecond that are read, added to and written beside the inner loop.
+const ADDED_BYTES_PER_NS: f64 = 8.0;
+
+/// Bytes per nanosecond that are copied beside the inner loop: rows of many planes, a page each.
+const PACKED_BYTES_PER_NS: f64 = 32.0;
 
 /// What a form has to do.
 struct Work {
@@ -103,19 +130,23 @@ struct Work {
     macs: u64,
     /// Bytes of data, weights and result.
     bytes: u64,
-    /// Bytes that are packed, or added up, beside the inner loop.
-    beside: u64,
+    /// Bytes that are added up, and that are packed or read out of order, beside the inner loop.
+    added: u64,
+    packed: u64,
+    /// Threads that can share it.
+    threads: usize,
     utilisation: f64,
 }
 
 impl Work {
     fn cost(self, machine: &Machine) -> FormCost {
-        let Self { form, macs, bytes, beside, utilisation } = self;
-        let threads = machine.threads as f64;
+        let Self { form, macs, bytes, added, packed, utilisation, .. } = self;
+        let threads = machine.threads.min(self.threads) as f64;
         let arithmetic = macs as f64 / (machine.macs_per_ns * utilisation.max(0.01)) / threads;
         let traffic = bytes as f64 / machine.bytes_per_ns / threads.min(2.0);
-        let beside_ns = beside as f64 / BESIDE_BYTES_PER_NS / threads;
-        let predicted_us = (arithmetic.max(traffic) + beside_ns + machine.dispatch_ns) / 1e3;
-        FormCost { form, macs, bytes: bytes.saturating_add(beside), utilisation, predicted_us }
+        let beside = (added as f64 / ADDED_BYTES_PER_NS + packed as f64 / PACKED_BYTES_PER_NS) / threads;
+        let predicted_us = ((arithmetic + beside).max(traffic) + machine.dispatch_ns) / 1e3;
+        let bytes = bytes.saturating_add(added).saturating_add(packed);
+        FormCost { form, macs, bytes, utilisation, predicted_us }
     }
 }
