@@ -80,6 +80,10 @@ fn along_width(x: &Axis, target: &Target) -> Store {
     }
 }
 
+/// Bytes after which addresses share a set of the first-level cache, and lines of a set.
+const PAGE: usize = 4096;
+const WAYS: usize = 8;
+
 impl Schedule {
     /// The schedule for a problem on so many threads.
     pub fn choose(problem: &Problem, target: &Target, threads: usize) -> Self {
@@ -92,7 +96,11 @@ impl Schedule {
                 .iter()
                 .map(|axis| axis.phases.iter().map(|phase| phase.taps.len()).sum::<usize>())
                 .product::<usize>();
-        let source = if inside && reuse < 64 { Source::Direct } else { Source::Packed };
+        // Planes a whole number of pages apart fall on the same few lines of the caches.
+        let past_page = 4 * problem.input.plane % PAGE;
+        let collide = problem.cin > WAYS && past_page.min(PAGE - past_page) < 128;
+        let worth = if collide { 16 } else { 64 };
+        let source = if inside && reuse < worth { Source::Direct } else { Source::Packed };
 
         let widths = tile_shape(problem, target, store);
         let channels = channel_tile_shape(problem, target);
