@@ -260,6 +260,39 @@ fn few_channels_at_large_strides() {
     });
 }
 
+/// Layers that were wrong once: a phase without steps in the last block of a row, and axes joined where one has a stride.
+#[test]
+fn layers_that_were_wrong() {
+    in_child("guard::layers_that_were_wrong", |tell| {
+        let axis = |input, kernel, stride, pads, output_padding| Axis {
+            input,
+            kernel,
+            stride,
+            dilation: 1,
+            pads,
+            output_padding,
+        };
+        let layer = |channels, axes: &[Axis]| Layer {
+            batch: 2,
+            group: 1,
+            channels,
+            axes: axes.to_vec(),
+            bias: true,
+            seed: 8,
+        };
+        let layers = [
+            layer([25, 4], &[axis(8, 1, 1, [0, 0], 0), axis(13, 9, 9, [0, 9], 4)]),
+            layer([26, 1], &[axis(2, 1, 1, [0, 0], 0), axis(1, 1, 3, [0, 0], 0)]),
+            layer([3, 2], &[axis(6, 1, 1, [0, 0], 0), axis(1, 1, 3, [0, 0], 0), axis(7, 1, 3, [0, 0], 0)]),
+        ];
+        for (form, target) in
+            FORMS.iter().flat_map(|form| targets().into_iter().map(move |target| (*form, target)))
+        {
+            check_layers(tell, &layers, &Way::new(form, &target, 2));
+        }
+    });
+}
+
 /// Layers for Winograd's filtering.
 #[test]
 fn filtered_layers() {

@@ -169,6 +169,8 @@ impl Problem {
                 let extent = self.axes[outer].input * self.axes[inner].input;
                 let axis = &mut self.axes[inner];
                 (axis.input, axis.output, axis.phases[0].count) = (extent, extent, extent);
+                // A lone output has a stride that never shows.
+                axis.out_stride = 1;
                 self.axes[outer] = Axis::none();
             }
         }
@@ -194,5 +196,40 @@ impl Problem {
             |axis: &Axis| axis.phases.iter().map(|phase| phase.count * phase.taps.len()).sum::<usize>();
         let pairs = self.batch * self.groups * self.cin * self.cout;
         self.axes.iter().map(per_axis).fold(pairs as u64, |product, taps| product.saturating_mul(taps as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tconvc_ir::geometry::Channels;
+
+    /// Along each axis, joined ones too, the phases of a transposed convolution write every output once.
+    #[test]
+    fn phases_cover_the_outputs() {
+        let mut joined = 0;
+        for n in 0..3 * 3 * 2 * 2 * 3 * 3 {
+            let digit = |below: usize, base: usize| n / below % base + 1;
+            let axis = |input, kernel, stride| DeconvAxis::new(input, kernel, stride, 1, [0, 0]).unwrap();
+            let axes = vec![
+                axis(digit(1, 3), digit(9, 2), digit(36, 3)),
+                axis(digit(3, 3), digit(18, 2), digit(108, 3)),
+            ];
+            let outputs: usize = axes.iter().map(DeconvAxis::output).product();
+            let geometry = DeconvGeometry::new(Channels::new(1, 1, 1, 1).unwrap(), axes).unwrap();
+            let problem = Problem::of_phases(&geometry);
+            joined += usize::from(problem.axes[1].output == 1 && geometry.axes()[0].output() > 1);
+            assert_eq!(problem.axes.iter().map(|axis| axis.output).product::<usize>(), outputs);
+            for axis in &problem.axes {
+                let of_phase = |phase: &Phase| {
+                    let (first, step) = (phase.first, axis.out_stride);
+                    (0..phase.count).map(move |q| first + q * step)
+                };
+                let mut written: Vec<usize> = axis.phases.iter().flat_map(of_phase).collect();
+                written.sort_unstable();
+                assert_eq!(written, (0..axis.output).collect::<Vec<_>>(), "{geometry:?}");
+            }
+        }
+        assert!(joined > 5);
     }
 }

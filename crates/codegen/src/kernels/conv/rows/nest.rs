@@ -245,19 +245,20 @@ impl Nest {
         let problem = &job.problem;
         let x = &problem.axes[2];
         let lanes = builder.target.lanes();
+        // A phase may have fewer steps than others.
+        let steps = match (self.schedule.store, before) {
+            (Store::Strided, Some(before)) => steps.min(shape.count.saturating_sub(before)),
+            _ => steps,
+        };
         let mut runs: Vec<Run> = vec![];
         let mut first = 0;
         for n in cut(steps.div_ceil(lanes), self.schedule.n, 1) {
             let width = n * lanes;
             // Steps and outputs that exist from this tile's first on.
-            let mut exist = (steps - first).min(width);
+            let exist = (steps - first).min(width);
             let mut outputs = width * x.out_stride;
             if let Some(before) = before {
-                let step = before + first;
-                outputs = outputs.min(x.output.saturating_sub(step * x.out_stride));
-                if self.schedule.store == Store::Strided {
-                    exist = exist.min(shape.count.saturating_sub(step));
-                }
+                outputs = outputs.min(x.output.saturating_sub((before + first) * x.out_stride));
             }
             let mut tiles = vec![];
             for (m, _) in cut_channels(problem.cout, self.schedule.m) {
