@@ -56,6 +56,8 @@ pub(super) fn apply(b: &mut TileBuilder, op: Unary, x: Vector) -> Vector {
         Unary::Sigmoid => b.sigmoid(x),
         Unary::Tanh => b.tanh(x),
         Unary::Erf => b.erf(x),
+        Unary::Sin => b.sin(x),
+        Unary::Cos => b.cos(x),
         Unary::Swish { alpha } => {
             let scaled = b.mul(x, alpha);
             let gate = b.sigmoid(scaled);

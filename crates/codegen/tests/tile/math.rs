@@ -110,6 +110,29 @@ fn error_function() {
 }
 
 #[test]
+fn sine_and_cosine() {
+    for (function, exact) in
+        [(TileBuilder::sin as Function, f64::sin as fn(f64) -> f64), (TileBuilder::cos, f64::cos)]
+    {
+        within(errors(function, exact, &both(6.5e6, 2003)), 1.2e-7, f64::INFINITY);
+        within(errors(function, exact, &both(800.0, 701)), 1.2e-7, f64::INFINITY);
+        // Every number of some stretches where the multiple of 256 goes up.
+        for middle in [128.5, 384.5, 32_640.5, 4_194_176.5_f32] {
+            let middle = middle * std::f32::consts::FRAC_PI_2;
+            within(
+                errors(function, exact, &scan(middle * 0.9999, middle * 1.0001, 1)),
+                1.2e-7,
+                f64::INFINITY,
+            );
+        }
+        // Far away it is anything, but no more than one.
+        let far = |x: f64| if x.is_finite() { 0.0 } else { f64::NAN };
+        assert!(errors(function, far, &scan(6.5e6, f32::MAX, 9001)).0 <= 1.0 + 1e-6);
+    }
+    within(errors(TileBuilder::sin, f64::sin, &both(0.78, 2003)), 1e-7, 1.0);
+}
+
+#[test]
 fn exp_minus_one() {
     within(errors(TileBuilder::exp_minus_one, f64::exp_m1, &scan(-0.0, -110.0, 2003)), 1.5e-7, 4.0);
 }
@@ -150,7 +173,9 @@ fn limits_and_nan() {
 
 #[test]
 fn machine_code_and_interpreter_agree_to_the_bit() {
-    let functions: [Function; 6] = [
+    let functions: [Function; 8] = [
+        TileBuilder::sin,
+        TileBuilder::cos,
         TileBuilder::exp,
         TileBuilder::log,
         TileBuilder::sigmoid,

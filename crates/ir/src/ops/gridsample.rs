@@ -2,6 +2,7 @@
 
 use super::inputs::{at_most, check_dtype, check_size, common_dtype, extents, required};
 use super::lists::list_i64;
+use super::number::Number;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
@@ -127,8 +128,9 @@ impl GridSample {
         Some(self.inside(index, extent).clamp(0.0, last) as usize)
     }
 
-    /// Elements of one axis that a position reads, with their weights.
-    fn neighbours(self, position: f64, extent: usize) -> Vec<(Option<usize>, f64)> {
+    /// Elements of one axis that a position reads, with their weights; zeros are left out.
+    fn neighbours(self, position: f64, extent: usize, into: &mut Vec<(usize, f64)>) {
+        into.clear();
         let rounded = if self.mode == SampleMode::Nearest { position.round_ties_even() } else { position };
         // PyTorch and ONNX Runtime take the four neighbours of a position as it is, and bring each of them inside; ONNX's own
         // reference brings the position inside first, which differs from theirs next to a repeated border.
@@ -136,16 +138,16 @@ impl GridSample {
         let left = position.floor();
         let ratio = position - left;
         let weights: &[f64] = match self.mode {
-            SampleMode::Nearest => return vec![(self.element(position.trunc(), extent), 1.0)],
+            SampleMode::Nearest => {
+                return into.extend(self.element(position.trunc(), extent).map(|e| (e, 1.0)));
+            }
             SampleMode::Linear => &[1.0 - ratio, ratio],
             SampleMode::Cubic => &cubic(ratio),
         };
         let first = if self.mode == SampleMode::Cubic { left - 1.0 } else { left };
-        weights
-            .iter()
-            .enumerate()
-            .map(|(i, &weight)| (self.element(first + i as f64, extent), weight))
-            .collect()
+        into.extend(weights.iter().enumerate().filter_map(|(i, &weight)| {
+            self.element(first + i as f64, extent).map(|element| (element, weight))
+        }));
     }
 }
 
@@ -157,14 +159,40 @@ fn cubic(x: f64) -> [f64; 4] {
     [far(x + 1.0), near(x), near(1.0 - x), far(2.0 - x)]
 }
 
-/// Weighted sum of the elements of a plane that the neighbours along each axis name.
-fn sample(plane: &[f64], extents: &[usize], axes: &[Vec<(Option<usize>, f64)>], base: usize) -> f64 {
-    let ([extent, extents @ ..], [axis, axes @ ..]) = (extents, axes) else { return plane[base] };
-    let inner = |&(element, weight): &(Option<usize>, f64)| match element {
-        Some(element) => weight * sample(plane, extents, axes, base * extent + element),
-        None => 0.0,
-    };
-    axis.iter().map(inner).sum()
+/// Outputs whose neighbours are found before the channels pass over them.
+const BLOCK: usize = 512;
+
+/// The elements of a plane that a block of outputs reads, with their weights.
+#[derive(Default)]
+struct Neighbours {
+    elements: Vec<(usize, f64)>,
+    /// Where the elements of each output end.
+    ends: Vec<usize>,
+}
+
+impl Neighbours {
+    /// Adds an output that reads these elements along each axis.
+    fn push(&mut self, extents: &[usize], axes: &[Vec<(usize, f64)>]) {
+        let start = self.elements.len();
+        self.elements.push((0, 1.0));
+        for (axis, extent) in axes.iter().zip(extents) {
+            let before = self.elements.split_off(start);
+            for (base, outer) in before {
+                self.elements.extend(axis.iter().map(|&(at, inner)| (base * extent + at, outer * inner)));
+            }
+        }
+        self.ends.push(self.elements.len());
+    }
+
+    /// The weighted sum of each output's elements.
+    fn sums<T: Number>(&self, plane: &[T], results: &mut [T]) {
+        let mut start = 0;
+        for (&end, result) in self.ends.iter().zip(results) {
+            let terms = self.elements[start..end].iter();
+            *result = T::from_f64(terms.map(|&(at, weight)| weight * plane[at].to_f64()).sum());
+            start = end;
+        }
+    }
 }
 
 impl Operator for GridSample {
@@ -228,29 +256,30 @@ impl Operator for GridSample {
                 format!("has no elements to sample, its shape is {:?}", x.shape()),
             ));
         }
-        check_size(DType::F64, &shape)?;
-        let (data, places) = (x.to_f64s()?, grid.to_f64s()?);
+        let places = grid.to_f64s()?;
+        let single = grid.dtype() != DType::F64;
         let (plane, outputs) = (extents.iter().product::<usize>(), shape[2..].iter().product::<usize>());
-        let mut results = vec![0.0; shape.iter().product()];
-        for image in 0..shape[0] {
-            for output in 0..outputs {
-                let place = &places[(image * outputs + output) * axes..][..axes];
-                let single = grid.dtype() != DType::F64;
-                let neighbours: Vec<_> = place
-                    .iter()
-                    .rev()
-                    .zip(extents)
-                    .map(|(&place, &extent)| self.neighbours(self.position(place, extent, single), extent))
-                    .collect();
-                for channel in 0..shape[1] {
-                    let start = (image * shape[1] + channel) * plane;
-                    results[(image * shape[1] + channel) * outputs + output] =
-                        sample(&data[start..start + plane], extents, &neighbours, 0);
+        dispatch_numeric!(x.dtype(), T => {
+            let data = x.elements::<T>()?;
+            let mut results = vec![T::from_f64(0.0); shape.iter().product()];
+            let (mut block, mut near) = (Neighbours::default(), vec![vec![]; axes]);
+            let images = places.chunks(outputs * axes).zip(results.chunks_mut(shape[1] * outputs));
+            for ((places, results), data) in images.zip(data.chunks(shape[1] * plane)) {
+                for (number, places) in places.chunks(BLOCK * axes).enumerate() {
+                    (block.elements.clear(), block.ends.clear());
+                    for place in places.chunks(axes) {
+                        for ((&place, &extent), near) in place.iter().rev().zip(extents).zip(&mut near) {
+                            self.neighbours(self.position(place, extent, single), extent, near);
+                        }
+                        block.push(extents, &near);
+                    }
+                    let at = number * BLOCK..number * BLOCK + block.ends.len();
+                    for (plane, results) in data.chunks(plane).zip(results.chunks_mut(outputs)) {
+                        block.sums(plane, &mut results[at.clone()]);
+                    }
                 }
             }
-        }
-        dispatch_numeric!(x.dtype(), T => {
-            Ok(vec![Tensor::from_vec(shape, results.into_iter().map(T::from_f64).collect())?])
+            Ok(vec![Tensor::from_vec(shape, results)?])
         })
     }
 }
@@ -372,6 +401,29 @@ mod tests {
                     let places = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -1e30];
                     assert_eq!(run(op, &[1.0], &places).len(), 5);
                     assert_eq!(run(op, &[1.0, 2.0, 3.0], &places).len(), 5);
+                }
+            }
+        }
+    }
+
+    /// More outputs than are done at once, of several channels and images, are each what it is alone.
+    #[test]
+    fn outputs_do_not_know_of_each_other() {
+        let outputs = BLOCK + 3;
+        let x = Tensor::seeded(DType::F32, [2, 3, 4, 5], 1).unwrap();
+        let grid = Tensor::seeded(DType::F32, [2, outputs, 1, 2], 2).unwrap();
+        for mode in [SampleMode::Linear, SampleMode::Nearest, SampleMode::Cubic] {
+            let op = GridSample { mode, border: SampleBorder::Zeros, align_corners: false };
+            let all = op.eval(&[Some(&x), Some(&grid)], 1).unwrap()[0].to_f64s().unwrap();
+            let (data, places) = (x.elements::<f32>().unwrap(), grid.elements::<f32>().unwrap());
+            for (number, place) in places.chunks(2).enumerate() {
+                let (image, output) = (number / outputs, number % outputs);
+                for channel in 0..3 {
+                    let plane = data[(image * 3 + channel) * 20..][..20].to_vec();
+                    let plane = Tensor::from_vec([1, 1, 4, 5], plane).unwrap();
+                    let place = Tensor::from_vec([1, 1, 1, 2], place.to_vec()).unwrap();
+                    let alone = op.eval(&[Some(&plane), Some(&place)], 1).unwrap()[0].to_f64s().unwrap();
+                    assert_eq!(all[(image * 3 + channel) * outputs + output], alone[0], "{mode:?}");
                 }
             }
         }

@@ -93,9 +93,7 @@ fn has_lanes(op: &Op) -> bool {
     match op {
         Op::Unary(unary) => !matches!(
             unary,
-            Unary::Sin
-                | Unary::Cos
-                | Unary::Tan
+            Unary::Tan
                 | Unary::Asin
                 | Unary::Acos
                 | Unary::Atan
