@@ -266,7 +266,8 @@ impl Operator for GridSample {
             let images = places.chunks(outputs * axes).zip(results.chunks_mut(shape[1] * outputs));
             for ((places, results), data) in images.zip(data.chunks(shape[1] * plane)) {
                 for (number, places) in places.chunks(BLOCK * axes).enumerate() {
-                    (block.elements.clear(), block.ends.clear());
+                    block.elements.clear();
+                    block.ends.clear();
                     for place in places.chunks(axes) {
                         for ((&place, &extent), near) in place.iter().rev().zip(extents).zip(&mut near) {
                             self.neighbours(self.position(place, extent, single), extent, near);
