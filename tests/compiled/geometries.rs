@@ -128,13 +128,108 @@ pub fn random_layer(seed: u64) -> Layer {
     Layer { batch: 1 + random.below(2), group, channels, axes, bias: random.below(3) > 0, seed }
 }
 
+/// Many channels, depthwise or not, over few pixels or one: tiles with lanes along the channels, matrices times a vector.
+pub fn deep_layer(seed: u64) -> Layer {
+    let mut random = Random::new(seed);
+    let axis = |random: &mut Random| loop {
+        let axis = Axis {
+            input: [1, 1, 2, 3, 4, 7][random.below(6)],
+            kernel: 1 + random.below(4),
+            stride: 1 + random.below(3),
+            dilation: 1,
+            pads: [random.between(0, 1), random.between(0, 1)],
+            output_padding: 0,
+        };
+        if axis.is_valid() {
+            return axis;
+        }
+    };
+    let axes = (0..=random.below(2)).map(|_| axis(&mut random)).collect();
+    let (group, channels) = match random.below(3) {
+        0 => (1 + random.below(20), [1, 1 + random.below(2)]),
+        1 => (2, [1 + random.below(40), 1 + random.below(40)]),
+        _ => (1, [1 + random.below(70), 1 + random.below(70)]),
+    };
+    Layer { batch: 1 + random.below(2), group, channels, axes, bias: random.below(2) > 0, seed }
+}
+
+/// Strides of several lanes and few output channels: tiles with lanes along the phases.
+pub fn strided_layer(seed: u64) -> Layer {
+    let mut random = Random::new(seed);
+    let dimensions = 1 + random.below(2);
+    let axes = (0..dimensions).map(|number| {
+        loop {
+            let along_rows = number + 1 == dimensions;
+            let stride = if along_rows { 5 + random.below(40) } else { 1 + random.below(4) };
+            let kernel = match random.below(4) {
+                0 => stride,
+                1 => 2 * stride,
+                _ => 1 + random.below(3 * stride),
+            };
+            let pads = [0; 2].map(|_| [0, 0, stride / 2, stride][random.below(4)].min(kernel) as i64);
+            let output_padding = [0, 0, random.below(stride)][random.below(3)];
+            let axis = Axis {
+                input: 1 + random.below(30 / dimensions),
+                kernel,
+                stride,
+                dilation: 1 + random.below(4) / 3,
+                pads,
+                output_padding,
+            };
+            if axis.is_valid() {
+                break axis;
+            }
+        }
+    });
+    let axes = axes.collect();
+    let channels = [20 + random.below(30), 1 + random.below(5)];
+    Layer {
+        batch: 1 + random.below(2),
+        group: 1 + random.below(2),
+        channels,
+        axes,
+        bias: random.below(2) > 0,
+        seed,
+    }
+}
+
+/// Layers that were wrong once: a phase without steps in the last block of a row, and axes joined where one has a stride.
+pub fn wrong_layers() -> Vec<Layer> {
+    let axis = |input, kernel, stride, pads, output_padding| Axis {
+        input,
+        kernel,
+        stride,
+        dilation: 1,
+        pads,
+        output_padding,
+    };
+    let layer = |channels, axes| Layer { batch: 2, group: 1, channels, axes, bias: true, seed: 8 };
+    vec![
+        layer([25, 4], vec![axis(8, 1, 1, [0, 0], 0), axis(13, 9, 9, [0, 9], 4)]),
+        layer([26, 1], vec![axis(2, 1, 1, [0, 0], 0), axis(1, 1, 3, [0, 0], 0)]),
+        layer([3, 2], vec![axis(6, 1, 1, [0, 0], 0), axis(1, 1, 3, [0, 0], 0), axis(7, 1, 3, [0, 0], 0)]),
+    ]
+}
+
 #[test]
 fn random_geometries_under_each_form() {
     let targets = targets();
-    let layers: Vec<Layer> = (0..cases(240)).map(|number| random_layer(number as u64)).collect();
+    let mut layers: Vec<Layer> = (0..cases(240)).map(|number| random_layer(number as u64)).collect();
+    for kind in [deep_layer, strided_layer] {
+        layers.extend((0..cases(120)).map(|number| kind(3 << 32 | number as u64)));
+    }
     for (number, layers) in layers.chunks(8).enumerate() {
         for form in [FORMS.as_slice(), &[Form::Auto]].concat() {
             check(layers, form, &targets[number % targets.len()], 1 + number / targets.len() % 2);
+        }
+    }
+}
+
+#[test]
+fn layers_that_were_wrong() {
+    for target in targets() {
+        for form in FORMS {
+            check(&wrong_layers(), form, &target, 2);
         }
     }
 }
@@ -143,14 +238,14 @@ fn random_geometries_under_each_form() {
 #[test]
 fn random_geometries_with_epilogues() {
     let targets = targets();
-    for number in 0..cases(120) {
-        let layer = random_layer(1 << 32 | number as u64);
+    for number in 0..3 * cases(80) {
+        let layer = [random_layer, deep_layer, strided_layer][number % 3](1 << 32 | number as u64);
         let mut random = Random::new(number as u64);
         let (graph, inputs) = with_epilogue(&layer, &mut random);
         let named: Vec<(&str, Tensor)> =
             inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
         let expected = interp::run(&graph, &named).unwrap();
-        let target = &targets[number % targets.len()];
+        let target = &targets[number / 3 % targets.len()];
         let model = Model::from_graph(graph);
         for form in FORMS {
             let compiler = Compiler::new().form(form).target(target.clone()).fast_math(false);

@@ -7,7 +7,9 @@
 
 use crate::epilogue::with_epilogue;
 use crate::filtering::wide_layer;
-use crate::geometries::{axes, layer, planes_and_volumes, random_layer};
+use crate::geometries::{
+    axes, deep_layer, layer, planes_and_volumes, random_layer, strided_layer, wrong_layers,
+};
 use crate::layer::{Axis, Layer};
 use crate::models::{arrays, models};
 use crate::networks::{exactly, live};
@@ -101,6 +103,12 @@ fn check(
     program
 }
 
+/// Whether a kernel has this in its name.
+fn has_kernel(program: &Program, part: &str) -> bool {
+    let has = |step: &Step| matches!(&step.work, Work::Kernel(kernel) if kernel.name.contains(part));
+    program.steps().iter().any(has)
+}
+
 /// Layers compiled as one network: the kernels are the same, and compiling costs less.
 fn check_layers(tell: &mut Cases, layers: &[Layer], way: &Way<'_>) {
     let mut graph = Graph::new("layers");
@@ -161,31 +169,6 @@ fn random_geometries() {
     });
 }
 
-/// Many channels, depthwise or not, over few pixels or one: tiles with lanes along the channels, matrices times a vector.
-fn deep_layer(seed: u64) -> Layer {
-    let mut random = Random::new(seed);
-    let axis = |random: &mut Random| loop {
-        let axis = Axis {
-            input: [1, 1, 2, 3, 4, 7][random.below(6)],
-            kernel: 1 + random.below(4),
-            stride: 1 + random.below(3),
-            dilation: 1,
-            pads: [random.between(0, 1), random.between(0, 1)],
-            output_padding: 0,
-        };
-        if axis.is_valid() {
-            return axis;
-        }
-    };
-    let axes = (0..=random.below(2)).map(|_| axis(&mut random)).collect();
-    let (group, channels) = match random.below(3) {
-        0 => (1 + random.below(20), [1, 1 + random.below(2)]),
-        1 => (2, [1 + random.below(40), 1 + random.below(40)]),
-        _ => (1, [1 + random.below(70), 1 + random.below(70)]),
-    };
-    Layer { batch: 1 + random.below(2), group, channels, axes, bias: random.below(2) > 0, seed }
-}
-
 #[test]
 fn many_channels_over_few_pixels() {
     in_child("guard::many_channels_over_few_pixels", |tell| {
@@ -201,90 +184,27 @@ fn many_channels_over_few_pixels() {
     });
 }
 
-/// Strides of several lanes and few output channels: tiles with lanes along the phases.
-fn far_layer(seed: u64) -> Layer {
-    let mut random = Random::new(seed);
-    let dimensions = 1 + random.below(2);
-    let axes = (0..dimensions).map(|number| {
-        loop {
-            let along_rows = number + 1 == dimensions;
-            let stride = if along_rows { 5 + random.below(40) } else { 1 + random.below(4) };
-            let kernel = match random.below(4) {
-                0 => stride,
-                1 => 2 * stride,
-                _ => 1 + random.below(3 * stride),
-            };
-            let pads = [0; 2].map(|_| [0, 0, stride / 2, stride][random.below(4)].min(kernel) as i64);
-            let output_padding = [0, 0, random.below(stride)][random.below(3)];
-            let axis = Axis {
-                input: 1 + random.below(30 / dimensions),
-                kernel,
-                stride,
-                dilation: 1,
-                pads,
-                output_padding,
-            };
-            if axis.is_valid() {
-                break axis;
-            }
-        }
-    });
-    let axes = axes.collect();
-    let channels = [20 + random.below(30), 1 + random.below(5)];
-    Layer {
-        batch: 1 + random.below(2),
-        group: 1 + random.below(2),
-        channels,
-        axes,
-        bias: random.below(2) > 0,
-        seed,
-    }
-}
-
 #[test]
 fn few_channels_at_large_strides() {
     in_child("guard::few_channels_at_large_strides", |tell| {
         let targets = targets();
         let mut along_phases = 0;
         for number in 0..cases(60) {
-            let layer = far_layer(7 << 32 | number as u64);
+            let layer = strided_layer(7 << 32 | number as u64);
             let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
             let target = &targets[number % targets.len()];
             let way = Way::new(Form::SubPixel, target, 1 + number / targets.len() % 3);
             let program = check(tell, &layer, &graph, &inputs, &way);
-            let is_along_phases =
-                |step: &Step| matches!(&step.work, Work::Kernel(kernel) if kernel.name.contains("_phases"));
-            along_phases += usize::from(program.steps().iter().any(is_along_phases));
+            along_phases += usize::from(has_kernel(&program, "_phases"));
         }
         assert!(2 * along_phases > cases(60), "only {along_phases} layers had lanes along the phases");
     });
 }
 
-/// Layers that were wrong once: a phase without steps in the last block of a row, and axes joined where one has a stride.
 #[test]
 fn layers_that_were_wrong() {
     in_child("guard::layers_that_were_wrong", |tell| {
-        let axis = |input, kernel, stride, pads, output_padding| Axis {
-            input,
-            kernel,
-            stride,
-            dilation: 1,
-            pads,
-            output_padding,
-        };
-        let layer = |channels, axes: &[Axis]| Layer {
-            batch: 2,
-            group: 1,
-            channels,
-            axes: axes.to_vec(),
-            bias: true,
-            seed: 8,
-        };
-        let layers = [
-            layer([25, 4], &[axis(8, 1, 1, [0, 0], 0), axis(13, 9, 9, [0, 9], 4)]),
-            layer([26, 1], &[axis(2, 1, 1, [0, 0], 0), axis(1, 1, 3, [0, 0], 0)]),
-            layer([3, 2], &[axis(6, 1, 1, [0, 0], 0), axis(1, 1, 3, [0, 0], 0), axis(7, 1, 3, [0, 0], 0)]),
-        ];
+        let layers = wrong_layers();
         for (form, target) in
             FORMS.iter().flat_map(|form| targets().into_iter().map(move |target| (*form, target)))
         {
@@ -305,9 +225,7 @@ fn filtered_layers() {
             let target = &targets[number % targets.len()];
             let way = Way { fast_math: FastMath::Always, ..Way::new(Form::SubPixel, target, 1) };
             let program = check(tell, &layer, &graph, &inputs, &way);
-            let is_filtered =
-                |step: &Step| matches!(&step.work, Work::Kernel(kernel) if kernel.name.contains("winograd"));
-            filtered += usize::from(program.steps().iter().any(is_filtered));
+            filtered += usize::from(has_kernel(&program, "winograd"));
         }
         assert!(10 * filtered > 8 * cases(60), "only {filtered} layers were filtered");
     });
