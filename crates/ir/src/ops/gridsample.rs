@@ -159,8 +159,14 @@ fn cubic(x: f64) -> [f64; 4] {
     [far(x + 1.0), near(x), near(1.0 - x), far(2.0 - x)]
 }
 
-/// Outputs whose neighbours are found before the channels pass over them.
+/// Outputs whose neighbours are found before the channels pass over them, at most.
 const BLOCK: usize = 512;
+
+/// Elements that these read, at most, where one output alone does not read more.
+const ELEMENTS: usize = 1 << 16;
+
+/// Most axes that are sampled: an output reads four elements along each.
+const AXES: usize = 8;
 
 /// The elements of a plane that a block of outputs reads, with their weights.
 #[derive(Default)]
@@ -219,8 +225,9 @@ impl Operator for GridSample {
         let (x, grid) = (required(inputs, 0, "X")?.ty, required(inputs, 1, "grid")?.ty);
         check_dtype(0, "X", x.dtype, DType::is_numeric, "numbers")?;
         check_dtype(1, "grid", grid.dtype, DType::is_float, "floats")?;
-        if x.rank().is_some_and(|rank| rank < 3) {
-            return Err(Error::input(0, "X", format!("expected [N, C, ..], found {x}")));
+        if x.rank().is_some_and(|rank| !(3..=AXES + 2).contains(&rank)) {
+            let problem = format!("expected [N, C, ..] with 1 to {AXES} axes to sample, found {x}");
+            return Err(Error::input(0, "X", problem));
         }
         let shape = match (&x.shape, &grid.shape) {
             (Some(x), Some(grid)) => {
@@ -256,6 +263,7 @@ impl Operator for GridSample {
                 format!("has no elements to sample, its shape is {:?}", x.shape()),
             ));
         }
+        check_size(x.dtype(), &shape)?;
         let places = grid.to_f64s()?;
         let single = grid.dtype() != DType::F64;
         let (plane, outputs) = (extents.iter().product::<usize>(), shape[2..].iter().product::<usize>());
@@ -263,9 +271,10 @@ impl Operator for GridSample {
             let data = x.elements::<T>()?;
             let mut results = vec![T::from_f64(0.0); shape.iter().product()];
             let (mut block, mut near) = (Neighbours::default(), vec![vec![]; axes]);
+            let together = (ELEMENTS >> (2 * axes)).clamp(1, BLOCK);
             let images = places.chunks(outputs * axes).zip(results.chunks_mut(shape[1] * outputs));
             for ((places, results), data) in images.zip(data.chunks(shape[1] * plane)) {
-                for (number, places) in places.chunks(BLOCK * axes).enumerate() {
+                for (number, places) in places.chunks(together * axes).enumerate() {
                     block.elements.clear();
                     block.ends.clear();
                     for place in places.chunks(axes) {
@@ -274,7 +283,7 @@ impl Operator for GridSample {
                         }
                         block.push(extents, &near);
                     }
-                    let at = number * BLOCK..number * BLOCK + block.ends.len();
+                    let at = number * together..number * together + block.ends.len();
                     for (plane, results) in data.chunks(plane).zip(results.chunks_mut(outputs)) {
                         block.sums(plane, &mut results[at.clone()]);
                     }
@@ -426,6 +435,24 @@ mod tests {
                     let alone = op.eval(&[Some(&plane), Some(&place)], 1).unwrap()[0].to_f64s().unwrap();
                     assert_eq!(all[(image * 3 + channel) * outputs + output], alone[0], "{mode:?}");
                 }
+            }
+        }
+    }
+
+    /// Work and memory grow fourfold with each axis.
+    #[test]
+    fn axes_are_bounded() {
+        let op = GridSample { mode: SampleMode::Cubic, border: SampleBorder::Border, align_corners: true };
+        for axes in [AXES, AXES + 1] {
+            let x = Tensor::from_vec([1, 1].into_iter().chain(vec![1; axes]).collect::<Vec<_>>(), vec![7f32])
+                .unwrap();
+            let shape = [1].into_iter().chain(vec![1; axes]).chain([axes]).collect::<Vec<_>>();
+            let grid = Tensor::from_vec(shape, vec![0f32; axes]).unwrap();
+            let result = op.eval(&[Some(&x), Some(&grid)], 1);
+            if axes == AXES {
+                assert!((result.unwrap()[0].to_f64s().unwrap()[0] - 7.0).abs() < 1e-6);
+            } else {
+                assert!(result.unwrap_err().to_string().contains("1 to 8 axes"));
             }
         }
     }
