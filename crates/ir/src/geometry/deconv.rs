@@ -40,13 +40,10 @@ impl Phase {
     /// The ranges of neighbouring phases that have as many outputs and read the same positions: under each of their taps, their
     /// outputs lie side by side, and so do their kernel elements where the dilation is 1.
     pub fn aligned(phases: &[Self]) -> Vec<Range<usize>> {
-        let shifts = |phase: &Self| phase.taps.iter().map(|tap| tap.shift).collect::<Vec<_>>();
         let mut start = 0;
         let runs = phases.chunk_by(|a, b| {
-            a.first + 1 == b.first
-                && a.count == b.count
-                && a.taps.len() == b.taps.len()
-                && shifts(a) == shifts(b)
+            let [a_shifts, b_shifts] = [a, b].map(|phase| phase.taps.iter().map(|tap| tap.shift));
+            a.first + 1 == b.first && a.count == b.count && a_shifts.eq(b_shifts)
         });
         let ranges = runs.map(|run| {
             start += run.len();

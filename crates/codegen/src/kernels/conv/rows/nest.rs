@@ -383,7 +383,7 @@ impl Nest {
         match self.schedule.store {
             Store::Interleaved | Store::Strided => (self.schedule.m, 1),
             Store::Channels => (self.schedule.n * self.lanes, self.lanes),
-            Store::Phases => (self.schedule.phases_and_channels(&problem.axes[2], self.lanes).1, 1),
+            Store::Phases => (self.schedule.channels_beside_phases(&problem.axes[2], self.lanes), 1),
         }
     }
 

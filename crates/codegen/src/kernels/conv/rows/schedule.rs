@@ -143,27 +143,40 @@ impl Schedule {
         schedule
     }
 
-    /// The vectors of phases in a tile with lanes along these, and the output channels.
-    pub fn phases_and_channels(&self, x: &Axis, lanes: usize) -> (usize, usize) {
-        let vectors =
-            Phase::aligned(&x.phases).iter().map(|run| run.len().div_ceil(lanes)).max().unwrap_or(1);
-        let phases = vectors.min(self.n);
-        (phases, self.n / phases)
+    /// Output channels of a tile with lanes along the phases.
+    pub fn channels_beside_phases(&self, x: &Axis, lanes: usize) -> usize {
+        phases_and_channels(x, lanes, self.n).1
     }
 
     /// The x-phases of each tile with lanes along them.
     pub fn phase_groups(&self, x: &Axis, lanes: usize) -> Vec<Range<usize>> {
-        let (vectors, _) = self.phases_and_channels(x, lanes);
-        let mut groups = vec![];
-        for run in Phase::aligned(&x.phases) {
-            let mut first = run.start;
-            for part in cut(run.len(), vectors * lanes, lanes) {
-                groups.push(first..first + part);
-                first += part;
-            }
-        }
-        groups
+        phase_groups(x, lanes, self.n)
     }
+}
+
+/// The most vectors that neighbouring phases fill which read the same positions.
+fn phase_vectors(x: &Axis, lanes: usize) -> usize {
+    Phase::aligned(&x.phases).iter().map(|run| run.len().div_ceil(lanes)).max().unwrap_or(1)
+}
+
+/// Vectors of phases, and output channels, in a tile of up to `n` vectors with lanes along the phases.
+fn phases_and_channels(x: &Axis, lanes: usize, n: usize) -> (usize, usize) {
+    let phases = phase_vectors(x, lanes).min(n);
+    (phases, n / phases)
+}
+
+/// The x-phases of each such tile.
+fn phase_groups(x: &Axis, lanes: usize, n: usize) -> Vec<Range<usize>> {
+    let (vectors, _) = phases_and_channels(x, lanes, n);
+    let mut groups = vec![];
+    for run in Phase::aligned(&x.phases) {
+        let mut first = run.start;
+        for part in cut(run.len(), vectors * lanes, lanes) {
+            groups.push(first..first + part);
+            first += part;
+        }
+    }
+    groups
 }
 
 /// Cycles that the whole convolution takes by tiles over windows, packing included.
@@ -205,24 +218,17 @@ fn channel_tile_shape(problem: &Problem, target: &Target) -> (f64, usize, usize)
 /// positions.
 fn phase_tile_shape(problem: &Problem, target: &Target) -> (f64, usize, usize) {
     let (x, lanes) = (&problem.axes[2], target.lanes());
-    let runs = Phase::aligned(&x.phases);
-    if runs.len() == x.phases.len() {
+    if Phase::aligned(&x.phases).len() == x.phases.len() {
         return (f64::INFINITY, 1, 1);
     }
-    let vectors = runs.iter().map(|run| run.len().div_ceil(lanes)).max().unwrap_or(1) * problem.cout;
-    pixel_tile_shape(problem, target, 1, vectors, |n| {
-        let most = runs.iter().map(|run| run.len().div_ceil(lanes)).max().unwrap_or(1);
-        let (of_phases, of_channels) = (most.min(n), (n / most).max(1));
-        let mut tiles = vec![];
-        for run in &runs {
-            let taps = x.phases[run.start].taps.len();
-            for part in cut(run.len(), of_phases * lanes, lanes) {
-                for (channels, count) in cut_channels(problem.cout, of_channels) {
-                    tiles.push((taps, part.div_ceil(lanes) * channels, count));
-                }
-            }
-        }
-        tiles
+    pixel_tile_shape(problem, target, 1, phase_vectors(x, lanes) * problem.cout, |n| {
+        let (_, channels) = phases_and_channels(x, lanes, n);
+        let blocks = cut_channels(problem.cout, channels);
+        let of_group = |group: Range<usize>| -> Vec<_> {
+            let (taps, vectors) = (x.phases[group.start].taps.len(), group.len().div_ceil(lanes));
+            blocks.iter().map(|&(channels, count)| (taps, vectors * channels, count)).collect()
+        };
+        phase_groups(x, lanes, n).into_iter().flat_map(of_group).collect()
     })
 }
 
