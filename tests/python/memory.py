@@ -130,7 +130,10 @@ def table(binary, folders):
 
 
 def write(path, title, text):
-    """Replaces a section, or appends it."""
+    """Replaces a section of a file, or appends it; prints where there is no file."""
+    if path is None:
+        print(text)
+        return
     before, after = (path.read_text() if path.exists() else "# Benchmarks\n"), ""
     if f"\n## {title}\n" in before:
         before, rest = before.split(f"\n## {title}\n", 1)
@@ -148,11 +151,7 @@ def main():
     options = parser.parse_args()
     if options.measure:
         return measure(options.measure)
-    text = table(options.binary, options.folders)
-    if options.write:
-        write(options.write, "Memory", text)
-    else:
-        print(text)
+    write(options.write, "Memory", table(options.binary, options.folders))
 
 
 if __name__ == "__main__":

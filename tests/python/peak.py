@@ -88,11 +88,7 @@ def main():
     parser.add_argument("--block", default=0.15, type=float)
     parser.add_argument("--write", type=pathlib.Path)
     options = parser.parse_args()
-    text = table(options)
-    if options.write:
-        write(options.write, "Share of peak", text)
-    else:
-        print(text)
+    write(options.write, "Share of peak", table(options))
 
 
 if __name__ == "__main__":

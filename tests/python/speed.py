@@ -131,11 +131,7 @@ def main():
     parser.add_argument("--block", default=0.1, type=float)
     parser.add_argument("--write", type=pathlib.Path)
     options = parser.parse_args()
-    text = table(options)
-    if options.write:
-        write(options.write, options.title, text)
-    else:
-        print(text)
+    write(options.write, options.title, table(options))
 
 
 if __name__ == "__main__":
