@@ -6,7 +6,9 @@ use crate::explain::Explanation;
 use crate::model::Model;
 use crate::report::Report;
 use crate::stages::Rest;
+use crate::tuning::Tuning;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 use tconvc_codegen::compile::{self, Compiled, FastMath};
 use tconvc_codegen::target::Target;
@@ -28,6 +30,7 @@ pub struct Compiler {
     pub(crate) keep_text: bool,
     pub(crate) fast_math: bool,
     pub(crate) workspace_limit: usize,
+    pub(crate) tuning: Arc<Tuning>,
 }
 
 /// What a network may take besides the caller's arrays and its own weights unless [`Compiler::workspace_limit`] says
@@ -59,6 +62,7 @@ impl Compiler {
             keep_text: false,
             fast_math: true,
             workspace_limit: WORKSPACE_LIMIT,
+            tuning: Arc::default(),
         }
     }
 
@@ -129,6 +133,14 @@ impl Compiler {
         self
     }
 
+    /// Takes the forms and schedules that were measured to be the fastest on this processor with this number of threads, in the
+    /// place of estimates.
+    #[must_use]
+    pub fn tuning(mut self, tuning: &Tuning) -> Self {
+        self.tuning = Arc::new(tuning.clone());
+        self
+    }
+
     /// Compiles a model. Extents that stay open are taken from the inputs of each call.
     ///
     /// # Errors
@@ -156,26 +168,42 @@ impl Compiler {
         Ok(Explanation::new(self, self.rewrite(model)?.journal()))
     }
 
-    fn optimise(&self, graph: &mut Graph) -> Result<Journal> {
+    /// What measurements depend on beside the geometry.
+    pub(crate) fn setting(&self) -> String {
+        let caches = self.target.caches();
+        let kib = [caches.l1d_bytes, caches.l2_bytes, caches.l3_bytes].map(|bytes| (bytes >> 10).to_string());
+        let filtering = if self.fast_math { "" } else { ", fast math off" };
+        format!("{}, caches of {} KiB, {} thread(s){filtering}", self.target, kib.join(", "), self.threads)
+    }
+
+    pub(crate) fn optimise(&self, graph: &mut Graph) -> Result<Journal> {
         infer::infer(graph)?;
-        let options = Options {
+        Ok(optimise(graph, &self.pass_options()?)?)
+    }
+
+    pub(crate) fn pass_options(&self) -> Result<Options> {
+        Ok(Options {
             form: self.form,
             machine: Machine::with_lanes(self.target.lanes(), self.threads),
             disabled: self.disabled.clone(),
             stop_after: self.stop_after.as_deref().map(str::parse).transpose()?,
+            measured: self.tuning.forms(&self.setting()),
             ..Options::default()
-        };
-        Ok(optimise(graph, &options)?)
+        })
     }
 
     fn generate(&self, graph: &Graph, plan: &Plan) -> Result<Compiled> {
-        let options = compile::Options {
-            target: self.target.clone(),
+        Ok(compile::compile(graph, plan, &self.code_options())?)
+    }
+
+    pub(crate) fn code_options(&self) -> compile::Options {
+        compile::Options {
             threads: self.threads,
             keep_text: self.keep_text,
             fast_math: if self.fast_math { FastMath::WherePays } else { FastMath::Off },
-        };
-        Ok(compile::compile(graph, plan, &options)?)
+            schedules: self.tuning.schedules(&self.setting()),
+            ..compile::Options::new(self.target.clone())
+        }
     }
 
     /// Machine code for these input shapes as an assembly listing; the target may be another than this machine. Where extents

@@ -32,6 +32,14 @@ pub enum Error {
         /// How many there may be.
         most: usize,
     },
+    /// A file of measured schedules cannot be read or written.
+    #[error("{file}: {problem}")]
+    Tuning {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// An input or output that was given does not fit the model.
     #[error("{0}")]
     Arguments(String),

@@ -37,6 +37,8 @@ mod model;
 mod report;
 mod session;
 mod stages;
+mod tune;
+mod tuning;
 
 pub use check::{Agreement, Tolerance, compare};
 pub use compiled::{CompiledModel, Outputs};
@@ -50,8 +52,15 @@ pub use tconvc_codegen::target::Target;
 pub use tconvc_ir::onnx::read_tensor;
 pub use tconvc_ir::{DType, Element, Tensor, TensorView, TensorViewMut};
 pub use tconvc_passes::{Error as OptionError, Form, Journal};
+pub use tune::TuneProgress;
+pub use tuning::Tuning;
 
 /// The example in the README, compiled and run with the other examples.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The example in the account of `--tune`.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/tuning.md")]
+struct Measuring;

@@ -13,12 +13,13 @@ use crate::geometries::{
 use crate::layer::{Axis, Layer};
 use crate::models::{arrays, models};
 use crate::networks::{exactly, live};
+use crate::schedules::others;
 use crate::support::{FORMS, Random, cases, targets};
 use proptest::strategy::{Strategy, ValueTree};
 use std::fmt::{self, Display};
 use std::sync::Arc;
 use tconvc::{Compiler, Form, Model, PortInfo, Target, Tensor, TensorView, TensorViewMut};
-use tconvc_codegen::compile::{self, FastMath, Options};
+use tconvc_codegen::compile::{self, FastMath, Options, Schedules};
 use tconvc_codegen::pool::Serial;
 use tconvc_codegen::program::{Program, Step, Work};
 use tconvc_codegen::session::Session;
@@ -36,17 +37,18 @@ struct Way<'a> {
     target: &'a Target,
     threads: usize,
     fast_math: FastMath,
+    schedules: Schedules,
 }
 
 impl<'a> Way<'a> {
     fn new(form: Form, target: &'a Target, threads: usize) -> Self {
-        Self { form, target, threads, fast_math: FastMath::WherePays }
+        Self { form, target, threads, fast_math: FastMath::WherePays, schedules: Schedules::default() }
     }
 }
 
 impl Display for Way<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {}, {} thread(s)", self.form, self.target, self.threads)
+        write!(f, "{}, {}, {} thread(s), {:?}", self.form, self.target, self.threads, self.schedules)
     }
 }
 
@@ -59,13 +61,14 @@ fn check(
     way: &Way<'_>,
 ) -> Program {
     tell.begin(&format_args!("{way}: {about}"));
-    let &Way { form, target, threads, fast_math } = way;
+    let &Way { form, target, threads, fast_math, ref schedules } = way;
     let compiler = Compiler::new().form(form).target(target.clone()).threads(threads);
     let compiler =
         inputs.iter().fold(compiler, |compiler, (name, tensor)| compiler.input_shape(name, tensor.shape()));
     let rewritten = compiler.rewrite(&Model::from_graph(graph.clone())).unwrap();
     let plan = plan(rewritten.graph()).unwrap();
-    let options = Options { target: target.clone(), threads, keep_text: false, fast_math };
+    let schedules = schedules.clone();
+    let options = Options { threads, fast_math, schedules, ..Options::new(target.clone()) };
     let program = compile::compile(rewritten.graph(), &plan, &options).unwrap().finish().unwrap();
     let mut session = Session::new(&program, Arc::new(Serial)).unwrap();
     let views: Vec<TensorView<'_>> = inputs.iter().map(|(_, tensor)| tensor.view()).collect();
@@ -198,6 +201,28 @@ fn few_channels_at_large_strides() {
             along_phases += usize::from(has_kernel(&program, "_phases"));
         }
         assert!(2 * along_phases > cases(60), "only {along_phases} layers had lanes along the phases");
+    });
+}
+
+/// Schedules that measurements may choose in the place of the estimated ones.
+#[test]
+fn other_schedules() {
+    in_child("guard::other_schedules", |tell| {
+        let targets = targets();
+        for number in 0..cases(40) {
+            let layer = [random_layer, deep_layer, strided_layer][number % 3](8 << 32 | number as u64);
+            let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
+            let target = &targets[number / 3 % targets.len()];
+            let form = FORMS[number / 2 % 2];
+            let rewritten =
+                Compiler::new().form(form).target(target.clone()).rewrite(&Model::from_graph(graph.clone()));
+            let others = others(rewritten.unwrap().graph(), target);
+            // A third of them each time: that is one of every kind.
+            for schedules in others.into_iter().skip(number % 3).step_by(3) {
+                let way = Way { fast_math: FastMath::Off, schedules, ..Way::new(form, target, 1) };
+                check(tell, &layer, &graph, &inputs, &way);
+            }
+        }
     });
 }
 

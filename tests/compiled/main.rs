@@ -25,6 +25,8 @@ mod layer;
 mod models;
 mod networks;
 #[cfg(test)]
+mod schedules;
+#[cfg(test)]
 mod stages;
 #[cfg(test)]
 mod support;

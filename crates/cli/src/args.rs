@@ -48,6 +48,12 @@ pub struct CompileOptions {
     /// Whether sums may be rounded otherwise than by the definition where that is faster
     #[arg(long, default_value = "on", value_enum, value_name = "on|off", hide_possible_values = true)]
     pub fast_math: Switch,
+    /// Measure forms and schedules on this machine, those that the cache does not know, and take the fastest
+    #[arg(long)]
+    pub tune: bool,
+    /// File that keeps what `--tune` measures; in the user's cache folder otherwise
+    #[arg(long, requires = "tune", value_name = "FILE")]
+    pub tune_cache: Option<PathBuf>,
     /// Most MiB that a compiled network may take for values between its layers
     #[arg(long, default_value_t = 1024, value_name = "MIB")]
     pub workspace_limit: u32,

@@ -10,8 +10,9 @@ pub mod verify;
 
 use crate::args::{CompileOptions, Switch};
 use crate::error::{Error, Result};
-use std::path::Path;
-use tconvc::{Compiler, Model};
+use crate::output;
+use std::path::{Path, PathBuf};
+use tconvc::{Compiler, Model, Tuning};
 
 /// A compiler with the options of the command line.
 fn compiler(options: &CompileOptions) -> Compiler {
@@ -22,6 +23,43 @@ fn compiler(options: &CompileOptions) -> Compiler {
         .workspace_limit((options.workspace_limit as usize) << 20)
         .fast_math(options.fast_math == Switch::On);
     options.shapes.iter().fold(compiler, |compiler, (name, shape)| compiler.input_shape(name, shape.clone()))
+}
+
+/// The compiler with what was measured for this model, now or before, where that is asked for.
+fn tuned(compiler: Compiler, options: &CompileOptions, model: &Model) -> Result<Compiler> {
+    if !options.tune {
+        return Ok(compiler);
+    }
+    let file = match &options.tune_cache {
+        Some(file) => file.clone(),
+        None => cache_folder()?.join("tuning.json"),
+    };
+    let mut tuning = Tuning::read(&file)?;
+    let known = tuning.clone();
+    let bar = output::bar(0);
+    let measured = compiler.tune(model, &mut tuning, |progress| {
+        bar.set_length(progress.layers as u64);
+        bar.set_position(progress.done as u64);
+        bar.set_message(format!("measuring {}", progress.layer));
+    });
+    bar.finish_and_clear();
+    // What was measured before an error is not lost.
+    if tuning != known {
+        tuning.write(&file)?;
+    }
+    measured?;
+    Ok(compiler.tuning(&tuning))
+}
+
+/// Where this program keeps what it can make again.
+fn cache_folder() -> Result<PathBuf> {
+    let folder = |name, below: &str| {
+        let base = std::env::var_os(name).map(PathBuf::from).filter(|base| base.is_absolute())?;
+        Some(base.join(below))
+    };
+    folder("XDG_CACHE_HOME", "tconvc").or_else(|| folder("HOME", ".cache/tconvc")).ok_or_else(|| {
+        Error::usage("there is neither XDG_CACHE_HOME nor HOME to keep measurements in; name a file with --tune-cache FILE")
+    })
 }
 
 /// The model of a file; errors name it.

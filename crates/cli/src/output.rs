@@ -1,5 +1,6 @@
 //! Where text goes: results to standard output, errors to standard error; colours where the terminal and `NO_COLOR` allow.
 
+use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 
 /// Writes to standard output; a reader that has gone away is no error.
@@ -16,4 +17,13 @@ pub fn line(text: &str) {
 /// Writes an error.
 pub fn error(text: &str) {
     let _ = writeln!(anstream::stderr(), "\x1b[1;31merror\x1b[0m: {text}");
+}
+
+/// A progress bar with a message, on a terminal.
+pub fn bar(length: usize) -> ProgressBar {
+    let bar = ProgressBar::new(length as u64);
+    if let Ok(style) = ProgressStyle::with_template("{pos}/{len} {wide_msg}") {
+        bar.set_style(style);
+    }
+    bar
 }

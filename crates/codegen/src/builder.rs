@@ -1,6 +1,6 @@
 //! What the makers of kernels share: the module that collects code, packed weights, places of values, names.
 
-use crate::compile::{FastMath, Options};
+use crate::compile::{Choice, FastMath, Options, Schedules};
 use crate::error::CompileError;
 use crate::exec::{CodeModule, FunctionId, Glue};
 use crate::memory::{ALIGNMENT, AlignedBytes};
@@ -22,6 +22,9 @@ pub(crate) struct Builder<'a> {
     pub(crate) target: Target,
     pub(crate) threads: usize,
     pub(crate) fast_math: FastMath,
+    pub(crate) schedules: Schedules,
+    /// Where they are asked for.
+    pub(crate) choices: Option<Vec<Choice>>,
     pub(crate) module: CodeModule,
     weights: Packing<'a>,
     constants: HashMap<ValueId, usize>,
@@ -42,6 +45,8 @@ impl<'a> Builder<'a> {
             target: options.target.clone(),
             threads: options.threads.max(1),
             fast_math: options.fast_math,
+            schedules: options.schedules.clone(),
+            choices: options.list_choices.then(Vec::new),
             module,
             weights: Packing::default(),
             constants: HashMap::new(),

@@ -7,6 +7,7 @@ use crate::kernels;
 use crate::memory::AlignedBytes;
 use crate::program::{Operand, Port, Program, Space, Step, Work};
 use crate::target::Target;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tconvc_ir::{Graph, ValueId};
 use tconvc_passes::plan::Plan;
@@ -22,6 +23,55 @@ pub struct Options {
     pub keep_text: bool,
     /// Whether sums may be rounded otherwise than by the definition, where that makes them cheaper.
     pub fast_math: FastMath,
+    /// Schedules of convolutions that are not to be chosen by estimate.
+    pub schedules: Schedules,
+    /// Whether [`Compiled::choices`] are collected.
+    pub list_choices: bool,
+}
+
+impl Options {
+    /// One thread, no listing, filtering where it pays, every schedule chosen by estimate.
+    pub fn new(target: Target) -> Self {
+        Self {
+            target,
+            threads: 1,
+            keep_text: false,
+            fast_math: FastMath::WherePays,
+            schedules: Schedules::default(),
+            list_choices: false,
+        }
+    }
+}
+
+/// Names of schedules by what they compute, as [`Choice`] spells both. A name that does not fit is passed over.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Schedules(Arc<BTreeMap<String, String>>);
+
+impl Schedules {
+    /// The name for a problem; its key is only made where there are any.
+    pub(crate) fn get(&self, problem: impl FnOnce() -> String) -> Option<&str> {
+        if self.0.is_empty() {
+            return None;
+        }
+        self.0.get(&problem()).map(String::as_str)
+    }
+}
+
+impl FromIterator<(String, String)> for Schedules {
+    fn from_iter<T: IntoIterator<Item = (String, String)>>(names: T) -> Self {
+        Self(Arc::new(names.into_iter().collect()))
+    }
+}
+
+/// The schedule of a convolution, and others that differ from it in one decision.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Choice {
+    /// What is computed: channels, extents, strides, taps.
+    pub problem: String,
+    /// Name of the schedule.
+    pub chosen: String,
+    /// Names of the others, each once.
+    pub others: Vec<String>,
 }
 
 /// Whether convolutions take Winograd's filtering.
@@ -53,9 +103,15 @@ pub struct Compiled {
     arena_bytes: usize,
     scratch_bytes: usize,
     threads: usize,
+    choices: Vec<Choice>,
 }
 
 impl Compiled {
+    /// The schedules of the convolutions that have several, where [`Options::list_choices`] asks for them.
+    pub fn choices(&self) -> &[Choice] {
+        &self.choices
+    }
+
     /// The code, for listings.
     pub fn module(&self) -> &CodeModule {
         &self.module
@@ -103,6 +159,7 @@ pub fn compile(graph: &Graph, plan: &Plan, options: &Options) -> Result<Compiled
         builder.push_named(&outputs[index].name, Work::Copy { from, to, bytes: outputs[index].bytes() });
     }
     let (threads, arena_bytes) = (builder.threads, builder.arena_bytes());
+    let choices = builder.choices.take().unwrap_or_default();
     let (steps, weights, scratch_bytes, module) = builder.finish()?;
-    Ok(Compiled { module, steps, weights, inputs, outputs, arena_bytes, scratch_bytes, threads })
+    Ok(Compiled { module, steps, weights, inputs, outputs, arena_bytes, scratch_bytes, threads, choices })
 }

@@ -3,6 +3,7 @@
 use crate::cost::Machine;
 use crate::error::{Error, Result};
 use crate::pass::Pass;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -86,6 +87,8 @@ pub struct Options {
     pub form: Form,
     /// The machine that the program will run on, for the cost model.
     pub machine: Machine,
+    /// Forms measured to be the fastest, by the text of the geometry; estimates choose the others.
+    pub measured: BTreeMap<String, Form>,
     /// Names of passes to leave out.
     pub disabled: Vec<String>,
     /// Where to stop.
@@ -101,6 +104,7 @@ impl Default for Options {
         Self {
             form: Form::Auto,
             machine: Machine::default(),
+            measured: BTreeMap::new(),
             disabled: vec![],
             stop_after: None,
             custom: vec![],
@@ -115,6 +119,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("form", &self.form)
             .field("machine", &self.machine)
+            .field("measured", &self.measured)
             .field("disabled", &self.disabled)
             .field("stop_after", &self.stop_after)
             .field("custom", &custom)

@@ -1,6 +1,6 @@
 //! `tconvc bench`.
 
-use super::{compiler, load};
+use super::{compiler, load, tuned};
 use crate::args::Bench;
 use crate::error::{Error, Result};
 use crate::trace::Trace;
@@ -18,7 +18,8 @@ pub fn run(options: &Bench) -> Result<ExitCode> {
     let resident = resident_bytes();
     let model = load(&options.model)?;
     let in_model = |error| Error::in_file(&options.model, error);
-    let compiled = compiler(&options.options).compile(&model).map_err(in_model)?;
+    let compiler = tuned(compiler(&options.options), &options.options, &model)?;
+    let compiled = compiler.compile(&model).map_err(in_model)?;
     let tensors = inputs::for_command(compiled.inputs(), &options.inputs, &[])?;
     let views = compiled.order(inputs::views(&tensors)).map_err(in_model)?;
     let mut session = compiled.session();

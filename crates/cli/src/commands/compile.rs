@@ -1,6 +1,6 @@
 //! `tconvc compile`.
 
-use super::{compiler, load};
+use super::{compiler, load, tuned};
 use crate::args::{Compile, Emit};
 use crate::error::{Error, Result};
 use crate::{inputs, output};
@@ -17,6 +17,7 @@ pub fn run(options: &Compile) -> Result<ExitCode> {
     if let Some(pass) = &options.stop_after {
         compiler = compiler.stop_after(pass);
     }
+    let compiler = tuned(compiler, &options.options, &model)?;
     match options.emit {
         Emit::Jit => return jit(options, &compiler, &model),
         Emit::Ir => {

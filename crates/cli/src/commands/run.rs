@@ -1,6 +1,6 @@
 //! `tconvc run`.
 
-use super::{compiler, load};
+use super::{compiler, load, tuned};
 use crate::args::Run;
 use crate::error::{Error, Result};
 use crate::{arrays, inputs, output};
@@ -10,7 +10,8 @@ use std::process::ExitCode;
 pub fn run(options: &Run) -> Result<ExitCode> {
     let model = load(&options.model)?;
     let in_model = |error| Error::in_file(&options.model, error);
-    let compiled = compiler(&options.options).compile(&model).map_err(in_model)?;
+    let compiler = tuned(compiler(&options.options), &options.options, &model)?;
+    let compiled = compiler.compile(&model).map_err(in_model)?;
     let tensors = inputs::for_command(compiled.inputs(), &options.inputs, &options.input)?;
     let outputs = compiled.run(inputs::views(&tensors)).map_err(in_model)?;
     for (name, tensor) in outputs.iter() {

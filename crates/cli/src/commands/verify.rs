@@ -1,10 +1,9 @@
 //! `tconvc verify`.
 
-use super::{compiler, load};
+use super::{compiler, load, tuned};
 use crate::args::{CompileOptions, Verify};
 use crate::error::{Error, Result};
 use crate::{arrays, inputs, output};
-use indicatif::{ProgressBar, ProgressStyle};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -26,10 +25,7 @@ pub fn run(options: &Verify) -> Result<ExitCode> {
             return Err(Error::in_file(path, "neither an ONNX file nor a folder that holds one"));
         }
     }
-    let bar = ProgressBar::new(cases.len() as u64);
-    if let Ok(style) = ProgressStyle::with_template("{pos}/{len} {wide_msg}") {
-        bar.set_style(style);
-    }
+    let bar = output::bar(cases.len());
     let (mut passed, mut failed) = (0, 0);
     for case in &cases {
         let path = match case {
@@ -95,7 +91,7 @@ fn entries(path: &Path) -> Result<Vec<PathBuf>> {
 /// A model on the arrays beside it and against the outputs among them, else on seeded inputs against the interpreter.
 fn model(path: &Path, options: &CompileOptions) -> Result<String> {
     let model = load(path)?;
-    let compiled = compiler(options).compile(&model)?;
+    let compiled = tuned(compiler(options), options, &model)?.compile(&model)?;
     let stored = inputs::stored(path);
     let files: Vec<PathBuf> = stored.iter().cloned().collect();
     let tensors = if files.is_empty() {
@@ -141,7 +137,7 @@ fn backend(folder: &Path, options: &CompileOptions) -> Result<String> {
         let shaped = tensors
             .iter()
             .fold(compiler(options), |compiler, (name, tensor)| compiler.input_shape(name, tensor.shape()));
-        let got = shaped.compile(&model)?.run(inputs::views(&tensors))?;
+        let got = tuned(shaped, options, &model)?.compile(&model)?.run(inputs::views(&tensors))?;
         for (name, expected) in self::tensors(&set, "output", &model.outputs())? {
             let Some(got) = got.get(&name) else {
                 return Err(Error::new(format!("the model has no output `{name}`")));

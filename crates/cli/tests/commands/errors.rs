@@ -85,8 +85,21 @@ fn options_that_do_not_exist() {
         "bench fsrcnn_x3.onnx --seconds=-1",
         "compile fsrcnn_x3.onnx --emit exe",
         "compile fsrcnn_x3.onnx --emit onnx",
+        "run fsrcnn_x3.onnx --tune-cache tuning.json",
     ];
     check("errors_usage", &folder().run_all(&lines));
+}
+
+#[test]
+fn what_cannot_be_measured() {
+    let folder = folder();
+    let lines = [
+        "run fsrcnn_x3.onnx --tune --tune-cache tuning.json",
+        "run fsrcnn_x3.onnx --tune --tune-cache text.onnx --shape low=1x1x8x8",
+        "run fsrcnn_x3.onnx --tune --tune-cache text.onnx/tuning.json --shape low=1x1x8x8",
+    ];
+    check("errors_tune", &folder.run_all(&lines));
+    assert!(!folder.path("tuning.json").exists());
 }
 
 #[test]

@@ -35,6 +35,25 @@ fn verify_tells_what_it_checked() {
     check("verify_wrong", &folder.run(&["verify", "wrong.onnx"]));
 }
 
+/// The second time, nothing is measured; the network runs as it should in either case.
+#[test]
+fn measurements_are_kept_in_a_file() {
+    let folder = Folder::new();
+    folder.model(
+        "up.onnx",
+        "input %x : f32[1, 4, 6, 6]\nconst @w : f32[4, 2, 4, 4] = seeded(1)\n\
+         %y = ConvTranspose(%x, @w) {strides=[2, 2]}\noutput %y",
+    );
+    let lines = ["verify up.onnx --tune --tune-cache kept/tuning.json"; 2];
+    let text = folder.run_all(&lines);
+    assert_eq!(text.matches("1 passed, 0 failed").count(), 2, "{text}");
+    let kept = std::fs::read_to_string(folder.path("kept/tuning.json")).unwrap();
+    assert!(kept.contains("4->2 k4x4 s2x2 p0x0 6x6 -> 14x14"), "{kept}");
+    let explained = folder.run(&["explain", "up.onnx", "--tune", "--tune-cache", "kept/tuning.json"]);
+    assert!(explained.contains("it was measured to be the fastest"), "{explained}");
+    assert_eq!(std::fs::read_to_string(folder.path("kept/tuning.json")).unwrap(), kept);
+}
+
 #[test]
 fn bench_prints_one_object() {
     let folder = Folder::new();

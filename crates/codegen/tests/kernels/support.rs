@@ -98,7 +98,7 @@ impl Case {
         for target in targets() {
             let mut first: Option<Vec<Vec<u8>>> = None;
             for threads in [1, 2] {
-                let options = Options { target: target.clone(), threads, keep_text: false, fast_math };
+                let options = Options { threads, fast_math, ..Options::new(target.clone()) };
                 let program = compile(&graph, &plan, &options).unwrap().finish().unwrap();
                 kernels.extend(program.steps().iter().filter_map(|step| match &step.work {
                     Work::Kernel(kernel) => Some(kernel.name.clone()),

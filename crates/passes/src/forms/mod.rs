@@ -52,7 +52,7 @@ impl Rewrite for ChooseForm {
         let geometry =
             op.geometry(&shape(0)?, &shape(1)?).map_err(|error| Miss::Refused(error.to_string()))?;
         let costs = form_costs(&geometry, &options.machine);
-        let (chosen, reason) = choose(&geometry, &costs, options.form);
+        let (chosen, reason) = choose(&geometry, &costs, options);
         Ok(Found { op: op.clone(), geometry, costs, chosen, reason })
     }
 
@@ -86,9 +86,12 @@ impl Rewrite for ChooseForm {
 }
 
 /// The form to use, and why.
-fn choose(geometry: &DeconvGeometry, costs: &[FormCost; 3], asked: Form) -> (Form, String) {
-    if asked != Form::Auto {
-        return (asked, "it was asked for".into());
+fn choose(geometry: &DeconvGeometry, costs: &[FormCost; 3], options: &Options) -> (Form, String) {
+    if options.form != Form::Auto {
+        return (options.form, "it was asked for".into());
+    }
+    if let Some(&measured) = options.measured.get(&geometry.to_string()) {
+        return (measured, "it was measured to be the fastest".into());
     }
     if geometry.axes().iter().all(|axis| axis.stride() == 1)
         && geometry.axes().iter().any(|axis| axis.input() > 1)

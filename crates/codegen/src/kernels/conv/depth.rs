@@ -14,24 +14,32 @@ const MOST: usize = 16;
 /// Input channels below which a part is not worth its call.
 const FEWEST: usize = 32;
 
-/// The input channels of each part, and the estimated cycles; one part of all where that is best.
-pub(super) fn split(problem: &Problem, target: &Target) -> (f64, Vec<Range<usize>>) {
+/// The estimated cycles, and the number of parts that takes the fewest.
+pub(super) fn choose(problem: &Problem, target: &Target) -> (f64, usize) {
     let outputs: usize = problem.axes.iter().map(|axis| axis.output).product();
     let stored = (problem.batch * problem.groups * problem.cout * outputs) as f64 / target.lanes() as f64;
     let mut best = (direct_cycles(problem, target), 1);
     for parts in [2, 4, 8, MOST] {
-        let cin = problem.cin.div_ceil(parts);
-        if cin < FEWEST {
+        if !fits(problem, parts) {
             break;
         }
-        let part = Problem { cin, ..problem.clone() };
+        let part = Problem { cin: problem.cin.div_ceil(parts), ..problem.clone() };
         // What is there already, added to each vector of results.
         let cycles = parts as f64 * direct_cycles(&part, target) + (parts - 1) as f64 * stored;
         if cycles < best.0 {
             best = (cycles, parts);
         }
     }
-    let (cycles, parts) = best;
-    let bound = |part: usize| problem.cin * part / parts;
-    (cycles, (0..parts).map(|part| bound(part)..bound(part + 1)).collect())
+    best
+}
+
+/// Whether each of so many parts is worth its call.
+pub(super) fn fits(problem: &Problem, parts: usize) -> bool {
+    parts == 1 || (1..=MOST).contains(&parts) && problem.cin.div_ceil(parts) >= FEWEST
+}
+
+/// The input channels of each part.
+pub(super) fn parts(problem: &Problem, parts: usize) -> impl Iterator<Item = Range<usize>> {
+    let cin = problem.cin;
+    (0..parts).map(move |part| cin * part / parts..cin * (part + 1) / parts)
 }

@@ -10,16 +10,15 @@ mod residues;
 mod rows;
 mod scatter;
 mod tiling;
+mod ways;
 mod weights;
 mod window;
 mod winograd;
 
 use super::plain;
 use crate::builder::Builder;
-use crate::compile::FastMath;
 use crate::error::CompileError;
-use crate::program::Operand;
-use epilogue::{Finish, Follows};
+use epilogue::Finish;
 use job::Job;
 use problem::Problem;
 use tconvc_ir::ops::Epilogue;
@@ -103,95 +102,8 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     let weights = Weights::new(weights, layout, problem.groups, problem.cin, problem.cout)?;
     let (input, output) = (builder.operand(x)?, builder.operand(y)?);
     let name = describe(&problem);
-    let (whole, way) = choose(builder, &problem);
-    let mut parts = vec![];
-    for columns in residues::split(&problem).unwrap_or_default() {
-        let (cycles, way) = choose(builder, &columns.problem);
-        parts.push((cycles, columns, way));
-    }
-    let in_parts: f64 = parts.iter().map(|(cycles, _, _)| cycles).sum();
-    if parts.is_empty() || whole <= in_parts && builder.fast_math != FastMath::Always {
-        let job = Job { name, problem, weights, bias, finish, finish_operands, input, output };
-        return make(builder, label, job, way);
-    }
-    for (_, columns, way) in parts {
-        let moved = |operand: Operand| Operand { offset: operand.offset + 4 * columns.first, ..operand };
-        let finish_operands = finish_operands.iter().map(|&(operand, follows)| match follows {
-            Follows::Output => (moved(operand), follows),
-            Follows::Channels => (operand, follows),
-        });
-        let job = Job {
-            name: format!("residues_{name}"),
-            weights: weights.with_kernel(columns.kernel),
-            bias: bias.clone(),
-            finish: finish.clone(),
-            finish_operands: finish_operands.collect(),
-            input: moved(input),
-            output: moved(output),
-            problem: columns.problem,
-        };
-        make(builder, label, job, way)?;
-    }
-    Ok(())
-}
-
-/// The estimated cycles of a convolution, and the filtering that takes so many; directly where there is none.
-fn choose(builder: &Builder<'_>, problem: &Problem) -> (f64, Option<winograd::Schedule>) {
-    let (direct, _) = depth::split(problem, &builder.target);
-    let most = match builder.fast_math {
-        FastMath::Off => return (direct, None),
-        FastMath::WherePays => direct / winograd::GAIN,
-        FastMath::Always => f64::INFINITY,
-    };
-    match winograd::Schedule::choose(problem, &builder.target, builder.threads) {
-        Some((cycles, schedule)) if cycles < most => (cycles, Some(schedule)),
-        _ => (direct, None),
-    }
-}
-
-fn make<'a>(
-    builder: &mut Builder<'a>,
-    label: &str,
-    mut job: Job<'a>,
-    schedule: Option<winograd::Schedule>,
-) -> Result<(), CompileError> {
-    let how = schedule.as_ref().map_or_else(String::new, |schedule| format!("{schedule}_"));
-    job.name = format!("f32_{label}_{how}{}", job.name);
-    match schedule {
-        Some(schedule) => winograd::build(builder, &job, &schedule),
-        None => in_depth(builder, &job),
-    }
-}
-
-/// The kernels of a convolution computed directly, one for each part of its input channels.
-fn in_depth<'a>(builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), CompileError> {
-    let (_, parts) = depth::split(&job.problem, &builder.target);
-    let last = parts.len() - 1;
-    for (number, channels) in parts.iter().enumerate() {
-        // All but the first add to what is there; all but the last leave the rest to those behind.
-        let (mut finish, mut finish_operands) = (Finish::onto(number > 0), vec![]);
-        if number > 0 {
-            finish_operands.push((job.output, Follows::Output));
-        }
-        if number == last {
-            finish = finish.then(job.finish.clone());
-            finish_operands.extend(job.finish_operands.iter().copied());
-        }
-        let first = 4 * channels.start * job.problem.input.plane;
-        let bias = if number == 0 { job.bias.clone() } else { vec![0.0; job.bias.len()] };
-        let part = Job {
-            name: job.name.clone(),
-            problem: Problem { cin: channels.len(), ..job.problem.clone() },
-            weights: job.weights.of_inputs(channels),
-            bias,
-            finish,
-            finish_operands,
-            input: Operand { offset: job.input.offset + first, ..job.input },
-            output: job.output,
-        };
-        rows::build(builder, &part)?;
-    }
-    Ok(())
+    let job = Job { name, problem, weights, bias, finish, finish_operands, input, output };
+    ways::build(builder, label, job)
 }
 
 /// Bias of each channel, zero where there is none, with room to read whole vectors.

@@ -5,6 +5,7 @@
 //! a convolution has one phase and its stride as `in_stride`, a sub-pixel convolution has its stride as `out_stride`, and
 //! zero insertion has it as `insert`.
 
+use std::fmt::Write as _;
 use tconvc_ir::geometry::{ConvAxis, ConvGeometry, DeconvAxis, DeconvGeometry, Phase, PhaseTap};
 
 /// Batch, channels and axes of a convolution, with all extents known.
@@ -93,6 +94,12 @@ impl Axis {
     pub fn shifts(&self) -> (i64, i64) {
         let shifts = || self.phases.iter().flat_map(|phase| &phase.taps).map(|tap| tap.shift);
         (shifts().min().unwrap_or(0), shifts().max().unwrap_or(0))
+    }
+
+    /// Positions from the first to the last that so many neighbouring steps read.
+    pub fn reach(&self, steps: usize) -> usize {
+        let (low, high) = self.shifts();
+        (steps - 1) * self.in_stride + (high - low) as usize + 1
     }
 
     /// The most outputs of a phase.
@@ -188,6 +195,20 @@ impl Problem {
         };
         let window = self.cin as f64 * self.axes.iter().map(reach).product::<f64>();
         phases <= 2048 && taps <= 8192 && phases.saturating_mul(taps) <= 1 << 18 && window <= 16e6
+    }
+
+    /// What tells it from problems that take other schedules: batch, groups, channels and, along each axis, extents, kernel, strides
+    /// and shifts.
+    pub fn key(&self) -> String {
+        let mut key = format!("{} {} {}x{}", self.batch, self.groups, self.cin, self.cout);
+        for axis in &self.axes {
+            let ((low, high), taps) =
+                (axis.shifts(), axis.phases.iter().map(|phase| phase.taps.len()).sum::<usize>());
+            let Axis { input, output, kernel, in_stride, out_stride, insert, .. } = axis;
+            let strides = format!("{in_stride},{out_stride},{insert}");
+            let _ = write!(key, " | {input}>{output} k{kernel} s{strides} {low}..{high} {taps}");
+        }
+        key
     }
 
     /// Multiply-adds.

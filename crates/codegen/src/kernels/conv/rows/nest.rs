@@ -17,9 +17,12 @@ use crate::exec::FunctionId;
 use crate::program::Kernel;
 use std::collections::HashMap;
 
-/// Makes the kernel of a convolution.
-pub(in super::super) fn build<'a>(builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), CompileError> {
-    let mut schedule = Schedule::choose(&job.problem, &builder.target, builder.threads);
+/// Makes the kernel of a convolution along a schedule, with smaller tiles where registers do not suffice.
+pub(in super::super) fn build<'a>(
+    builder: &mut Builder<'a>,
+    job: &Job<'a>,
+    mut schedule: Schedule,
+) -> Result<(), CompileError> {
     loop {
         match Nest::new(builder, job, &schedule) {
             // The epilogue or the interleaving may need more registers than the schedule left.

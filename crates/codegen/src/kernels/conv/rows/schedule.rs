@@ -8,7 +8,7 @@ use tconvc_ir::geometry::Phase;
 
 /// Where tiles read the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
+pub(in super::super) enum Source {
     /// From a window of rows packed into scratch memory.
     Packed,
     /// From the tensor itself: no tap leaves it.
@@ -17,7 +17,7 @@ pub(super) enum Source {
 
 /// How results of the x-phases come together in the output row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Store {
+pub(in super::super) enum Store {
     /// All phases in one tile, interleaved in registers, whole vectors stored.
     Interleaved,
     /// A tile for each phase, its lanes stored one by one a stride apart.
@@ -37,7 +37,7 @@ impl Store {
 
 /// The decisions.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Schedule {
+pub(in super::super) struct Schedule {
     pub source: Source,
     pub store: Store,
     /// Output channels of a tile; pixels where it is of pixels.
@@ -80,6 +80,11 @@ fn along_width(x: &Axis, target: &Target) -> Store {
     }
 }
 
+/// Whether tiles can read the tensor itself: no tap leaves it.
+pub(super) fn readable_in_place(problem: &Problem) -> bool {
+    problem.axes.iter().all(Axis::is_inside) && problem.axes[2].in_stride == 1
+}
+
 /// Bytes after which addresses share a set of the first-level cache, and lines of a set.
 const PAGE: usize = 4096;
 const WAYS: usize = 8;
@@ -89,7 +94,7 @@ impl Schedule {
     pub fn choose(problem: &Problem, target: &Target, threads: usize) -> Self {
         let x = &problem.axes[2];
         let store = along_width(x, target);
-        let inside = problem.axes.iter().all(Axis::is_inside) && x.in_stride == 1;
+        let inside = readable_in_place(problem);
         let reuse = problem.cout
             * problem
                 .axes
@@ -103,8 +108,8 @@ impl Schedule {
         let source = if inside && reuse < worth { Source::Direct } else { Source::Packed };
 
         let widths = tile_shape(problem, target, store);
-        let channels = channel_tile_shape(problem, target);
-        let phases = phase_tile_shape(problem, target);
+        let channels = tile_shape(problem, target, Store::Channels);
+        let phases = tile_shape(problem, target, Store::Phases);
         let (store, (_, m, n)) = if phases.0 < channels.0.min(widths.0) {
             (Store::Phases, phases)
         } else if channels.0 < widths.0 {
@@ -112,6 +117,19 @@ impl Schedule {
         } else {
             (store, widths)
         };
+        Self::with_tile(problem, target, threads, source, store, (m, n))
+    }
+
+    /// The schedule with these tiles; window and units of work follow.
+    pub fn with_tile(
+        problem: &Problem,
+        target: &Target,
+        threads: usize,
+        source: Source,
+        store: Store,
+        (m, n): (usize, usize),
+    ) -> Self {
+        let x = &problem.axes[2];
         let window = if store.is_by_pixels() && is_small(problem) {
             Window { rows: problem.axes[1].steps(), columns: x.steps(), copies: 1.0 }
         } else {
@@ -124,14 +142,7 @@ impl Schedule {
             * problem.axes[1].steps().div_ceil(rows)
             * x.steps().div_ceil(columns);
         let mut schedule = Self { source, store, m, n, rows, columns, parts: 1 };
-        let tiles = match store {
-            Store::Interleaved | Store::Strided => problem.cout.div_ceil(m),
-            Store::Channels => problem.cout.div_ceil(n * target.lanes()),
-            Store::Phases => {
-                let [z, y, _] = &problem.axes;
-                z.phases.len() * y.phases.len() * schedule.phase_groups(x, target.lanes()).len()
-            }
-        };
+        let tiles = schedule.most_parts(problem, target);
         schedule.parts = if store == Store::Channels {
             // Parts are outermost: weights are read once, and all images pass over a part of them.
             tiles.min((4 * threads).max(if problem.batch > 1 { tiles.div_ceil(4) } else { 1 }))
@@ -141,6 +152,16 @@ impl Schedule {
             1
         };
         schedule
+    }
+
+    /// Tiles beside each other in what [`Schedule::parts`] divides.
+    pub fn most_parts(&self, problem: &Problem, target: &Target) -> usize {
+        let [z, y, x] = &problem.axes;
+        match self.store {
+            Store::Interleaved | Store::Strided => problem.cout.div_ceil(self.m),
+            Store::Channels => problem.cout.div_ceil(self.n * target.lanes()),
+            Store::Phases => z.phases.len() * y.phases.len() * self.phase_groups(x, target.lanes()).len(),
+        }
     }
 
     /// Output channels of a tile with lanes along the phases.
@@ -179,14 +200,31 @@ fn phase_groups(x: &Axis, lanes: usize, n: usize) -> Vec<Range<usize>> {
     groups
 }
 
+/// Cycles, channels or pixels, and vectors of the tiles that store in this way: the best for each number of vectors.
+pub(super) fn tiles_of(problem: &Problem, target: &Target, store: Store) -> Vec<(f64, usize, usize)> {
+    match store {
+        Store::Interleaved | Store::Strided => width_tiles(problem, target, store),
+        Store::Channels => channel_tiles(problem, target),
+        Store::Phases => phase_tiles(problem, target),
+    }
+}
+
+/// The tile that takes the fewest cycles; of those that are about even, the first.
+fn tile_shape(problem: &Problem, target: &Target, store: Store) -> (f64, usize, usize) {
+    let tiles = tiles_of(problem, target, store);
+    tiles
+        .into_iter()
+        .fold((f64::INFINITY, 1, 1), |best, tile| if tile.0 < best.0 * 0.999 { tile } else { best })
+}
+
 /// Cycles that the whole convolution takes by tiles over windows, packing included.
 pub(in super::super) fn direct_cycles(problem: &Problem, target: &Target) -> f64 {
     let [z, y, x] = &problem.axes;
     let store = along_width(x, target);
-    let row = tile_shape(problem, target, store)
-        .0
-        .min(channel_tile_shape(problem, target).0)
-        .min(phase_tile_shape(problem, target).0);
+    let row = [store, Store::Channels, Store::Phases]
+        .map(|store| tile_shape(problem, target, store).0)
+        .into_iter()
+        .fold(f64::INFINITY, f64::min);
     let rows = |axis: &Axis| axis.phases.iter().map(|phase| phase.count * phase.taps.len()).sum::<usize>();
     let window = Window::choose(problem, target, Source::Packed, 1);
     let packing = 3.0 * window.copies * (z.steps() * y.steps() * x.steps()) as f64 / target.lanes() as f64;
@@ -202,11 +240,11 @@ pub(super) fn is_small(problem: &Problem) -> bool {
     problem.axes[1].steps() * problem.axes[2].steps() <= FEW_PIXELS
 }
 
-/// Cycles, pixels and vectors of the best tile with lanes along the channels.
-fn channel_tile_shape(problem: &Problem, target: &Target) -> (f64, usize, usize) {
+/// Cycles, pixels and vectors of the best tiles with lanes along the channels.
+fn channel_tiles(problem: &Problem, target: &Target) -> Vec<(f64, usize, usize)> {
     let vectors = problem.cout.div_ceil(target.lanes());
     let phases = &problem.axes[2].phases;
-    pixel_tile_shape(problem, target, target.lanes(), vectors, |n| {
+    pixel_tiles(problem, target, target.lanes(), vectors, |n| {
         let blocks = cut_channels(vectors, n);
         let of_phase =
             |phase: &Phase| blocks.iter().map(|&(n, count)| (phase.taps.len(), n, count)).collect();
@@ -214,14 +252,13 @@ fn channel_tile_shape(problem: &Problem, target: &Target) -> (f64, usize, usize)
     })
 }
 
-/// Cycles, pixels and vectors of the best tile with lanes along the phases; never the best where neighbours have other
-/// positions.
-fn phase_tile_shape(problem: &Problem, target: &Target) -> (f64, usize, usize) {
+/// Cycles, pixels and vectors of the best tiles with lanes along the phases; none where neighbours have other positions.
+fn phase_tiles(problem: &Problem, target: &Target) -> Vec<(f64, usize, usize)> {
     let (x, lanes) = (&problem.axes[2], target.lanes());
     if Phase::aligned(&x.phases).len() == x.phases.len() {
-        return (f64::INFINITY, 1, 1);
+        return vec![];
     }
-    pixel_tile_shape(problem, target, 1, phase_vectors(x, lanes) * problem.cout, |n| {
+    pixel_tiles(problem, target, 1, phase_vectors(x, lanes) * problem.cout, |n| {
         let (_, channels) = phases_and_channels(x, lanes, n);
         let blocks = cut_channels(problem.cout, channels);
         let of_group = |group: Range<usize>| -> Vec<_> {
@@ -232,22 +269,23 @@ fn phase_tile_shape(problem: &Problem, target: &Target) -> (f64, usize, usize) {
     })
 }
 
-/// Cycles, pixels and vectors of the best tile of pixels by vectors. A vector of results takes so many stores; `tiles` gives
+/// Cycles, pixels and vectors of the best tiles of pixels by vectors. A vector of results takes so many stores; `tiles` gives
 /// taps, vectors and number of the tiles over a pixel, for the most vectors of a tile.
-fn pixel_tile_shape(
+fn pixel_tiles(
     problem: &Problem,
     target: &Target,
     stores: usize,
     vectors: usize,
     tiles: impl Fn(usize) -> Vec<(usize, usize, usize)>,
-) -> (f64, usize, usize) {
+) -> Vec<(f64, usize, usize)> {
     let [_, y, x] = &problem.axes;
     // Small images: pixels of all rows together; the cost is that of one row.
     let (pixels, share) =
         if is_small(problem) { (y.steps() * x.steps(), 1.0 / y.steps() as f64) } else { (x.steps(), 1.0) };
     let sums = (problem.cin * mean_rows(problem)).max(1) as f64;
-    let mut best = (f64::INFINITY, 1, 1);
+    let mut shapes = vec![];
     for n in 1..=vectors.clamp(1, 4) {
+        let mut best = (f64::INFINITY, 1, n);
         let tiles = tiles(n);
         for m in 1..=pixels.clamp(1, 28) {
             if m * n > accumulators(target, n) {
@@ -268,8 +306,9 @@ fn pixel_tile_shape(
                 best = (cycles * share, m, n);
             }
         }
+        shapes.push(best);
     }
-    best
+    shapes
 }
 
 /// Rows of taps of a row phase, on average.
@@ -281,14 +320,16 @@ fn mean_rows(problem: &Problem) -> usize {
     taps(z) * taps(y)
 }
 
-/// Cycles and the tile shape that needs the fewest, over all channels and columns, remainders included.
-fn tile_shape(problem: &Problem, target: &Target, store: Store) -> (f64, usize, usize) {
+/// Cycles, channels and vectors of the best tiles with lanes along the width, over all channels and columns, remainders
+/// included.
+fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<(f64, usize, usize)> {
     let x = &problem.axes[2];
     let (phases, taps, positions) = taps_and_positions(x, store);
     let vectors = x.steps().div_ceil(target.lanes());
     let groups = if store == Store::Interleaved { 1 } else { x.phases.len() };
-    let mut best = (f64::INFINITY, 1, 1);
+    let mut shapes = vec![];
     for n in 1..=vectors.clamp(1, 6) {
+        let mut best = (f64::INFINITY, 1, n);
         for m in 1..=problem.cout.clamp(1, 16) {
             if phases * m * n > accumulators(target, n) {
                 continue;
@@ -307,12 +348,13 @@ fn tile_shape(problem: &Problem, target: &Target, store: Store) -> (f64, usize, 
                 best = (cycles, m, n);
             }
         }
+        shapes.push(best);
     }
-    best
+    shapes
 }
 
 /// A window of the input.
-struct Window {
+pub(super) struct Window {
     /// Steps along y and x that share it.
     rows: usize,
     columns: usize,
@@ -321,9 +363,15 @@ struct Window {
 }
 
 impl Window {
+    /// Bytes of a window of so many steps along y and x.
+    pub fn bytes(problem: &Problem, rows: usize, columns: usize) -> usize {
+        let [z, y, x] = &problem.axes;
+        4 * problem.cin * z.reach(1) * y.reach(rows) * (x.reach(columns) + 8)
+    }
+
     /// The one that takes the fewest copies among those that fit a part of the second-level cache.
     fn choose(problem: &Problem, target: &Target, source: Source, n: usize) -> Self {
-        let [z, y, x] = &problem.axes;
+        let [_, y, x] = &problem.axes;
         let block = n * target.lanes();
         if source == Source::Direct {
             // Long rows are cut so that the data stays in the first-level cache while the channels pass over it.
@@ -335,13 +383,7 @@ impl Window {
         let shares = |axis: &Axis| axis.shifts().1 - axis.shifts().0 >= axis.in_stride as i64;
         let eighths = if shares(y) || shares(x) { 3 } else { 2 };
         let budget = target.caches().l2_bytes / 8 * eighths;
-        let extent = |axis: &Axis, steps: usize| {
-            let (low, high) = axis.shifts();
-            (steps - 1) * axis.in_stride + (high - low) as usize + 1
-        };
-        let bytes = |rows: usize, columns: usize| {
-            4 * problem.cin * extent(z, 1) * extent(y, rows) * (extent(x, columns) + 8)
-        };
+        let bytes = |rows, columns| Self::bytes(problem, rows, columns);
         // Rows and columns at the edges of a window are copied for its neighbours as well: the fewest copies for an output.
         let mut best = Self { rows: 1, columns: x.steps().min(block), copies: 1.0 };
         let mut least = f64::INFINITY;
@@ -350,7 +392,7 @@ impl Window {
             // The most rows that fit, in even blocks: the last one should not be a sliver.
             let most = (1..=y.steps()).rev().find(|&rows| bytes(rows, columns) <= budget);
             let rows = y.steps().div_ceil(y.steps().div_ceil(most.unwrap_or(1)));
-            let copies = (extent(y, rows) * (extent(x, columns) + 8)) as f64 / (rows * columns) as f64;
+            let copies = (y.reach(rows) * (x.reach(columns) + 8)) as f64 / (rows * columns) as f64;
             // Blocks that are no whole number of tiles leave lanes idle; short ones cost calls.
             let idle = columns.next_multiple_of(block) as f64 / columns as f64
                 + block as f64 / columns as f64 / 16.0;

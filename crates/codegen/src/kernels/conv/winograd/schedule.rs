@@ -72,35 +72,25 @@ pub(super) fn tiles_of(problem: &Problem, m: [usize; 2]) -> Problem {
 }
 
 impl Schedule {
-    /// The filtering that takes the fewest cycles by estimate, if there is any; does not depend on the number of threads but for the split.
-    pub fn choose(problem: &Problem, target: &Target, threads: usize) -> Option<(f64, Self)> {
+    /// The filterings that there are, with their estimated cycles; they do not depend on the number of threads but for the
+    /// split.
+    pub fn candidates(problem: &Problem, target: &Target, threads: usize) -> Vec<(f64, Self)> {
         let [z, y, x] = &problem.axes;
         let flat = z.input == 1 && z.output == 1 && z.shifts() == (0, 0) && z.phases[0].taps.len() == 1;
-        if !flat || !is_dense(y) || !is_dense(x) {
-            return None;
-        }
         let most_taps = |axis: &Axis| axis.phases.iter().map(|phase| phase.taps.len()).max().unwrap_or(0);
         let (taps_y, taps_x) = (most_taps(y), most_taps(x));
         // One tap takes one product, whatever the way.
-        if taps_y * taps_x < 2 {
-            return None;
+        if !flat || !is_dense(y) || !is_dense(x) || taps_y * taps_x < 2 {
+            return vec![];
         }
-        let mut best: Option<(f64, Self)> = None;
-        for m_y in outputs_of(taps_y) {
-            for m_x in outputs_of(taps_x) {
-                // All results of a row are interleaved in registers.
-                if m_x * x.phases.len() > 8 {
-                    continue;
-                }
-                let Some((cycles, schedule)) = Self::with(problem, target, [m_y, m_x], threads) else {
-                    continue;
-                };
-                if best.as_ref().is_none_or(|(least, _)| cycles < *least) {
-                    best = Some((cycles, schedule));
-                }
-            }
-        }
-        best
+        let pairs = outputs_of(taps_y)
+            .into_iter()
+            .flat_map(|m_y| outputs_of(taps_x).into_iter().map(move |m_x| [m_y, m_x]));
+        // All results of a row are interleaved in registers.
+        pairs
+            .filter(|[_, m_x]| m_x * x.phases.len() <= 8)
+            .filter_map(|m| Self::with(problem, target, m, threads))
+            .collect()
     }
 
     /// Cycles and schedule with tiles of `m` outputs; nothing where the weights would grow too much.
@@ -199,9 +189,11 @@ fn micro_kernel(problem: &Problem, target: &Target, vectors: usize) -> (f64, usi
     best
 }
 
+/// `winograd 2x2 4x8 6x2 1`: outputs, block, tile of the product, parts.
 impl std::fmt::Display for Schedule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "winograd{}x{}", self.m[0], self.m[1])
+        let Self { m: [y, x], rows, columns, channels, vectors, channel_parts } = self;
+        write!(f, "winograd {y}x{x} {rows}x{columns} {channels}x{vectors} {channel_parts}")
     }
 }
 

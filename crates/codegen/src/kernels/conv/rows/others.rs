@@ -1,0 +1,130 @@
+//! Schedules beside the one that is chosen by estimate: their names, and those that lie next to one.
+
+use super::super::problem::{Axis, Problem};
+use super::super::tiling::accumulators;
+use super::schedule::{Schedule, Source, Store, Window, is_small, readable_in_place, tiles_of};
+use crate::target::Target;
+use std::fmt;
+use tconvc_ir::geometry::Phase;
+
+impl Store {
+    const ALL: [Self; 4] = [Self::Interleaved, Self::Strided, Self::Channels, Self::Phases];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Interleaved => "interleaved",
+            Self::Strided => "strided",
+            Self::Channels => "channels",
+            Self::Phases => "phases",
+        }
+    }
+
+    /// Whether tiles of this kind can store the results.
+    fn fits(self, x: &Axis) -> bool {
+        match self {
+            Self::Interleaved => x.phases.len() == x.out_stride,
+            Self::Strided | Self::Channels => true,
+            Self::Phases => Phase::aligned(&x.phases).len() < x.phases.len(),
+        }
+    }
+}
+
+impl Source {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Packed => "packed",
+            Self::Direct => "direct",
+        }
+    }
+}
+
+/// `channels 6x2 packed 8x64 4`: store, tile, source, window, parts.
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, store, m, n, rows, columns, parts } = self;
+        write!(f, "{} {m}x{n} {} {rows}x{columns} {parts}", store.name(), source.name())
+    }
+}
+
+/// The two numbers of `6x2`.
+fn pair(text: &str) -> Option<(usize, usize)> {
+    let (a, b) = text.split_once('x')?;
+    Some((a.parse().ok()?, b.parse().ok()?))
+}
+
+impl Schedule {
+    /// The schedule of that name; nothing where it does not fit the problem.
+    pub(in super::super) fn named(text: &str, problem: &Problem, target: &Target) -> Option<Self> {
+        let mut words = text.split(' ');
+        let store = words.next()?;
+        let store = Store::ALL.into_iter().find(|known| known.name() == store)?;
+        let (m, n) = pair(words.next()?)?;
+        let source = words.next()?;
+        let source = [Source::Packed, Source::Direct].into_iter().find(|known| known.name() == source)?;
+        let (rows, columns) = pair(words.next()?)?;
+        let parts = words.next()?.parse().ok()?;
+        let schedule = Self { source, store, m, n, rows, columns, parts };
+        (words.next().is_none() && schedule.fits(problem, target)).then_some(schedule)
+    }
+
+    fn fits(&self, problem: &Problem, target: &Target) -> bool {
+        let [_, y, x] = &problem.axes;
+        let &Self { source, store, m, n, rows, columns, parts } = self;
+        let (lanes, whole) = (target.lanes(), rows == y.steps() && columns == x.steps());
+        let in_range = (1..=28).contains(&m)
+            && (1..=6).contains(&n)
+            && (1..=y.steps()).contains(&rows)
+            && (1..=x.steps()).contains(&columns);
+        if !in_range || !store.fits(x) || source == Source::Direct && !readable_in_place(problem) {
+            return false;
+        }
+        let phases = if store == Store::Interleaved { x.phases.len() } else { 1 };
+        let window = match source {
+            Source::Packed => Window::bytes(problem, rows, columns),
+            Source::Direct => 0,
+        };
+        phases * m * n <= accumulators(target, n)
+            && (columns == x.steps() || columns.is_multiple_of(lanes))
+            && (whole || !store.is_by_pixels() || !is_small(problem))
+            && (rows == 1 || whole || window <= 2 * target.caches().l2_bytes)
+            && (1..=self.most_parts(problem, target)).contains(&parts)
+    }
+
+    /// Schedules that differ from this one in one decision.
+    pub(in super::super) fn neighbours(
+        &self,
+        problem: &Problem,
+        target: &Target,
+        threads: usize,
+    ) -> Vec<Self> {
+        let (lanes, [_, y, x]) = (target.lanes(), &problem.axes);
+        let mut others = vec![];
+        for store in Store::ALL.into_iter().filter(|store| store.fits(x)) {
+            let tiles = tiles_of(problem, target, store);
+            let best = tiles.iter().map(|tile| tile.0).fold(f64::INFINITY, f64::min);
+            for (cycles, m, n) in tiles {
+                let near = if store == self.store { 1.5 } else { 1.01 };
+                if cycles <= near * best {
+                    others.push(Self::with_tile(problem, target, threads, self.source, store, (m, n)));
+                    others.push(Self { store, m, n, ..self.clone() });
+                }
+            }
+        }
+        for source in [Source::Packed, Source::Direct] {
+            let tile = (self.m, self.n);
+            others.push(Self::with_tile(problem, target, threads, source, self.store, tile));
+        }
+        for rows in [self.rows.div_ceil(2), (2 * self.rows).min(y.steps()), y.steps()] {
+            others.push(Self { rows, ..self.clone() });
+        }
+        for columns in [self.columns.div_ceil(2).next_multiple_of(lanes), 2 * self.columns, x.steps()] {
+            others.push(Self { columns: columns.min(x.steps()), ..self.clone() });
+        }
+        let most = self.most_parts(problem, target);
+        for parts in [1, self.parts / 2, 2 * self.parts, most] {
+            others.push(Self { parts: parts.clamp(1, most), ..self.clone() });
+        }
+        others.retain(|other| other != self && other.fits(problem, target));
+        others
+    }
+}
