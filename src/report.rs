@@ -50,6 +50,8 @@ pub struct LayerReport {
     pub considered: Vec<Candidate>,
     /// Kernel that runs it.
     pub kernel: String,
+    /// How it is cut up: tiles, windows, parts; empty where there is no choice.
+    pub schedule: String,
     /// Microseconds that the cost model expects.
     pub predicted_us: Option<f64>,
     /// Microseconds measured, the median of the runs that were timed.
@@ -63,6 +65,8 @@ pub struct StepReport {
     pub node: String,
     /// What runs: the kernel's name, `plain OP` for an operator run by its definition, or `copy`.
     pub kernel: String,
+    /// Of a convolution: how it is cut up; else empty.
+    pub schedule: String,
     /// Threads that share it.
     pub threads: usize,
     /// Least microseconds for its multiply-adds and bytes at the rates of the cost model; of several steps for one node,
@@ -101,17 +105,16 @@ impl Report {
                     }
                     Work::Copy { .. } => ("copy".into(), 1),
                 };
-                let node = step.node.clone();
+                let (node, schedule) = (step.node.clone(), step.schedule.clone());
                 let roofline_us = rooflines.get(node.as_str()).copied().unwrap_or(0.0) / parts(&node) as f64;
-                StepReport { node, kernel, threads, roofline_us, measured_us: None }
+                StepReport { node, kernel, schedule, threads, roofline_us, measured_us: None }
             })
             .collect();
         let layers = journal.applied().filter(|entry| entry.pass == "forms").map(|entry| {
-            let kernels: Vec<&str> = steps
-                .iter()
-                .filter(|step| step.node == entry.node)
-                .map(|step| step.kernel.as_str())
-                .collect();
+            let own: Vec<&StepReport> = steps.iter().filter(|step| step.node == entry.node).collect();
+            let kernels: Vec<&str> = own.iter().map(|step| step.kernel.as_str()).collect();
+            let mut schedules: Vec<&str> = own.iter().map(|step| step.schedule.as_str()).collect();
+            schedules.dedup();
             LayerReport {
                 node: entry.node.clone(),
                 geometry: entry.decision.subject.clone(),
@@ -119,6 +122,7 @@ impl Report {
                 reason: entry.decision.reason.clone(),
                 considered: entry.decision.considered.clone(),
                 kernel: kernels.join(" + "),
+                schedule: schedules.join(" + "),
                 predicted_us: entry.decision.cost.and_then(|cost| cost.predicted_us),
                 measured_us: None,
             }
@@ -162,12 +166,17 @@ impl Report {
                 if time > 0.0 { format!("{:.0}", 100.0 * step.roofline_us / time) } else { "-".into() },
                 step.threads.to_string(),
                 step.kernel.clone(),
+                step.schedule.clone(),
                 step.node.clone(),
             ]
         });
         let rows: Vec<_> = rows.collect();
         fmt::from_fn(|f| {
-            table(f, &["us", "%", "roofline %", "threads", "kernel", "node"], rows.iter().cloned())
+            table(
+                f,
+                &["us", "%", "roofline %", "threads", "kernel", "schedule", "node"],
+                rows.iter().cloned(),
+            )
         })
         .to_string()
     }
@@ -190,12 +199,14 @@ impl fmt::Display for Report {
         let time = |us: Option<f64>| us.map_or_else(|| "-".to_owned(), |us| format!("{us:.1}"));
         let rows = self.layers.iter().map(|layer| {
             let (predicted, measured) = (time(layer.predicted_us), time(layer.measured_us));
-            [&layer.node, &layer.geometry, &layer.form, &layer.kernel, &predicted, &measured]
+            [&layer.node, &layer.geometry, &layer.form, &layer.kernel, &layer.schedule, &predicted, &measured]
                 .map(Clone::clone)
                 .to_vec()
         });
         if !self.layers.is_empty() {
-            table(f, &["ConvTranspose", "geometry", "form", "kernel", "predicted us", "measured us"], rows)?;
+            let head =
+                ["ConvTranspose", "geometry", "form", "kernel", "schedule", "predicted us", "measured us"];
+            table(f, &head, rows)?;
             writeln!(f)?;
             for layer in &self.layers {
                 writeln!(f, "{}: {}, because {}", layer.node, layer.form, layer.reason)?;

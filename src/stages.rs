@@ -51,6 +51,7 @@ impl Rest {
         let step = StepReport {
             node: first.map(|node| node.name.clone()).unwrap_or_default(),
             kernel: format!("plain {}", names.join("+")),
+            schedule: String::new(),
             threads: 1,
             roofline_us: 0.0,
             measured_us: None,

@@ -102,6 +102,7 @@ mod tests {
         let step = StepReport {
             node: "up".into(),
             kernel: "f32_subpixel".into(),
+            schedule: String::new(),
             threads: 1,
             roofline_us: 2.0,
             measured_us: None,

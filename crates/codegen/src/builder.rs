@@ -35,6 +35,8 @@ pub(crate) struct Builder<'a> {
     shared: [usize; 2],
     /// Node at which the current step's errors are reported.
     at: Option<NodeId>,
+    /// Of the kernels that come next, see [`Step::schedule`].
+    schedule: String,
 }
 
 impl<'a> Builder<'a> {
@@ -55,6 +57,7 @@ impl<'a> Builder<'a> {
             scratch_bytes: 0,
             shared: [0; 2],
             at: None,
+            schedule: String::new(),
         }
     }
 
@@ -62,6 +65,12 @@ impl<'a> Builder<'a> {
     pub(crate) fn set_step(&mut self, step: &plan::Step) {
         self.at = step.nodes.last().copied();
         self.shared[0] = 0;
+        self.schedule.clear();
+    }
+
+    /// How the kernels that come next are cut up.
+    pub(crate) fn set_schedule(&mut self, schedule: &impl std::fmt::Display) {
+        self.schedule = schedule.to_string();
     }
 
     /// Name and extents of an f32 value that are known; the plan has checked that they are.
@@ -194,7 +203,7 @@ impl<'a> Builder<'a> {
 
     /// Appends a step that belongs to no node.
     pub(crate) fn push_named(&mut self, name: &str, work: Work) {
-        self.steps.push(Step { node: name.to_owned(), work });
+        self.steps.push(Step { node: name.to_owned(), schedule: self.schedule.clone(), work });
     }
 
     /// Name and operator of the current node.

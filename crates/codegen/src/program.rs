@@ -43,6 +43,8 @@ impl Port {
 pub struct Step {
     /// Name of the node whose result it makes.
     pub node: String,
+    /// Of a convolution: how it is cut up, as text; else empty.
+    pub schedule: String,
     /// What runs.
     pub work: Work,
 }

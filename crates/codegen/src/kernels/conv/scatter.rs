@@ -222,6 +222,7 @@ struct BlockCode {
 /// Makes the kernel of a transposed convolution in scatter form.
 pub(super) fn build<'a>(builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), CompileError> {
     let shape = Shape::new(&job.geometry, &builder.target);
+    builder.set_schedule(&format_args!("{}x{} block {}", shape.m, shape.n, shape.block));
     let lanes = builder.target.lanes();
     let rest = shape.cout % shape.block;
     let sizes: Vec<usize> = [shape.block, rest].into_iter().filter(|&size| size > 0).collect();

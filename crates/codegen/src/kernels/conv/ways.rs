@@ -174,6 +174,7 @@ fn of_columns<'a>(job: &Job<'a>, columns: Columns) -> Job<'a> {
 }
 
 fn make<'a>(builder: &mut Builder<'a>, label: &str, mut job: Job<'a>, way: Way) -> Result<(), CompileError> {
+    builder.set_schedule(&way);
     match way {
         Way::Filtered(schedule) => {
             let [y, x] = schedule.m;
