@@ -144,7 +144,7 @@ pub fn deep_layer(seed: u64) -> Layer {
             return axis;
         }
     };
-    let axes = (0..=random.below(2)).map(|_| axis(&mut random)).collect();
+    let axes = (0..=random.below(3)).map(|_| axis(&mut random)).collect();
     let (group, channels) = match random.below(3) {
         0 => (1 + random.below(20), [1, 1 + random.below(2)]),
         1 => (2, [1 + random.below(40), 1 + random.below(40)]),

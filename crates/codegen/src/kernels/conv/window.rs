@@ -12,7 +12,8 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 /// What a window is to hold.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WindowShape {
-    /// Steps along y and x that share it.
+    /// Steps along z, y and x that share it.
+    pub planes: usize,
     pub rows: usize,
     pub columns: usize,
     /// Elements that may be read behind the last position of a row.
@@ -55,7 +56,7 @@ impl Windows {
     ) -> Result<Self, CompileError> {
         let [z, y, x] = &problem.axes;
         let (shift_z, shift_y, shift_x) = (z.shifts(), y.shifts(), x.shifts());
-        let planes = (shift_z.1 - shift_z.0) as usize + 1;
+        let planes = (shape.planes - 1) * z.in_stride + (shift_z.1 - shift_z.0) as usize + 1;
         let rows = (shape.rows - 1) * y.in_stride + (shift_y.1 - shift_y.0) as usize + 1;
         let positions = (shape.columns - 1) * x.in_stride + (shift_x.1 - shift_x.0) as usize + 1;
         let bytes = |elements: usize| i32::try_from(4 * elements);

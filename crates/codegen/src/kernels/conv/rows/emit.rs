@@ -24,7 +24,7 @@ impl Units {
         let [z, y, x] = &problem.axes;
         Self {
             batch_groups: (problem.batch * problem.groups) as u64,
-            z: z.steps() as u64,
+            z: z.steps().div_ceil(schedule.planes(problem)) as u64,
             y: y.steps().div_ceil(schedule.rows) as u64,
             x: x.steps().div_ceil(schedule.columns) as u64,
             parts: schedule.parts as u64,
@@ -131,7 +131,7 @@ impl Emit<'_, '_> {
         let left = rest_of(glue, y_phase.count as i64, unit.y);
         let left = at_least(glue, left, 0);
         let rows = smaller(glue, most, left);
-        if z_phase.count < z.steps() {
+        if z_phase.count < z.steps() && self.nest.schedule.planes(&self.job.problem) == 1 {
             let exists = glue.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, unit.z, z_phase.count as i64);
             when(glue, exists, |glue| self.group(glue, bases, unit, kind, group, rows));
         } else {

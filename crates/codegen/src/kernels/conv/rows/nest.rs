@@ -3,7 +3,7 @@
 
 use super::super::epilogue::Place;
 use super::super::job::{Job, operands};
-use super::super::problem::Problem;
+use super::super::problem::{Axis, Problem};
 use super::super::tiling::{cut, cut_channels};
 use super::super::weights::{Blocks, NO_TAP};
 use super::super::window::{WindowShape, Windows};
@@ -88,6 +88,7 @@ impl Nest {
         let lanes = builder.target.lanes();
         let block = schedule.n * lanes;
         let shape = WindowShape {
+            planes: schedule.planes(&job.problem),
             rows: schedule.rows,
             columns: schedule.columns,
             // Tiles along the width read whole vectors: room behind the last position.
@@ -102,6 +103,14 @@ impl Nest {
         Ok(nest)
     }
 
+    /// Bytes between planes of what tiles read.
+    fn plane_bytes(&self, problem: &Problem) -> i64 {
+        match self.schedule.source {
+            Source::Packed => i64::from(self.windows.layout.row_bytes) * self.windows.rows as i64,
+            Source::Direct => 4 * (problem.axes[1].input * problem.input.row) as i64,
+        }
+    }
+
     /// The groups of phases, with their weights and tiles.
     fn groups(&mut self, builder: &mut Builder<'_>, job: &Job<'_>) -> Result<(), CompileError> {
         let problem = &job.problem;
@@ -111,11 +120,7 @@ impl Nest {
         let [z_axis, y_axis, x_axis] = &problem.axes;
         let packed = self.schedule.source == Source::Packed;
         let (low_z, low_y, low_x) = (z_axis.shifts().0, y_axis.shifts().0, x_axis.shifts().0);
-        let z_bytes = if packed {
-            i64::from(window.row_bytes) * self.windows.rows as i64
-        } else {
-            4 * (y_axis.input * problem.input.row) as i64
-        };
+        let z_bytes = self.plane_bytes(problem);
         let mut codes: HashMap<TileSpec, FunctionId> = HashMap::new();
         let mut pixel_codes: HashMap<PixelSpec, FunctionId> = HashMap::new();
         for (z, z_phase) in z_axis.phases.iter().enumerate() {
@@ -190,7 +195,11 @@ impl Nest {
                             } else {
                                 steps
                             };
-                            let rows = if is_small(problem) { Some(y_phase.count) } else { None };
+                            let rows = match self.schedule.planes(problem) {
+                                _ if !is_small(problem) => [1, 1],
+                                1 => [1, y_phase.count],
+                                _ => [z_phase.count, y_phase.count],
+                            };
                             code.push(self.pixel_tiles(
                                 builder,
                                 job,
@@ -308,8 +317,8 @@ impl Nest {
         Ok(TileRuns { runs })
     }
 
-    /// Tiles with lanes along the channels or along so many phases: over `steps` pixels of a row, or over all rows of a small
-    /// image.
+    /// Tiles with lanes along the channels or along so many phases: over `steps` pixels of a row, or over these planes and rows of
+    /// a small image.
     #[allow(clippy::too_many_arguments, reason = "the inner step of one loop nest")]
     fn pixel_tiles(
         &self,
@@ -317,22 +326,26 @@ impl Nest {
         job: &Job<'_>,
         taps: &[i32],
         steps: usize,
-        rows: Option<usize>,
+        [planes, rows]: [usize; 2],
         phases: usize,
         codes: &mut HashMap<PixelSpec, FunctionId>,
     ) -> Result<TileRuns, CompileError> {
         let problem = &job.problem;
-        let [_, y, x] = &problem.axes;
-        let row_source = y.in_stride as i64 * i64::from(self.windows.layout.row_bytes);
-        let row_target = (4 * y.out_stride * problem.output.row) as i64;
-        let place = |row: usize, step: usize| {
+        let [z, y, x] = &problem.axes;
+        let row = |axis: &Axis, source: i64, target: usize| {
+            (axis.in_stride as i64 * source, (4 * axis.out_stride * target) as i64)
+        };
+        let of_row = row(y, i64::from(self.windows.layout.row_bytes), problem.output.row);
+        let of_plane = row(z, self.plane_bytes(problem), y.output * problem.output.row);
+        let place = |plane: i64, row: i64, step: usize| {
             (
-                row as i64 * row_source + 4 * step as i64,
-                row as i64 * row_target + (4 * step * x.out_stride) as i64,
+                plane * of_plane.0 + row * of_row.0 + 4 * step as i64,
+                plane * of_plane.1 + row * of_row.1 + (4 * step * x.out_stride) as i64,
             )
         };
+        let rows = (0..planes as i64).flat_map(|plane| (0..rows as i64).map(move |row| (plane, row)));
         let all: Vec<(i64, i64)> =
-            (0..rows.unwrap_or(1)).flat_map(|row| (0..steps).map(move |step| place(row, step))).collect();
+            rows.flat_map(|(plane, row)| (0..steps).map(move |step| place(plane, row, step))).collect();
         let mut runs: Vec<Run> = vec![];
         let mut first = 0;
         for count in cut(all.len(), self.schedule.m, 1) {

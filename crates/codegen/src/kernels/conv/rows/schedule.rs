@@ -52,37 +52,54 @@ pub(in super::super) struct Schedule {
     pub parts: usize,
 }
 
-/// Taps of a tile along x: all phases, and the distinct positions they read.
-fn taps_and_positions(axis: &Axis, store: Store) -> (usize, usize, usize) {
-    match store {
-        Store::Interleaved => {
-            let mut shifts: Vec<i64> =
-                axis.phases.iter().flat_map(|phase| &phase.taps).map(|tap| tap.shift).collect();
-            let taps = shifts.len();
-            shifts.sort_unstable();
-            shifts.dedup();
-            (axis.phases.len(), taps, shifts.len())
-        }
-        Store::Strided | Store::Channels | Store::Phases => {
-            let taps = axis.phases.iter().map(|phase| phase.taps.len()).max().unwrap_or(0);
-            (1, taps, taps)
-        }
+/// Phases of a tile with lanes along the width, their taps along x and the distinct positions they read: of the one tile that
+/// interleaves all phases, or of each.
+fn phases_of_tiles(axis: &Axis, store: Store) -> Vec<(usize, usize, usize)> {
+    if store != Store::Interleaved {
+        return axis.phases.iter().map(|phase| (1, phase.taps.len(), phase.taps.len())).collect();
     }
+    let mut shifts: Vec<i64> =
+        axis.phases.iter().flat_map(|phase| &phase.taps).map(|tap| tap.shift).collect();
+    let taps = shifts.len();
+    shifts.sort_unstable();
+    shifts.dedup();
+    vec![(axis.phases.len(), taps, shifts.len())]
 }
 
-/// How tiles with lanes along the width store: interleaved where every phase exists and all have accumulators.
-fn along_width(x: &Axis, target: &Target) -> Store {
+/// The ways to store that are weighed: interleaved only where every phase exists and all have accumulators.
+fn stores(x: &Axis, target: &Target) -> impl Iterator<Item = Store> {
     let complete = x.phases.len() == x.out_stride;
-    if complete && x.phases.len() <= accumulators(target, 1).min(8) {
-        Store::Interleaved
-    } else {
-        Store::Strided
-    }
+    let interleaved = complete && x.phases.len() <= accumulators(target, 1).min(8);
+    let alone = interleaved && x.phases.len() == 1;
+    [Store::Interleaved, Store::Strided, Store::Channels, Store::Phases].into_iter().filter(move |store| {
+        match store {
+            Store::Interleaved => interleaved,
+            Store::Strided => !alone,
+            Store::Channels | Store::Phases => true,
+        }
+    })
 }
+
+/// The tile that takes the fewest cycles, and how it stores; of those that are about even, the first.
+fn best_tile(problem: &Problem, target: &Target) -> (Store, (f64, usize, usize)) {
+    let tiles = stores(&problem.axes[2], target).map(|store| (store, tile_shape(problem, target, store)));
+    tiles
+        .reduce(|best, tile| if tile.1.0 < best.1.0 { tile } else { best })
+        .unwrap_or((Store::Channels, (f64::INFINITY, 1, 1)))
+}
+
+/// Cycles of a tile that do not depend on its size.
+const CALL: f64 = 20.0;
 
 /// Whether tiles can read the tensor itself: no tap leaves it.
 pub(super) fn readable_in_place(problem: &Problem) -> bool {
     problem.axes.iter().all(Axis::is_inside) && problem.axes[2].in_stride == 1
+}
+
+/// True when planes of so many floats are about a whole number of pages apart.
+fn is_paged(plane: usize) -> bool {
+    let past_page = 4 * plane % PAGE;
+    past_page.min(PAGE - past_page) < 128
 }
 
 /// Bytes after which addresses share a set of the first-level cache, and lines of a set.
@@ -92,8 +109,6 @@ const WAYS: usize = 8;
 impl Schedule {
     /// The schedule for a problem on so many threads.
     pub fn choose(problem: &Problem, target: &Target, threads: usize) -> Self {
-        let x = &problem.axes[2];
-        let store = along_width(x, target);
         let inside = readable_in_place(problem);
         let reuse = problem.cout
             * problem
@@ -102,21 +117,11 @@ impl Schedule {
                 .map(|axis| axis.phases.iter().map(|phase| phase.taps.len()).sum::<usize>())
                 .product::<usize>();
         // Planes a whole number of pages apart fall on the same few lines of the caches.
-        let past_page = 4 * problem.input.plane % PAGE;
-        let collide = problem.cin > WAYS && past_page.min(PAGE - past_page) < 128;
+        let collide = problem.cin > WAYS && is_paged(problem.input.plane);
         let worth = if collide { 16 } else { 64 };
         let source = if inside && reuse < worth { Source::Direct } else { Source::Packed };
 
-        let widths = tile_shape(problem, target, store);
-        let channels = tile_shape(problem, target, Store::Channels);
-        let phases = tile_shape(problem, target, Store::Phases);
-        let (store, (_, m, n)) = if phases.0 < channels.0.min(widths.0) {
-            (Store::Phases, phases)
-        } else if channels.0 < widths.0 {
-            (Store::Channels, channels)
-        } else {
-            (store, widths)
-        };
+        let (store, (_, m, n)) = best_tile(problem, target);
         Self::with_tile(problem, target, threads, source, store, (m, n))
     }
 
@@ -130,28 +135,54 @@ impl Schedule {
         (m, n): (usize, usize),
     ) -> Self {
         let x = &problem.axes[2];
-        let window = if store.is_by_pixels() && is_small(problem) {
-            Window { rows: problem.axes[1].steps(), columns: x.steps(), copies: 1.0 }
+        let mut schedule = Self { source, store, m, n, rows: 1, columns: 1, parts: 1 };
+        let tiles = schedule.most_parts(problem, target);
+        if store.is_by_pixels() && is_small(problem) {
+            (schedule.rows, schedule.columns) = (problem.axes[1].steps(), x.steps());
         } else {
-            Window::choose(problem, target, source, if store.is_by_pixels() { 1 } else { n })
-        };
-        let Window { rows, columns, .. } = window;
+            let window = Window::choose(problem, target, source, if store.is_by_pixels() { 1 } else { n });
+            (schedule.rows, schedule.columns) = (window.rows, window.columns);
+            if store != Store::Interleaved && x.phases.len() > 1 {
+                schedule.keep_rows_near(problem, target, tiles);
+            }
+        }
         let outer = problem.batch
             * problem.groups
-            * problem.axes[0].steps()
-            * problem.axes[1].steps().div_ceil(rows)
-            * x.steps().div_ceil(columns);
-        let mut schedule = Self { source, store, m, n, rows, columns, parts: 1 };
-        let tiles = schedule.most_parts(problem, target);
+            * problem.axes[0].steps().div_ceil(schedule.planes(problem))
+            * problem.axes[1].steps().div_ceil(schedule.rows)
+            * x.steps().div_ceil(schedule.columns);
         schedule.parts = if store == Store::Channels {
             // Parts are outermost: weights are read once, and all images pass over a part of them.
             tiles.min((4 * threads).max(if problem.batch > 1 { tiles.div_ceil(4) } else { 1 }))
+        } else if store == Store::Strided && schedule.parts > 1 {
+            schedule.parts
         } else if is_uneven(outer, threads) {
             (4 * threads).div_ceil(outer).min(tiles)
         } else {
             1
         };
         schedule
+    }
+
+    /// Fewer rows, and parts of the channels, so that the rows of a y-phase, which each x-phase writes in a pass of its own,
+    /// are still in the second-level cache in the last pass.
+    fn keep_rows_near(&mut self, problem: &Problem, target: &Target, tiles: usize) {
+        let x = &problem.axes[2];
+        let parts = tiles.min(4);
+        let row = 4 * self.columns * x.out_stride * problem.cout.div_ceil(parts);
+        let near =
+            |rows| Window::bytes(problem, rows, self.columns) + rows * row <= target.caches().l2_bytes / 2;
+        if self.store == Store::Strided {
+            self.parts = parts;
+        }
+        while self.rows > 1 && !near(self.rows) {
+            self.rows = self.rows.div_ceil(2);
+        }
+    }
+
+    /// Steps along z that share a window: all of those of a small volume.
+    pub fn planes(&self, problem: &Problem) -> usize {
+        if self.store.is_by_pixels() && is_small(problem) { planes_of_tiles(problem) } else { 1 }
     }
 
     /// Tiles beside each other in what [`Schedule::parts`] divides.
@@ -220,11 +251,7 @@ fn tile_shape(problem: &Problem, target: &Target, store: Store) -> (f64, usize, 
 /// Cycles that the whole convolution takes by tiles over windows, packing included.
 pub(in super::super) fn direct_cycles(problem: &Problem, target: &Target) -> f64 {
     let [z, y, x] = &problem.axes;
-    let store = along_width(x, target);
-    let row = [store, Store::Channels, Store::Phases]
-        .map(|store| tile_shape(problem, target, store).0)
-        .into_iter()
-        .fold(f64::INFINITY, f64::min);
+    let (_, (row, ..)) = best_tile(problem, target);
     let rows = |axis: &Axis| axis.phases.iter().map(|phase| phase.count * phase.taps.len()).sum::<usize>();
     let window = Window::choose(problem, target, Source::Packed, 1);
     let packing = 3.0 * window.copies * (z.steps() * y.steps() * x.steps()) as f64 / target.lanes() as f64;
@@ -238,6 +265,12 @@ pub(super) const FEW_PIXELS: usize = 100;
 /// True when an image is so small that tiles take its pixels in any order: all rows and columns are in one window.
 pub(super) fn is_small(problem: &Problem) -> bool {
     problem.axes[1].steps() * problem.axes[2].steps() <= FEW_PIXELS
+}
+
+/// Planes that tiles of a small image take pixels of: all of them where the volume is small as well.
+pub(super) fn planes_of_tiles(problem: &Problem) -> usize {
+    let [z, y, x] = &problem.axes;
+    if z.steps() * y.steps() * x.steps() <= FEW_PIXELS { z.steps() } else { 1 }
 }
 
 /// Cycles, pixels and vectors of the best tiles with lanes along the channels.
@@ -280,9 +313,11 @@ fn pixel_tiles(
 ) -> Vec<(f64, usize, usize)> {
     let [_, y, x] = &problem.axes;
     // Small images: pixels of all rows together; the cost is that of one row.
-    let (pixels, share) =
-        if is_small(problem) { (y.steps() * x.steps(), 1.0 / y.steps() as f64) } else { (x.steps(), 1.0) };
+    let rows = if is_small(problem) { planes_of_tiles(problem) * y.steps() } else { 1 };
+    let (pixels, share) = (rows * x.steps(), 1.0 / rows as f64);
     let sums = (problem.cin * mean_rows(problem)).max(1) as f64;
+    // Lanes that go to planes whole pages apart push each other out of the cache.
+    let store_cycles = if stores > 1 && is_paged(problem.output.plane) { 3.0 } else { 1.5 };
     let mut shapes = vec![];
     for n in 1..=vectors.clamp(1, 4) {
         let mut best = (f64::INFINITY, 1, n);
@@ -296,8 +331,8 @@ fn pixel_tiles(
                 for &(taps, block, blocks) in &tiles {
                     let taps = taps as f64;
                     let (fma, loads) = (taps * (part * block) as f64, taps * (part + block) as f64);
-                    // Every result is stored once for each sum.
-                    let stores = (part * block * stores) as f64 * 1.5 / sums;
+                    // Every result is stored once for each sum, in one call for all.
+                    let stores = (CALL + (part * block * stores) as f64 * store_cycles) / sums;
                     let once = (fma / 2.0).max(loads / 2.0).max((fma + loads) / 5.0).max(4.0 * taps);
                     cycles += (parts * blocks) as f64 * (once + 0.5 + stores);
                 }
@@ -324,26 +359,29 @@ fn mean_rows(problem: &Problem) -> usize {
 /// included.
 fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<(f64, usize, usize)> {
     let x = &problem.axes[2];
-    let (phases, taps, positions) = taps_and_positions(x, store);
+    let tiles = phases_of_tiles(x, store);
     let vectors = x.steps().div_ceil(target.lanes());
-    let groups = if store == Store::Interleaved { 1 } else { x.phases.len() };
+    let sums = (problem.cin * mean_rows(problem)).max(1) as f64;
     let mut shapes = vec![];
     for n in 1..=vectors.clamp(1, 6) {
         let mut best = (f64::INFINITY, 1, n);
         for m in 1..=problem.cout.clamp(1, 16) {
-            if phases * m * n > accumulators(target, n) {
+            let room = accumulators(target, n);
+            if tiles.iter().any(|&(phases, ..)| phases * m * n > room) {
                 continue;
             }
-            let cycles: f64 = cut_sizes(vectors, n)
-                .flat_map(|(n, times)| {
-                    cut_channels(problem.cout, m).into_iter().map(move |(m, count)| (n, m, times * count))
-                })
-                .map(|(n, m, count)| {
-                    count as f64
-                        * (tile_cycles(phases, taps, positions, m, n) + 30.0 / (problem.cin.max(1) as f64))
-                })
-                .sum();
-            let cycles = cycles * groups as f64;
+            let mut cycles = 0.0;
+            for (n, times) in cut_sizes(vectors, n) {
+                for (m, count) in cut_channels(problem.cout, m) {
+                    for &(phases, taps, positions) in &tiles {
+                        // A call, and stores: whole vectors, or one lane after the other.
+                        let stores = m * n * if store == Store::Strided { target.lanes() } else { phases };
+                        let once = (CALL + stores as f64) / sums;
+                        cycles +=
+                            (times * count) as f64 * (tile_cycles(phases, taps, positions, m, n) + once);
+                    }
+                }
+            }
             if cycles < best.0 * 0.999 {
                 best = (cycles, m, n);
             }

@@ -115,8 +115,13 @@ impl<'a> Nest<'a> {
         let problem = &job.problem;
         let tiles = tiles_of(problem, schedule.m);
         let lanes = builder.target.lanes();
-        let shape =
-            WindowShape { rows: schedule.rows, columns: schedule.columns, spare: lanes, packed: true };
+        let shape = WindowShape {
+            planes: 1,
+            rows: schedule.rows,
+            columns: schedule.columns,
+            spare: lanes,
+            packed: true,
+        };
         let windows = Windows::new(builder, &job.name, &tiles, &shape)?;
         let [_, y, x] = &problem.axes;
         let ys = filterings(y, schedule.m[0]);

@@ -22,7 +22,7 @@ pub(in super::super) struct Schedule {
 }
 
 /// Direct convolution must take this many times as long as is estimated here.
-pub(in super::super) const GAIN: f64 = 1.1;
+pub(in super::super) const GAIN: f64 = 1.05;
 
 /// Bytes up to which the transformed weights of a layer may grow, where they are more than 9/4 of the weights themselves, as
 /// those of F(2x2, 2x2) are.
