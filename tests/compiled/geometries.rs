@@ -153,6 +153,38 @@ pub fn deep_layer(seed: u64) -> Layer {
     Layer { batch: 1 + random.below(2), group, channels, axes, bias: random.below(2) > 0, seed }
 }
 
+/// Few output channels over long axes, with and without taps between strides: scatter cuts these into bands for threads.
+pub fn banded_layer(seed: u64) -> Layer {
+    let mut random = Random::new(seed);
+    let dimensions = 1 + random.below(3);
+    let axis = |random: &mut Random, long: bool| loop {
+        let axis = Axis {
+            input: if long { [90, 30, 20][dimensions - 1] - random.below(12) } else { 1 + random.below(3) },
+            kernel: 1 + random.below(6),
+            stride: 1 + random.below(5),
+            dilation: 1 + random.below(2),
+            pads: [random.between(-3, 7), random.between(-3, 7)],
+            output_padding: 0,
+        };
+        if axis.is_valid() {
+            return axis;
+        }
+    };
+    let long = random.below(dimensions);
+    let axes = (0..dimensions).map(|number| axis(&mut random, number == long)).collect();
+    let channels = [1 + random.below(5), 1 + random.below(2)];
+    Layer { batch: 1, group: 1, channels, axes, bias: random.below(2) > 0, seed }
+}
+
+#[test]
+fn bands_for_threads() {
+    let targets = targets();
+    let layers: Vec<Layer> = (0..cases(240)).map(|number| banded_layer(4 << 32 | number as u64)).collect();
+    for (number, layers) in layers.chunks(8).enumerate() {
+        check(layers, Form::Scatter, &targets[number % targets.len()], 2 + number / targets.len() % 3);
+    }
+}
+
 /// Strides of several lanes and few output channels: tiles with lanes along the phases.
 pub fn strided_layer(seed: u64) -> Layer {
     let mut random = Random::new(seed);
@@ -259,8 +291,8 @@ fn random_geometries_with_epilogues() {
 /// Floats this time: the same bits from one thread and from several.
 #[test]
 fn threads_do_not_change_results() {
-    for number in 0..cases(60) {
-        let layer = random_layer(2 << 32 | number as u64);
+    for number in 0..cases(90) {
+        let layer = [random_layer, banded_layer, deep_layer][number % 3](2 << 32 | number as u64);
         let mut graph = Graph::new("threads");
         let y = layer.add_to(&mut graph, 0);
         graph.add_output(y);

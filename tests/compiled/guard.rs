@@ -8,7 +8,7 @@
 use crate::epilogue::with_epilogue;
 use crate::filtering::wide_layer;
 use crate::geometries::{
-    axes, deep_layer, layer, planes_and_volumes, random_layer, strided_layer, wrong_layers,
+    axes, banded_layer, deep_layer, layer, planes_and_volumes, random_layer, strided_layer, wrong_layers,
 };
 use crate::layer::{Axis, Layer};
 use crate::models::{arrays, models};
@@ -183,6 +183,20 @@ fn many_channels_over_few_pixels() {
                 let target = &targets[number % targets.len()];
                 check(tell, &layer, &graph, &inputs, &Way::new(form, target, 1));
             }
+        }
+    });
+}
+
+#[test]
+fn bands_for_threads() {
+    in_child("guard::bands_for_threads", |tell| {
+        let targets = targets();
+        for number in 0..cases(60) {
+            let layer = banded_layer(9 << 32 | number as u64);
+            let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
+            let target = &targets[number % targets.len()];
+            let threads = 2 + number / targets.len() % 3;
+            check(tell, &layer, &graph, &inputs, &Way::new(Form::Scatter, target, threads));
         }
     });
 }

@@ -64,8 +64,10 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
                 points if (4 * points).is_multiple_of(4096) => 3 * input,
                 _ => input,
             },
-            // A unit of work is of some output channels of a group.
-            threads: (batch as usize * channels.groups()).saturating_mul(channels.output_per_group().min(4)),
+            // A unit of work is of some output channels of a group, and of a band that is not mostly overlap.
+            threads: (batch as usize * channels.groups())
+                .saturating_mul(channels.output_per_group().min(4))
+                .saturating_mul(bands(geometry)),
             utilisation: 0.8 * filled(columns),
         }
     };
@@ -112,6 +114,14 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
         }
     };
     [scatter, zero_insertion, sub_pixel].map(|work| work.cost(machine))
+}
+
+/// Bands that the output of scatter can be cut into for threads, along the outermost axis that is one.
+fn bands(geometry: &DeconvGeometry) -> usize {
+    geometry.axes().iter().find(|axis| axis.input() > 1).map_or(1, |axis| {
+        let halo = (axis.kernel() - 1) * axis.dilation() / axis.stride();
+        (axis.input() / (8 * halo).max(1)).max(1)
+    })
 }
 
 fn product<const N: usize>(factors: [u64; N]) -> u64 {

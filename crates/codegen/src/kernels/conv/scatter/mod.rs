@@ -1,0 +1,300 @@
+//! The scatter form: each input value times all weights of its channel is a patch, and patches are added up.
+//!
+//! A unit of work owns a few output channels of a band of the output. Their full, uncropped output lies in scratch memory;
+//! tiles of pixels by columns (output channel and tap) add their patches to it at once, so columns are never stored. At the
+//! end the crop is copied out, with bias and epilogue. Inputs whose patches reach into two bands are computed for both.
+//!
+//! - [`shape`] has the sizes that everything follows from.
+//! - [`tiles`] writes the micro-kernel, and the copy of a row of the output.
+//! - [`weights`] puts the weights in the order of tiles.
+
+mod shape;
+mod tiles;
+mod weights;
+
+use super::epilogue::{Finish, FinishOperands};
+use super::job::{Bases, operands};
+use super::weights::Weights;
+use crate::builder::Builder;
+use crate::error::CompileError;
+use crate::exec::{FunctionId, Glue};
+use crate::packing::Pack;
+use crate::program::{Kernel, Operand};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{InstBuilder, Value};
+use shape::{Band, Shape};
+use tconvc_ir::geometry::DeconvGeometry;
+use tiles::{Row, finish_row, patch_tile, zero_tile};
+use weights::Columns;
+
+/// What is computed, and where its operands are.
+pub(super) struct Job<'a> {
+    pub name: String,
+    pub geometry: DeconvGeometry,
+    pub weights: Weights<'a>,
+    pub bias: Vec<f32>,
+    pub finish: Finish,
+    pub finish_operands: FinishOperands,
+    pub input: Operand,
+    pub output: Operand,
+}
+
+/// Taps that patches may have: each is written out.
+pub(super) const MOST_TAPS: usize = 4096;
+
+/// The code for blocks of one size: tiles of pixels by columns, and the last copy.
+struct BlockCode {
+    channels: usize,
+    /// For each group of vectors: floats of weights before it in an input channel's row, and code for full and last tiles.
+    tiles: Vec<(usize, Vec<FunctionId>)>,
+}
+
+/// Code for a row that lies in the full output along the other axes, and for one that does not.
+struct RowCode {
+    inside: FunctionId,
+    outside: FunctionId,
+}
+
+/// Makes the kernel of a transposed convolution in scatter form.
+pub(super) fn build<'a>(builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), CompileError> {
+    let shape = Shape::new(&job.geometry, &builder.target, builder.threads);
+    builder.set_schedule(&format_args!("{}x{} {} {}", shape.m, shape.n, shape.block, shape.bands.len()));
+    let lanes = builder.target.lanes();
+    let rest = shape.cout % shape.block;
+    let sizes: Vec<usize> = [shape.block, rest].into_iter().filter(|&size| size > 0).collect();
+    let pixels = [shape.m, shape.axes[2].input % shape.m];
+    let pixels: Vec<usize> = pixels.into_iter().filter(|&m| m > 0).collect();
+    let mut codes = vec![];
+    for &channels in &sizes {
+        let columns = shape.columns(channels);
+        let row = columns.len().next_multiple_of(lanes);
+        let mut tiles = vec![];
+        for (group, part) in columns.chunks((shape.n * lanes).max(1)).enumerate() {
+            let first = group * shape.n * lanes;
+            let mut by_pixels = vec![];
+            for &m in &pixels {
+                let name = builder.unique(&format!("{}_c{channels}v{group}p{m}", job.name));
+                let tile = patch_tile(builder.tile(&name), &shape, part, m, row);
+                by_pixels.push(builder.add_tile(tile)?);
+            }
+            tiles.push((first, by_pixels));
+        }
+        codes.push(BlockCode { channels, tiles });
+    }
+    let zero = builder.unique(&format!("{}_zero", job.name));
+    let zero = zero_tile(builder.tile(&zero));
+    let zero = builder.add_tile(zero)?;
+    let mut rows: Vec<(Row, RowCode)> = vec![];
+    for band in &shape.bands {
+        let row = Row::new(&shape, band);
+        if rows.iter().all(|(known, _)| *known != row) {
+            let mut code = |part: &str, inside| {
+                let name = builder.unique(&format!("{}_{part}", job.name));
+                let tile = finish_row(builder.tile(&name), &row, &job.finish, inside);
+                builder.add_tile(tile)
+            };
+            let code = RowCode { inside: code("row", true)?, outside: code("border", false)? };
+            rows.push((row, code));
+        }
+    }
+
+    let columns = Columns {
+        weights: job.weights,
+        block: shape.block,
+        lanes,
+        taps: shape.columns(1).iter().map(|column| job.weights.tap(column.tap)).collect(),
+    };
+    let block_bytes: Vec<usize> = columns.stretches().iter().map(|(floats, _)| 4 * floats).collect();
+    let full_block = block_bytes.first().copied().unwrap_or(0) as i64;
+    let group_bytes = block_bytes.iter().take(shape.blocks()).sum::<usize>() as i64;
+
+    let (packed, bias) = (builder.pack_later(columns), builder.pack(&job.bias));
+    let operands = operands([job.input, job.output, packed, bias], &job.finish_operands);
+    let name = builder.unique(&job.name);
+    let emit = Emit {
+        shape: &shape,
+        job,
+        codes: &codes,
+        pixels: &pixels,
+        zero,
+        rows: &rows,
+        full_block,
+        group_bytes,
+        lanes,
+    };
+    let function = builder.add_step(&name, |glue| emit.step(glue))?;
+    let units = (shape.batch * shape.groups * shape.blocks() * shape.bands.len()) as u64;
+    let nanoseconds = job.geometry.scatter_macs() as f64 / (lanes as f64 * 4.0);
+    let splits = builder.even_splits(units, nanoseconds);
+    let scratch_bytes = 4 * (shape.block * shape.full_plane() + lanes);
+    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes, rounds: 1 });
+    Ok(())
+}
+
+struct Emit<'a, 'b> {
+    shape: &'a Shape,
+    job: &'a Job<'b>,
+    codes: &'a [BlockCode],
+    /// Pixels of full and last tiles.
+    pixels: &'a [usize],
+    zero: FunctionId,
+    rows: &'a [(Row, RowCode)],
+    full_block: i64,
+    group_bytes: i64,
+    lanes: usize,
+}
+
+impl Emit<'_, '_> {
+    fn step(&self, glue: &mut Glue<'_>) {
+        let (begin, end) = (glue.params[1], glue.params[2]);
+        let bases = Bases::load(glue, &self.job.finish_operands);
+        let shape = self.shape;
+        glue.for_each(begin, end, |glue, unit| {
+            let (unit, band) = glue.split(unit, shape.bands.len() as u64);
+            let (image_group, block) = glue.split(unit, shape.blocks() as u64);
+            let (_, group) = glue.split(image_group, shape.groups as u64);
+            let source = glue.element(bases.input, image_group, 4 * (shape.cin * shape.input_plane()) as i64);
+            let weights = glue.element(bases.weights, group, self.group_bytes);
+            let weights = glue.element(weights, block, self.full_block);
+            let first = glue.builder.ins().imul_imm_s(block, shape.block as i64);
+            let in_group = glue.builder.ins().imul_imm_s(group, shape.cout as i64);
+            let channel = glue.builder.ins().iadd(in_group, first);
+            let in_image = glue.builder.ins().imul_imm_s(image_group, shape.cout as i64);
+            let channel_of_image = glue.builder.ins().iadd(in_image, first);
+            let last = shape.blocks() as i64 - 1;
+            self.each_size(glue, (block, last), &mut |glue, code| {
+                each_band(glue, band, &shape.bands, &mut |glue, band| {
+                    self.block(glue, code, band, source, weights, bases.scratch);
+                    self.copy_out(glue, code, band, &bases, channel, channel_of_image);
+                });
+            });
+        });
+    }
+
+    /// Runs `body` with the code for the block, which is a smaller one where it is the last.
+    fn each_size(
+        &self,
+        glue: &mut Glue<'_>,
+        (block, last): (Value, i64),
+        body: &mut dyn FnMut(&mut Glue<'_>, &BlockCode),
+    ) {
+        match self.codes {
+            [only] => body(glue, only),
+            [full, rest, ..] => {
+                let is_last = glue.builder.ins().icmp_imm_u(IntCC::Equal, block, last);
+                glue.branch(is_last, &mut |glue, last| body(glue, if last { rest } else { full }));
+            }
+            [] => {}
+        }
+    }
+
+    /// All patches of a block of channels that reach into a band.
+    fn block(
+        &self,
+        glue: &mut Glue<'_>,
+        code: &BlockCode,
+        band: &Band,
+        source: Value,
+        weights: Value,
+        scratch: Value,
+    ) {
+        let shape = self.shape;
+        let ([z, y, x], [_, room_y, room_x]) = (&shape.axes, shape.room);
+        let vectors = glue.constant((code.channels * shape.full_plane()).div_ceil(self.lanes) as i64);
+        glue.call(self.zero, &[scratch, vectors]);
+        let [in_z, in_y, in_x] = [0, 1, 2].map(|axis| shape.along(axis, band).0);
+        let first = (in_z.start * y.input + in_y.start) * x.input + in_x.start;
+        let source = glue.add_constant(source, 4 * first as i64);
+        // Columns outermost: their weights stay near while all pixels pass.
+        for (first, tiles) in &code.tiles {
+            let weights = glue.add_constant(weights, 4 * *first as i64);
+            glue.for_count(in_z.len() as u64, |glue, iz| {
+                glue.for_count(in_y.len() as u64, |glue, iy| {
+                    let row = glue.builder.ins().imul_imm_s(iz, y.input as i64);
+                    let row = glue.builder.ins().iadd(row, iy);
+                    let source = glue.element(source, row, 4 * x.input as i64);
+                    let patch = glue.element(scratch, iz, 4 * (z.stride * room_y * room_x) as i64);
+                    let patch = glue.element(patch, iy, 4 * (y.stride * room_x) as i64);
+                    let mut left = in_x.len();
+                    for (&m, &tile) in self.pixels.iter().zip(tiles) {
+                        let done = in_x.len() - left;
+                        let source = glue.add_constant(source, 4 * done as i64);
+                        let patch = glue.add_constant(patch, 4 * (done * x.stride) as i64);
+                        glue.for_count((left / m) as u64, |glue, i| {
+                            let source = glue.element(source, i, 4 * m as i64);
+                            let patch = glue.element(patch, i, 4 * (m * x.stride) as i64);
+                            glue.call(tile, &[source, weights, patch]);
+                        });
+                        left %= m;
+                    }
+                });
+            });
+        }
+    }
+
+    /// The cropped output of a band, row by row.
+    fn copy_out(
+        &self,
+        glue: &mut Glue<'_>,
+        code: &BlockCode,
+        band: &Band,
+        bases: &Bases,
+        channel: Value,
+        channel_of_image: Value,
+    ) {
+        let shape = self.shape;
+        let ([z, y, x], [room_z, room_y, room_x]) = (&shape.axes, shape.room);
+        let row = Row::new(shape, band);
+        let Some((_, row)) = self.rows.iter().find(|(known, _)| *known == row) else { return };
+        let [(out_z, origin_z), (out_y, origin_y), (out_x, _)] = [0, 1, 2].map(|axis| {
+            let (_, outputs, origin) = shape.along(axis, band);
+            (outputs, origin)
+        });
+        let first = (out_z.start * y.output + out_y.start) * x.output + out_x.start;
+        glue.for_count(code.channels as u64, |glue, c| {
+            let full = glue.element(bases.scratch, c, 4 * shape.full_plane() as i64);
+            let channel = glue.builder.ins().iadd(channel, c);
+            let channel_of_image = glue.builder.ins().iadd(channel_of_image, c);
+            let bias = glue.element(bases.bias, channel, 4);
+            let zero = glue.constant(4 * first as i64);
+            let place = glue.element(zero, channel_of_image, 4 * shape.output_plane() as i64);
+            glue.for_count(out_z.len() as u64, |glue, oz| {
+                glue.for_count(out_y.len() as u64, |glue, oy| {
+                    let rows = glue.builder.ins().imul_imm_s(oz, y.output as i64);
+                    let rows = glue.builder.ins().iadd(rows, oy);
+                    let place = glue.element(place, rows, 4 * x.output as i64);
+                    // Places in scratch memory; negative ones are large unsigned ones.
+                    let fz = glue.add_constant(oz, out_z.start as i64 + z.pad - origin_z as i64);
+                    let fy = glue.add_constant(oy, out_y.start as i64 + y.pad - origin_y as i64);
+                    let below = |room: usize, full: usize, origin: usize| room.min(full - origin) as i64;
+                    let (end_z, end_y) = (below(room_z, z.full, origin_z), below(room_y, y.full, origin_y));
+                    let in_z = glue.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, fz, end_z);
+                    let in_y = glue.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, fy, end_y);
+                    let inside = glue.builder.ins().band(in_z, in_y);
+                    let at = glue.builder.ins().imul_imm_s(fz, room_y as i64);
+                    let at = glue.builder.ins().iadd(at, fy);
+                    let from = glue.element(full, at, 4 * room_x as i64);
+                    let target = glue.builder.ins().iadd(bases.output, place);
+                    let mut args = vec![from, bias, target];
+                    args.extend(bases.finish_at(glue, channel, place));
+                    glue.branch(inside, &mut |glue, inside| {
+                        glue.call(if inside { row.inside } else { row.outside }, &args);
+                    });
+                });
+            });
+        });
+    }
+}
+
+/// Runs `body` with the band of that number.
+fn each_band(glue: &mut Glue<'_>, number: Value, bands: &[Band], body: &mut dyn FnMut(&mut Glue<'_>, &Band)) {
+    let Some((last, others)) = bands.split_last() else { return };
+    if others.is_empty() {
+        body(glue, last);
+        return;
+    }
+    let is_last = glue.builder.ins().icmp_imm_u(IntCC::Equal, number, others.len() as i64);
+    glue.branch(is_last, &mut |glue, is_last| {
+        if is_last { body(glue, last) } else { each_band(glue, number, others, body) }
+    });
+}

@@ -1,0 +1,159 @@
+//! The tiles: patches that are added up, and the rows that are copied out.
+
+use super::super::epilogue::{Finish, Follows, Place};
+use super::shape::{Band, Column, Shape};
+use crate::tile::{Lanes, Pattern, Tile, TileBuilder, TileError};
+use std::ops::Range;
+
+/// A row of a band's output.
+#[derive(Debug, PartialEq)]
+pub(super) struct Row {
+    outputs: usize,
+    /// Those of them that lie in the full output.
+    full: Range<usize>,
+    /// Floats of scratch memory before the first output; negative where the row begins before the full output.
+    before: i64,
+}
+
+impl Row {
+    pub fn new(shape: &Shape, band: &Band) -> Self {
+        let x = &shape.axes[2];
+        let (_, outputs, origin) = shape.along(2, band);
+        let in_row = |full: i64| (full - x.pad).clamp(outputs.start as i64, outputs.end as i64) as usize;
+        let (from, to) = (in_row(0), in_row(x.full as i64));
+        Self {
+            outputs: outputs.len(),
+            full: from - outputs.start..to - outputs.start,
+            before: outputs.start as i64 + x.pad - origin as i64,
+        }
+    }
+}
+
+/// Patches of `m` neighbouring pixels under some columns, added to scratch memory. Parameters: `x, w, patch`.
+pub(super) fn patch_tile(
+    mut b: TileBuilder,
+    shape: &Shape,
+    columns: &[Column],
+    m: usize,
+    row: usize,
+) -> Result<Tile, TileError> {
+    let [x, w, patch] = b.pointers(["x", "w", "patch"]);
+    let (lanes, bytes) = (b.lanes(), b.vector_bytes());
+    let vectors = columns.len().div_ceil(lanes);
+    let mut sums = vec![];
+    for _ in 0..m * vectors {
+        sums.push(b.zero());
+    }
+    b.repeat(shape.cin as u32, &[(x, 4 * shape.input_plane() as i32), (w, 4 * row as i32)], |b| {
+        if m == 1 {
+            // A matrix times a vector: each weight is used once, so it needs no register.
+            let value = b.load_splat(x.at(0));
+            for (v, &sum) in sums.iter().enumerate() {
+                b.fma(sum, value, w.at(v as i32 * bytes));
+            }
+            return;
+        }
+        let weights: Vec<_> = (0..vectors).map(|v| b.load(w.at(v as i32 * bytes))).collect();
+        for pixel in 0..m {
+            let value = b.load_splat(x.float(pixel as i32));
+            for (v, &weights) in weights.iter().enumerate() {
+                b.fma(sums[pixel * vectors + v], weights, value);
+            }
+        }
+    });
+    let step = shape.axes[2].stride;
+    for pixel in 0..m {
+        for (v, columns) in columns.chunks(lanes).enumerate() {
+            let sum = sums[pixel * vectors + v];
+            // Lanes whose places follow each other are added together.
+            let mut first = 0;
+            while first < columns.len() {
+                let mut count = 1;
+                while first + count < columns.len()
+                    && columns[first + count].place == columns[first].place + count
+                {
+                    count += 1;
+                }
+                let at = patch.float((columns[first].place + pixel * step) as i32);
+                let moved = if first == 0 {
+                    sum
+                } else {
+                    b.shuffle(sum, sum, Pattern::new(lanes, |i| (i + first) % lanes))
+                };
+                let which = if count == lanes { Lanes::All } else { Lanes::First(count as u8) };
+                let old = b.load_lanes(at, which);
+                let new = b.add(old, moved);
+                b.store_lanes(new, at, which);
+                first += count;
+            }
+        }
+    }
+    b.finish()
+}
+
+/// Zeroes vectors. Parameters: `target`, whole vectors.
+pub(super) fn zero_tile(mut b: TileBuilder) -> Result<Tile, TileError> {
+    let target = b.pointer("target");
+    let count = b.count("vectors");
+    let zero = b.zero();
+    let bytes = b.vector_bytes();
+    b.repeat(count, &[(target, bytes)], |b| b.store(zero, target.at(0)));
+    b.finish()
+}
+
+/// A row of the output: what lies in scratch memory, cropped, plus bias, finished. Parameters: `row, bias, y, operands..`.
+/// Outside the full output there is only the bias.
+pub(super) fn finish_row(
+    mut b: TileBuilder,
+    spec: &Row,
+    finish: &Finish,
+    inside: bool,
+) -> Result<Tile, TileError> {
+    let [row, bias, y] = b.pointers(["row", "bias", "y"]);
+    let operands: Vec<_> = (0..finish.operands()).map(|i| b.pointer(&format!("operand{i}"))).collect();
+    let lanes = b.lanes();
+    let bias = b.load_splat(bias.at(0));
+    let (from, to) = if inside { (spec.full.start, spec.full.end) } else { (0, 0) };
+    let mut parts = vec![];
+    for (begin, end, read) in [(0, from, false), (from, to, true), (to, spec.outputs, false)] {
+        if end > begin {
+            parts.push((begin, end, read));
+        }
+    }
+    for (begin, end, read) in parts {
+        let count = end - begin;
+        let body = |b: &mut TileBuilder, offset: i32, count: usize| {
+            let which = if count == lanes { Lanes::All } else { Lanes::First(count as u8) };
+            let sum = if read {
+                let sum = b.load_lanes(row.at(offset + 4 * spec.before as i32), which);
+                b.add(sum, bias)
+            } else {
+                let none = b.zero();
+                b.add(none, bias)
+            };
+            let place = Place { offset, stride: 4, count, channel: 0, across: false };
+            let done = finish.write(b, &operands, sum, &place);
+            place.store(b, y, done);
+        };
+        let (full, rest) = (count / lanes, count % lanes);
+        if full > 4 {
+            let bytes = b.vector_bytes();
+            let following =
+                finish.following().zip(&operands).filter(|(follows, _)| *follows == Follows::Output);
+            let mut advances = vec![(row, bytes), (y, bytes)];
+            advances.extend(following.map(|(_, &operand)| (operand, bytes)));
+            b.repeat(full as u32, &advances, |b| body(b, 4 * begin as i32, lanes));
+            for (pointer, bytes) in advances {
+                b.advance(pointer, -(full as i32) * bytes);
+            }
+        } else {
+            for i in 0..full {
+                body(&mut b, 4 * (begin + i * lanes) as i32, lanes);
+            }
+        }
+        if rest > 0 {
+            body(&mut b, 4 * (begin + full * lanes) as i32, rest);
+        }
+    }
+    b.finish()
+}
