@@ -102,7 +102,8 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
                 .sum();
             phases.len() as f64 / lanes.max(1) as f64
         });
-        let direct = inside && taps.saturating_mul(channels.output_per_group() as u64) < 64;
+        let reuse = taps.saturating_mul(channels.output_per_group() as u64);
+        let direct = inside && reuse < WORTH_PACKING as u64;
         Work {
             form: Form::SubPixel,
             macs: geometry.phase_macs(),
@@ -116,11 +117,17 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
     [scatter, zero_insertion, sub_pixel].map(|work| work.cost(machine))
 }
 
+/// Results that use an input value, from which on rows are packed rather than read where they lie.
+pub const WORTH_PACKING: usize = 64;
+
+/// Inputs of a band of scatter for each that it shares with its neighbour.
+pub const WORTH_A_BAND: usize = 8;
+
 /// Bands that the output of scatter can be cut into for threads, along the outermost axis that is one.
 fn bands(geometry: &DeconvGeometry) -> usize {
     geometry.axes().iter().find(|axis| axis.input() > 1).map_or(1, |axis| {
         let halo = (axis.kernel() - 1) * axis.dilation() / axis.stride();
-        (axis.input() / (8 * halo).max(1)).max(1)
+        (axis.input() / (WORTH_A_BAND * halo).max(1)).max(1)
     })
 }
 

@@ -4,7 +4,7 @@ mod deconv;
 mod machine;
 mod roofline;
 
-pub use deconv::{FormCost, form_costs};
+pub use deconv::{FormCost, WORTH_A_BAND, WORTH_PACKING, form_costs};
 pub use machine::Machine;
 pub use roofline::step_cost;
 

@@ -1,14 +1,13 @@
 //! What a convolution computes, and its operands: in the program, and as pointers in its step function.
 
 use super::epilogue::{Finish, FinishOperands, Follows};
-use super::problem::Problem;
 use super::weights::Weights;
 use crate::exec::Glue;
 use crate::program::Operand;
 use cranelift_codegen::ir::{InstBuilder, Value};
 
 /// What a convolution works on.
-pub(super) struct Job<'a> {
+pub(super) struct Job<'a, Problem = super::problem::Problem> {
     pub name: String,
     pub problem: Problem,
     pub weights: Weights<'a>,

@@ -68,7 +68,8 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
         let bias = bias_of(builder, bias_value, channels.output())?;
         let name = format!("f32_scatter_{}", describe(&Problem::of_phases(&geometry)));
         let (input, output) = (builder.operand(x)?, builder.operand(y)?);
-        let job = scatter::Job { name, geometry, weights, bias, finish, finish_operands, input, output };
+        let job =
+            scatter::Job { name, problem: geometry, weights, bias, finish, finish_operands, input, output };
         return scatter::build(builder, &job);
     }
     let (problem, layout, label) = match (&first.op, &last.op) {

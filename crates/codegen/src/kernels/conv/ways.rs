@@ -13,6 +13,9 @@ use crate::program::Operand;
 use crate::target::Target;
 use std::fmt;
 
+/// Name of [`Way::Residues`].
+const RESIDUES: &str = "residues";
+
 /// A way to compute a convolution.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Way {
@@ -21,7 +24,7 @@ pub(super) enum Way {
     /// By Winograd's filtering.
     Filtered(winograd::Schedule),
     /// As dense convolutions of the residues along a dilated axis, each in a way of its own.
-    Residues,
+    Residues(Vec<(Columns, Way)>),
 }
 
 impl fmt::Display for Way {
@@ -29,7 +32,7 @@ impl fmt::Display for Way {
         match self {
             Self::Direct(parts, schedule) => write!(f, "{parts} {schedule}"),
             Self::Filtered(schedule) => schedule.fmt(f),
-            Self::Residues => f.write_str("residues"),
+            Self::Residues(_) => f.write_str(RESIDUES),
         }
     }
 }
@@ -58,18 +61,28 @@ impl<'a> Setting<'a> {
         }
     }
 
-    /// The way that takes the fewest cycles by estimate, and these.
-    pub fn choose(self, problem: &Problem) -> (f64, Way) {
+    /// The way that takes the fewest cycles by estimate.
+    pub fn choose(self, problem: &Problem) -> Way {
         let (whole, way) = self.choose_whole(problem);
-        let parts = residues::split(problem).unwrap_or_default();
-        let in_parts: f64 = parts.iter().map(|columns| self.choose_whole(&columns.problem).0).sum();
-        if parts.is_empty() || whole <= in_parts && self.fast_math != FastMath::Always {
-            return (whole, way);
+        match self.residues(problem) {
+            Some((cycles, residues)) if cycles < whole || self.fast_math == FastMath::Always => residues,
+            _ => way,
         }
-        (in_parts, Way::Residues)
     }
 
-    /// The same among the ways that leave the convolution in one piece.
+    /// Estimated cycles and ways of the residues, where there are any.
+    fn residues(self, problem: &Problem) -> Option<(f64, Way)> {
+        let mut cycles = 0.0;
+        let of_columns = |columns: Columns| {
+            let (own, way) = self.choose_whole(&columns.problem);
+            cycles += own;
+            (columns, way)
+        };
+        let ways = residues::split(problem)?.into_iter().map(of_columns).collect();
+        Some((cycles, Way::Residues(ways)))
+    }
+
+    /// Estimated cycles and way, among those that leave the convolution in one piece.
     fn choose_whole(self, problem: &Problem) -> (f64, Way) {
         let (direct, parts) = depth::choose(problem, self.target);
         let most = match self.fast_math {
@@ -86,8 +99,8 @@ impl<'a> Setting<'a> {
 
     /// The way of that name; nothing where it does not fit.
     pub fn named(self, text: &str, problem: &Problem) -> Option<Way> {
-        if text == "residues" {
-            return residues::split(problem).map(|_| Way::Residues);
+        if text == RESIDUES {
+            return self.residues(problem).map(|(_, way)| way);
         }
         if let Some((_, schedule)) =
             self.filtered(problem).into_iter().find(|(_, schedule)| schedule.to_string() == text)
@@ -123,9 +136,7 @@ impl<'a> Setting<'a> {
             }
         }
         others.extend(self.filtered(problem).into_iter().map(|(_, schedule)| Way::Filtered(schedule)));
-        if residues::split(problem).is_some() {
-            others.push(Way::Residues);
-        }
+        others.extend(self.residues(problem).map(|(_, way)| way));
         others.retain(|other| other != way);
         others
     }
@@ -141,17 +152,10 @@ pub(super) fn build<'a>(builder: &mut Builder<'a>, label: &str, job: Job<'a>) ->
     let setting = Setting::of(builder);
     let measured = builder.schedules.get(|| job.problem.key());
     let way = measured.and_then(|name| setting.named(name, &job.problem));
-    let way = way.unwrap_or_else(|| setting.choose(&job.problem).1);
+    let way = way.unwrap_or_else(|| setting.choose(&job.problem));
     let choice = builder.choices.is_some().then(|| setting.choice(&job.problem, &way));
     builder.choices.iter_mut().for_each(|choices| choices.extend(choice.clone()));
-    if way != Way::Residues {
-        return make(builder, label, job, way);
-    }
-    for columns in residues::split(&job.problem).unwrap_or_default() {
-        let (_, way) = Setting::of(builder).choose_whole(&columns.problem);
-        make(builder, label, of_columns(&job, columns), way)?;
-    }
-    Ok(())
+    make(builder, label, job, way)
 }
 
 /// A range of columns of a dilated convolution.
@@ -185,7 +189,9 @@ fn make<'a>(builder: &mut Builder<'a>, label: &str, mut job: Job<'a>, way: Way) 
             job.name = format!("f32_{label}_{}", job.name);
             in_depth(builder, &job, parts, &schedule)
         }
-        Way::Residues => Ok(()),
+        Way::Residues(ways) => ways
+            .into_iter()
+            .try_for_each(|(columns, way)| make(builder, label, of_columns(&job, columns), way)),
     }
 }
 

@@ -4,7 +4,8 @@ use super::super::bounds::{at_least, each_channel_tile, repeat, rest_of, smaller
 use super::super::job::{Bases, Job};
 use super::super::problem::Problem;
 use super::nest::{Group, Nest};
-use super::schedule::{Schedule, Source, Store, is_small};
+use super::schedule::{Schedule, Source, Store};
+use super::shapes::is_small;
 use crate::exec::Glue;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;

@@ -1,7 +1,8 @@
 //! Convolutions over windows: a window of input rows is packed into scratch memory (or read where it lies), and tiles run
 //! over it: of channels by vectors along the width, all x-phases at once, or of pixels by vectors of channels or of x-phases.
 //!
-//! - [`schedule`] decides tile shape, window, and units of work; [`others`] has what could be decided instead.
+//! - [`schedule`] decides tile shape, window, and units of work, by what [`shapes`] cost; [`others`] has what could be decided
+//!   instead.
 //! - [`tile`] writes the micro-kernel with lanes along the width, [`pixels`] the one with lanes along the channels or the
 //!   phases.
 //! - [`super::window`] has the copies into scratch memory, with zeros where the input ends.
@@ -12,6 +13,7 @@ mod nest;
 mod others;
 mod pixels;
 mod schedule;
+mod shapes;
 mod tile;
 
 pub(super) use nest::build;

@@ -1,30 +1,19 @@
 //! Schedules beside the one that is chosen by estimate: their names, and those that lie next to one.
 
-use super::super::problem::{Axis, Problem};
+use super::super::problem::Problem;
 use super::super::tiling::accumulators;
-use super::schedule::{Schedule, Source, Store, Window, is_small, readable_in_place, tiles_of};
+use super::schedule::{Schedule, Source, Store, Window, readable_in_place};
+use super::shapes::{TileShape, is_small, tiles_of};
 use crate::target::Target;
 use std::fmt;
-use tconvc_ir::geometry::Phase;
 
 impl Store {
-    const ALL: [Self; 4] = [Self::Interleaved, Self::Strided, Self::Channels, Self::Phases];
-
     fn name(self) -> &'static str {
         match self {
             Self::Interleaved => "interleaved",
             Self::Strided => "strided",
             Self::Channels => "channels",
             Self::Phases => "phases",
-        }
-    }
-
-    /// Whether tiles of this kind can store the results.
-    fn fits(self, x: &Axis) -> bool {
-        match self {
-            Self::Interleaved => x.phases.len() == x.out_stride,
-            Self::Strided | Self::Channels => true,
-            Self::Phases => Phase::aligned(&x.phases).len() < x.phases.len(),
         }
     }
 }
@@ -101,8 +90,8 @@ impl Schedule {
         let mut others = vec![];
         for store in Store::ALL.into_iter().filter(|store| store.fits(x)) {
             let tiles = tiles_of(problem, target, store);
-            let best = tiles.iter().map(|tile| tile.0).fold(f64::INFINITY, f64::min);
-            for (cycles, m, n) in tiles {
+            let best = tiles.iter().map(|tile| tile.cycles).fold(f64::INFINITY, f64::min);
+            for TileShape { cycles, m, n } in tiles {
                 let near = if store == self.store { 1.5 } else { 1.01 };
                 if cycles <= near * best {
                     others.push(Self::with_tile(problem, target, threads, self.source, store, (m, n)));

@@ -1,10 +1,12 @@
-//! Decides how a convolution with lanes along the width is cut up. Plain values; no code is made here.
+//! Decides how a convolution over windows is cut up. Plain values; no code is made here.
 
 use super::super::problem::{Axis, Problem};
-use super::super::tiling::{accumulators, cut, cut_channels, cut_sizes, is_uneven, tile_cycles};
+use super::super::tiling::is_uneven;
+use super::shapes::{best_tile, is_paged, is_small, phase_groups, phases_and_channels, planes_of_tiles};
 use crate::target::Target;
 use std::ops::Range;
 use tconvc_ir::geometry::Phase;
+use tconvc_passes::cost::WORTH_PACKING;
 
 /// Where tiles read the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +31,18 @@ pub(in super::super) enum Store {
 }
 
 impl Store {
+    /// All of them, the first ones preferred.
+    pub const ALL: [Self; 4] = [Self::Interleaved, Self::Strided, Self::Channels, Self::Phases];
+
+    /// Whether tiles of this kind can store the results.
+    pub fn fits(self, x: &Axis) -> bool {
+        match self {
+            Self::Interleaved => x.phases.len() == x.out_stride,
+            Self::Strided | Self::Channels => true,
+            Self::Phases => Phase::aligned(&x.phases).len() < x.phases.len(),
+        }
+    }
+
     /// Whether tiles are of pixels by vectors.
     pub fn is_by_pixels(self) -> bool {
         matches!(self, Self::Channels | Self::Phases)
@@ -52,59 +66,13 @@ pub(in super::super) struct Schedule {
     pub parts: usize,
 }
 
-/// Phases of a tile with lanes along the width, their taps along x and the distinct positions they read: of the one tile that
-/// interleaves all phases, or of each.
-fn phases_of_tiles(axis: &Axis, store: Store) -> Vec<(usize, usize, usize)> {
-    if store != Store::Interleaved {
-        return axis.phases.iter().map(|phase| (1, phase.taps.len(), phase.taps.len())).collect();
-    }
-    let mut shifts: Vec<i64> =
-        axis.phases.iter().flat_map(|phase| &phase.taps).map(|tap| tap.shift).collect();
-    let taps = shifts.len();
-    shifts.sort_unstable();
-    shifts.dedup();
-    vec![(axis.phases.len(), taps, shifts.len())]
-}
-
-/// The ways to store that are weighed: interleaved only where every phase exists and all have accumulators.
-fn stores(x: &Axis, target: &Target) -> impl Iterator<Item = Store> {
-    let complete = x.phases.len() == x.out_stride;
-    let interleaved = complete && x.phases.len() <= accumulators(target, 1).min(8);
-    let alone = interleaved && x.phases.len() == 1;
-    [Store::Interleaved, Store::Strided, Store::Channels, Store::Phases].into_iter().filter(move |store| {
-        match store {
-            Store::Interleaved => interleaved,
-            Store::Strided => !alone,
-            Store::Channels | Store::Phases => true,
-        }
-    })
-}
-
-/// The tile that takes the fewest cycles, and how it stores; of those that are about even, the first.
-fn best_tile(problem: &Problem, target: &Target) -> (Store, (f64, usize, usize)) {
-    let tiles = stores(&problem.axes[2], target).map(|store| (store, tile_shape(problem, target, store)));
-    tiles
-        .reduce(|best, tile| if tile.1.0 < best.1.0 { tile } else { best })
-        .unwrap_or((Store::Channels, (f64::INFINITY, 1, 1)))
-}
-
-/// Cycles of a tile that do not depend on its size.
-const CALL: f64 = 20.0;
+/// Lines that share a set of the first-level cache.
+const WAYS: usize = 8;
 
 /// Whether tiles can read the tensor itself: no tap leaves it.
 pub(super) fn readable_in_place(problem: &Problem) -> bool {
     problem.axes.iter().all(Axis::is_inside) && problem.axes[2].in_stride == 1
 }
-
-/// True when planes of so many floats are about a whole number of pages apart.
-fn is_paged(plane: usize) -> bool {
-    let past_page = 4 * plane % PAGE;
-    past_page.min(PAGE - past_page) < 128
-}
-
-/// Bytes after which addresses share a set of the first-level cache, and lines of a set.
-const PAGE: usize = 4096;
-const WAYS: usize = 8;
 
 impl Schedule {
     /// The schedule for a problem on so many threads.
@@ -118,11 +86,11 @@ impl Schedule {
                 .product::<usize>();
         // Planes a whole number of pages apart fall on the same few lines of the caches.
         let collide = problem.cin > WAYS && is_paged(problem.input.plane);
-        let worth = if collide { 16 } else { 64 };
+        let worth = if collide { WORTH_PACKING / 4 } else { WORTH_PACKING };
         let source = if inside && reuse < worth { Source::Direct } else { Source::Packed };
 
-        let (store, (_, m, n)) = best_tile(problem, target);
-        Self::with_tile(problem, target, threads, source, store, (m, n))
+        let (store, tile) = best_tile(problem, target);
+        Self::with_tile(problem, target, threads, source, store, (tile.m, tile.n))
     }
 
     /// The schedule with these tiles; window and units of work follow.
@@ -151,15 +119,12 @@ impl Schedule {
             * problem.axes[0].steps().div_ceil(schedule.planes(problem))
             * problem.axes[1].steps().div_ceil(schedule.rows)
             * x.steps().div_ceil(schedule.columns);
+        let even = if is_uneven(outer, threads) { (4 * threads).div_ceil(outer) } else { 1 };
         schedule.parts = if store == Store::Channels {
             // Parts are outermost: weights are read once, and all images pass over a part of them.
             tiles.min((4 * threads).max(if problem.batch > 1 { tiles.div_ceil(4) } else { 1 }))
-        } else if store == Store::Strided && schedule.parts > 1 {
-            schedule.parts
-        } else if is_uneven(outer, threads) {
-            (4 * threads).div_ceil(outer).min(tiles)
         } else {
-            1
+            tiles.min(even.max(schedule.parts))
         };
         schedule
     }
@@ -206,189 +171,15 @@ impl Schedule {
     }
 }
 
-/// The most vectors that neighbouring phases fill which read the same positions.
-fn phase_vectors(x: &Axis, lanes: usize) -> usize {
-    Phase::aligned(&x.phases).iter().map(|run| run.len().div_ceil(lanes)).max().unwrap_or(1)
-}
-
-/// Vectors of phases, and output channels, in a tile of up to `n` vectors with lanes along the phases.
-fn phases_and_channels(x: &Axis, lanes: usize, n: usize) -> (usize, usize) {
-    let phases = phase_vectors(x, lanes).min(n);
-    (phases, n / phases)
-}
-
-/// The x-phases of each such tile.
-fn phase_groups(x: &Axis, lanes: usize, n: usize) -> Vec<Range<usize>> {
-    let (vectors, _) = phases_and_channels(x, lanes, n);
-    let mut groups = vec![];
-    for run in Phase::aligned(&x.phases) {
-        let mut first = run.start;
-        for part in cut(run.len(), vectors * lanes, lanes) {
-            groups.push(first..first + part);
-            first += part;
-        }
-    }
-    groups
-}
-
-/// Cycles, channels or pixels, and vectors of the tiles that store in this way: the best for each number of vectors.
-pub(super) fn tiles_of(problem: &Problem, target: &Target, store: Store) -> Vec<(f64, usize, usize)> {
-    match store {
-        Store::Interleaved | Store::Strided => width_tiles(problem, target, store),
-        Store::Channels => channel_tiles(problem, target),
-        Store::Phases => phase_tiles(problem, target),
-    }
-}
-
-/// The tile that takes the fewest cycles; of those that are about even, the first.
-fn tile_shape(problem: &Problem, target: &Target, store: Store) -> (f64, usize, usize) {
-    let tiles = tiles_of(problem, target, store);
-    tiles
-        .into_iter()
-        .fold((f64::INFINITY, 1, 1), |best, tile| if tile.0 < best.0 * 0.999 { tile } else { best })
-}
-
 /// Cycles that the whole convolution takes by tiles over windows, packing included.
 pub(in super::super) fn direct_cycles(problem: &Problem, target: &Target) -> f64 {
     let [z, y, x] = &problem.axes;
-    let (_, (row, ..)) = best_tile(problem, target);
+    let row = best_tile(problem, target).1.cycles;
     let rows = |axis: &Axis| axis.phases.iter().map(|phase| phase.count * phase.taps.len()).sum::<usize>();
     let window = Window::choose(problem, target, Source::Packed, 1);
     let packing = 3.0 * window.copies * (z.steps() * y.steps() * x.steps()) as f64 / target.lanes() as f64;
     let images = (problem.batch * problem.groups * problem.cin) as f64;
     images * (row * (rows(z) * rows(y)) as f64 + packing)
-}
-
-/// Pixels of an image up to which a tile may take them from several rows.
-pub(super) const FEW_PIXELS: usize = 100;
-
-/// True when an image is so small that tiles take its pixels in any order: all rows and columns are in one window.
-pub(super) fn is_small(problem: &Problem) -> bool {
-    problem.axes[1].steps() * problem.axes[2].steps() <= FEW_PIXELS
-}
-
-/// Planes that tiles of a small image take pixels of: all of them where the volume is small as well.
-pub(super) fn planes_of_tiles(problem: &Problem) -> usize {
-    let [z, y, x] = &problem.axes;
-    if z.steps() * y.steps() * x.steps() <= FEW_PIXELS { z.steps() } else { 1 }
-}
-
-/// Cycles, pixels and vectors of the best tiles with lanes along the channels.
-fn channel_tiles(problem: &Problem, target: &Target) -> Vec<(f64, usize, usize)> {
-    let vectors = problem.cout.div_ceil(target.lanes());
-    let phases = &problem.axes[2].phases;
-    pixel_tiles(problem, target, target.lanes(), vectors, |n| {
-        let blocks = cut_channels(vectors, n);
-        let of_phase =
-            |phase: &Phase| blocks.iter().map(|&(n, count)| (phase.taps.len(), n, count)).collect();
-        phases.iter().flat_map(|phase| -> Vec<_> { of_phase(phase) }).collect()
-    })
-}
-
-/// Cycles, pixels and vectors of the best tiles with lanes along the phases; none where neighbours have other positions.
-fn phase_tiles(problem: &Problem, target: &Target) -> Vec<(f64, usize, usize)> {
-    let (x, lanes) = (&problem.axes[2], target.lanes());
-    if Phase::aligned(&x.phases).len() == x.phases.len() {
-        return vec![];
-    }
-    pixel_tiles(problem, target, 1, phase_vectors(x, lanes) * problem.cout, |n| {
-        let (_, channels) = phases_and_channels(x, lanes, n);
-        let blocks = cut_channels(problem.cout, channels);
-        let of_group = |group: Range<usize>| -> Vec<_> {
-            let (taps, vectors) = (x.phases[group.start].taps.len(), group.len().div_ceil(lanes));
-            blocks.iter().map(|&(channels, count)| (taps, vectors * channels, count)).collect()
-        };
-        phase_groups(x, lanes, n).into_iter().flat_map(of_group).collect()
-    })
-}
-
-/// Cycles, pixels and vectors of the best tiles of pixels by vectors. A vector of results takes so many stores; `tiles` gives
-/// taps, vectors and number of the tiles over a pixel, for the most vectors of a tile.
-fn pixel_tiles(
-    problem: &Problem,
-    target: &Target,
-    stores: usize,
-    vectors: usize,
-    tiles: impl Fn(usize) -> Vec<(usize, usize, usize)>,
-) -> Vec<(f64, usize, usize)> {
-    let [_, y, x] = &problem.axes;
-    // Small images: pixels of all rows together; the cost is that of one row.
-    let rows = if is_small(problem) { planes_of_tiles(problem) * y.steps() } else { 1 };
-    let (pixels, share) = (rows * x.steps(), 1.0 / rows as f64);
-    let sums = (problem.cin * mean_rows(problem)).max(1) as f64;
-    // Lanes that go to planes whole pages apart push each other out of the cache.
-    let store_cycles = if stores > 1 && is_paged(problem.output.plane) { 3.0 } else { 1.5 };
-    let mut shapes = vec![];
-    for n in 1..=vectors.clamp(1, 4) {
-        let mut best = (f64::INFINITY, 1, n);
-        let tiles = tiles(n);
-        for m in 1..=pixels.clamp(1, 28) {
-            if m * n > accumulators(target, n) {
-                continue;
-            }
-            let mut cycles = 0.0;
-            for (part, parts) in cut_sizes(pixels, m) {
-                for &(taps, block, blocks) in &tiles {
-                    let taps = taps as f64;
-                    let (fma, loads) = (taps * (part * block) as f64, taps * (part + block) as f64);
-                    // Every result is stored once for each sum, in one call for all.
-                    let stores = (CALL + (part * block * stores) as f64 * store_cycles) / sums;
-                    let once = (fma / 2.0).max(loads / 2.0).max((fma + loads) / 5.0).max(4.0 * taps);
-                    cycles += (parts * blocks) as f64 * (once + 0.5 + stores);
-                }
-            }
-            if cycles * share < best.0 * 0.999 {
-                best = (cycles * share, m, n);
-            }
-        }
-        shapes.push(best);
-    }
-    shapes
-}
-
-/// Rows of taps of a row phase, on average.
-fn mean_rows(problem: &Problem) -> usize {
-    let [z, y, _] = &problem.axes;
-    let taps = |axis: &Axis| {
-        axis.phases.iter().map(|phase| phase.taps.len()).sum::<usize>().div_ceil(axis.phases.len().max(1))
-    };
-    taps(z) * taps(y)
-}
-
-/// Cycles, channels and vectors of the best tiles with lanes along the width, over all channels and columns, remainders
-/// included.
-fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<(f64, usize, usize)> {
-    let x = &problem.axes[2];
-    let tiles = phases_of_tiles(x, store);
-    let vectors = x.steps().div_ceil(target.lanes());
-    let sums = (problem.cin * mean_rows(problem)).max(1) as f64;
-    let mut shapes = vec![];
-    for n in 1..=vectors.clamp(1, 6) {
-        let mut best = (f64::INFINITY, 1, n);
-        for m in 1..=problem.cout.clamp(1, 16) {
-            let room = accumulators(target, n);
-            if tiles.iter().any(|&(phases, ..)| phases * m * n > room) {
-                continue;
-            }
-            let mut cycles = 0.0;
-            for (n, times) in cut_sizes(vectors, n) {
-                for (m, count) in cut_channels(problem.cout, m) {
-                    for &(phases, taps, positions) in &tiles {
-                        // A call, and stores: whole vectors, or one lane after the other.
-                        let stores = m * n * if store == Store::Strided { target.lanes() } else { phases };
-                        let once = (CALL + stores as f64) / sums;
-                        cycles +=
-                            (times * count) as f64 * (tile_cycles(phases, taps, positions, m, n) + once);
-                    }
-                }
-            }
-            if cycles < best.0 * 0.999 {
-                best = (cycles, m, n);
-            }
-        }
-        shapes.push(best);
-    }
-    shapes
 }
 
 /// A window of the input.

@@ -12,14 +12,12 @@ mod shape;
 mod tiles;
 mod weights;
 
-use super::epilogue::{Finish, FinishOperands};
-use super::job::{Bases, operands};
-use super::weights::Weights;
+use super::job::{self, Bases, operands};
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::exec::{FunctionId, Glue};
 use crate::packing::Pack;
-use crate::program::{Kernel, Operand};
+use crate::program::Kernel;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use shape::{Band, Shape};
@@ -27,17 +25,8 @@ use tconvc_ir::geometry::DeconvGeometry;
 use tiles::{Row, finish_row, patch_tile, zero_tile};
 use weights::Columns;
 
-/// What is computed, and where its operands are.
-pub(super) struct Job<'a> {
-    pub name: String,
-    pub geometry: DeconvGeometry,
-    pub weights: Weights<'a>,
-    pub bias: Vec<f32>,
-    pub finish: Finish,
-    pub finish_operands: FinishOperands,
-    pub input: Operand,
-    pub output: Operand,
-}
+/// A transposed convolution in scatter form.
+pub(super) type Job<'a> = job::Job<'a, DeconvGeometry>;
 
 /// Taps that patches may have: each is written out.
 pub(super) const MOST_TAPS: usize = 4096;
@@ -57,7 +46,8 @@ struct RowCode {
 
 /// Makes the kernel of a transposed convolution in scatter form.
 pub(super) fn build<'a>(builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), CompileError> {
-    let shape = Shape::new(&job.geometry, &builder.target, builder.threads);
+    let shape = Shape::new(&job.problem, &builder.target, builder.threads);
+    // Pixels by vectors of a tile, channels of a block, bands.
     builder.set_schedule(&format_args!("{}x{} {} {}", shape.m, shape.n, shape.block, shape.bands.len()));
     let lanes = builder.target.lanes();
     let rest = shape.cout % shape.block;
@@ -124,7 +114,7 @@ pub(super) fn build<'a>(builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), 
     };
     let function = builder.add_step(&name, |glue| emit.step(glue))?;
     let units = (shape.batch * shape.groups * shape.blocks() * shape.bands.len()) as u64;
-    let nanoseconds = job.geometry.scatter_macs() as f64 / (lanes as f64 * 4.0);
+    let nanoseconds = job.problem.scatter_macs() as f64 / (lanes as f64 * 4.0);
     let splits = builder.even_splits(units, nanoseconds);
     let scratch_bytes = 4 * (shape.block * shape.full_plane() + lanes);
     builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes, rounds: 1 });

@@ -3,6 +3,7 @@
 use crate::target::{Isa, Target};
 use std::ops::Range;
 use tconvc_ir::geometry::{DeconvAxis, DeconvGeometry};
+use tconvc_passes::cost::WORTH_A_BAND;
 
 /// Extents and strides of one axis; those that the network does not have are of extent 1.
 #[derive(Clone)]
@@ -127,19 +128,20 @@ impl Shape {
         let m = axes[2].input.min(if vectors == 1 { 8 } else { 4 });
         // Sums, and beside them a register for each weight vector and one for the pixel; a lone pixel reads weights from
         // memory. Cranelift spills long before that.
-        let room = match target.isa() {
+        let registers = match target.isa() {
             Isa::Portable => 8 / m,
             Isa::X86V3 | Isa::X86V4 if m == 1 => target.vector_registers().min(18) - 2,
             Isa::X86V3 | Isa::X86V4 => (target.vector_registers() - 1) / (m + 1),
         };
-        let n = room.min(vectors).max(1);
+        let n = registers.min(vectors).max(1);
         let units = channels.batch() * channels.groups() * cout.div_ceil(block);
         let along = axes.iter().position(|axis| axis.input > 1).unwrap_or(2);
         let axis = &axes[along];
         let grain = if along == 2 { m } else { 1 };
         // Bands do not change what is added to what, nor in which order.
         let wanted = if threads > 1 { (4 * threads).div_ceil(units) } else { 1 };
-        let bands = axis.bands(wanted.min(axis.input / (8 * axis.halo(grain)).max(1)).max(1), grain);
+        let bands =
+            axis.bands(wanted.min(axis.input / (WORTH_A_BAND * axis.halo(grain)).max(1)).max(1), grain);
         let mut room = [0, 1, 2].map(|i: usize| axes[i].full);
         let floats = |band: &Band| (band.inputs.len() - 1) * axis.stride + axis.reach().max(axis.stride);
         if bands.len() > 1 {
