@@ -6,7 +6,7 @@ use crate::explain::Explanation;
 use crate::model::Model;
 use crate::report::Report;
 use crate::stages::Rest;
-use crate::tuning::Tuning;
+use crate::tune::Tuning;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;

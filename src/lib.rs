@@ -38,7 +38,6 @@ mod report;
 mod session;
 mod stages;
 mod tune;
-mod tuning;
 
 pub use check::{Agreement, Tolerance, compare};
 pub use compiled::{CompiledModel, Outputs};
@@ -52,8 +51,7 @@ pub use tconvc_codegen::target::Target;
 pub use tconvc_ir::onnx::read_tensor;
 pub use tconvc_ir::{DType, Element, Tensor, TensorView, TensorViewMut};
 pub use tconvc_passes::{Error as OptionError, Form, Journal};
-pub use tune::TuneProgress;
-pub use tuning::Tuning;
+pub use tune::{TuneProgress, Tuning};
 
 /// The example in the README, compiled and run with the other examples.
 #[cfg(doctest)]

@@ -28,13 +28,18 @@ struct Workspace {
     rest: Option<RestSession>,
 }
 
+/// Threads that run a session's work.
+pub(crate) fn executor(threads: usize) -> Arc<dyn Executor> {
+    match Pool::new(threads) {
+        Ok(pool) if threads > 1 => Arc::new(pool),
+        // One thread needs no pool; where the system gives none, one thread computes the same.
+        _ => Arc::new(Serial),
+    }
+}
+
 impl Session {
     pub(crate) fn new(model: CompiledModel) -> Self {
-        let executor: Arc<dyn Executor> = match Pool::new(model.threads()) {
-            Ok(pool) if model.threads() > 1 => Arc::new(pool),
-            // One thread needs no pool; where the system gives none, one thread computes the same.
-            _ => Arc::new(Serial),
-        };
+        let executor = executor(model.threads());
         Self { model, executor, workspaces: Cache::new(WORKSPACES) }
     }
 

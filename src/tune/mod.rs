@@ -2,16 +2,25 @@
 //!
 //! The choice by estimate is where it starts; from there it goes to the fastest schedule that differs in one decision, as long
 //! as there is one. Two candidates are timed in turns, so that what else happens on the machine meets both.
+//!
+//! - [`search`] goes from candidate to candidate.
+//! - [`tuning`] is what was found, as data that a file keeps.
+
+mod search;
+mod tuning;
+
+pub use tuning::Tuning;
 
 use crate::compiler::{Compiler, bind};
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::tuning::Tuning;
+use crate::session::executor;
+use search::{BLOCKS, Space, climb, is_faster};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tconvc_codegen::compile::Choice;
-use tconvc_codegen::pool::{Executor, Pool, Serial};
+use tconvc_codegen::compile::{self, Choice};
+use tconvc_codegen::pool::Executor;
 use tconvc_codegen::session::Session;
 use tconvc_ir::{DType, Graph, NodeId, Op, Tensor, TensorView, TensorViewMut};
 use tconvc_passes::cost::{Machine, form_costs};
@@ -29,41 +38,36 @@ pub struct TuneProgress {
     pub layer: String,
 }
 
-/// The share of a candidate's time that another must stay below to be better: less could be chance.
-const BETTER: f64 = 0.98;
-/// Candidates of a layer that are tried, for each form.
-const MOST_TRIALS: usize = 80;
 /// Forms that are predicted to take this many times as long as the best are not tried.
 const HOPELESS: f64 = 10.0;
-/// The least time of a block of runs, and blocks of a comparison.
+/// A form that takes this many times as long as the best is left at its estimated schedule.
+const FAR_BEHIND: u32 = 3;
+/// The least time of a block of runs.
 const BLOCK: Duration = Duration::from_millis(2);
-const BLOCKS: usize = 8;
 
 impl Compiler {
     /// Measures forms and schedules of the convolutions of a model whose extents are known and that `tuning` does not know yet,
-    /// on this machine, and adds the fastest. Takes seconds for a network of some layers; `observe` is called before each.
+    /// on this machine, and adds the fastest. A layer takes a part of a second, or up to a minute where a run of it takes long;
+    /// `observe` is called before each. [`Compiler::stop_after`] is left out of account.
     ///
-    /// A network compiled with [`Compiler::tuning`] may sum in another order than one compiled without, as far as
-    /// [`Compiler::fast_math`] allows.
+    /// A network compiled with [`Compiler::tuning`] may add up its sums in another order than one compiled without.
     ///
     /// # Errors
-    /// As [`Compiler::compile`]; also when the target is not this machine.
+    /// As [`Compiler::compile`]; also when extents of an input are open, or the target is not this machine.
     pub fn tune(
         &self,
         model: &Model,
         tuning: &mut Tuning,
         mut observe: impl FnMut(&TuneProgress),
     ) -> Result<()> {
-        let layers = self.layers(model)?;
-        let executor: Arc<dyn Executor> = match Pool::new(self.threads) {
-            Ok(pool) if self.threads > 1 => Arc::new(pool),
-            _ => Arc::new(Serial),
-        };
+        let compiler = Self { stop_after: None, ..self.clone() };
+        let layers = compiler.layers(model)?;
+        let executor = executor(compiler.threads);
         let mut progress = TuneProgress { done: 0, layers: layers.len(), layer: String::new() };
         for layer in &layers {
             progress.layer.clone_from(&layer.name);
             observe(&progress);
-            Tuner { compiler: self, layer, executor: &executor, tuning }.tune()?;
+            Tuner { compiler: &compiler, layer, executor: &executor, tuning }.tune()?;
             progress.done += 1;
         }
         Ok(())
@@ -73,12 +77,12 @@ impl Compiler {
     fn layers(&self, model: &Model) -> Result<Vec<Layer>> {
         let mut graph = model.graph().clone();
         bind(&mut graph, &self.shapes)?;
-        for port in Model::from_graph(graph.clone()).inputs() {
-            if port.shape.as_ref().is_none_or(|dims| dims.iter().any(|dim| dim.parse::<usize>().is_err())) {
-                return Err(Error::Arguments(format!(
-                    "to measure, the extents of input {port} must be given (--shape, Compiler::input_shape)"
-                )));
-            }
+        let is_open = |&id: &_| graph.ty(id).known_shape().is_none();
+        if let Some(open) = graph.inputs().iter().position(is_open) {
+            let port = &Model::from_graph(graph).inputs()[open];
+            return Err(Error::Arguments(format!(
+                "to measure, the extents of input {port} must be given (--shape, Compiler::input_shape)"
+            )));
         }
         self.clone().without_pass("forms").optimise(&mut graph)?;
         let mut seen = HashSet::new();
@@ -189,22 +193,6 @@ impl Candidate {
         let mut outputs = outputs.collect::<Result<Vec<_>, _>>()?;
         Ok(self.session.run(&inputs, &mut outputs)?)
     }
-
-    /// Whether the other one is faster, after so many blocks of runs of each in turns; fewer where it is far behind.
-    fn loses_to(&mut self, other: &mut Self, blocks: usize) -> Result<bool> {
-        let (mut own, mut others) = (Duration::MAX, Duration::MAX);
-        self.run()?;
-        other.run()?;
-        for block in 0..blocks {
-            own = own.min(self.time()?);
-            others = others.min(other.time()?);
-            let hopeless = if block < 2 { 1.3 } else { 1.1 };
-            if others > own.mul_f64(hopeless) {
-                return Ok(false);
-            }
-        }
-        Ok(others < own.mul_f64(BETTER))
-    }
 }
 
 struct Tuner<'a> {
@@ -219,76 +207,52 @@ impl Tuner<'_> {
     fn tune(&mut self) -> Result<()> {
         let setting = self.compiler.setting();
         let Some((geometry, forms)) = &self.layer.forms else {
-            let start = self.candidate(self.compiler.form, None)?;
-            self.climb(start, Form::Auto)?;
-            return Ok(());
+            return self.schedule(Form::Auto, None).map(|_| ());
         };
-        if self.compiler.form == Form::Auto && self.tuning.has_form(&setting, geometry) {
+        let choose = self.compiler.form == Form::Auto;
+        if choose && self.tuning.has_form(&setting, geometry) {
             return Ok(());
         }
         let mut best: Option<(Form, Candidate)> = None;
         for &form in forms {
-            let mut start = self.candidate(form, None)?;
-            if let Some((_, best)) = &mut best {
-                // Schedules do not make up for so much.
-                start.run()?;
-                if start.time()? > 3 * best.time()? {
-                    continue;
-                }
-            }
-            let mut found = self.climb(start, form)?;
+            let Some(mut found) = self.schedule(form, best.as_mut().map(|(_, best)| best))? else { continue };
             let wins = match &mut best {
                 None => true,
-                Some((_, best)) => best.loses_to(&mut found, 2 * BLOCKS)?,
+                Some((_, best)) => {
+                    is_faster(&mut Schedules::of(self, form, ""), &mut found, best, 2 * BLOCKS)?
+                }
             };
             if wins {
                 best = Some((form, found));
             }
         }
         if let Some((form, _)) = best
-            && self.compiler.form == Form::Auto
+            && choose
         {
             self.tuning.set_form(&setting, geometry, form);
         }
         Ok(())
     }
 
-    /// From schedule to schedule, as long as a neighbour is faster.
-    fn climb(&mut self, mut best: Candidate, form: Form) -> Result<Candidate> {
+    /// The layer in a form with the schedule that is known or, from now on, measured to be the fastest; none where it is far
+    /// behind another.
+    fn schedule(&mut self, form: Form, other: Option<&mut Candidate>) -> Result<Option<Candidate>> {
         let setting = self.compiler.setting();
-        let Some(mut choice) = best.choice.clone() else { return Ok(best) };
-        if self.tuning.has_schedule(&setting, &choice.problem) {
-            return Ok(best);
+        let mut start = self.candidate(form, None)?;
+        if let Some(other) = other
+            && start.time()? > FAR_BEHIND * other.time()?
+        {
+            return Ok(None);
         }
-        let estimate = choice.chosen.clone();
-        let mut tried = HashSet::from([estimate.clone()]);
-        loop {
-            let fresh: Vec<String> =
-                choice.others.iter().filter(|&name| tried.insert(name.clone())).cloned().collect();
-            let mut moved = false;
-            for name in fresh.into_iter().take(MOST_TRIALS.saturating_sub(tried.len())) {
-                // A schedule that asks for more registers than there are is none.
-                let Ok(mut other) = self.candidate(form, Some((&choice.problem, &name))) else { continue };
-                if other.choice.as_ref().is_some_and(|made| made.chosen == name)
-                    && best.loses_to(&mut other, BLOCKS)?
-                {
-                    (best, moved) = (other, true);
-                }
-            }
-            match &best.choice {
-                Some(next) if moved => choice = next.clone(),
-                _ => break,
-            }
+        let Some(Choice { problem, .. }) = start.choice.clone() else { return Ok(Some(start)) };
+        if self.tuning.has_schedule(&setting, &problem) {
+            return Ok(Some(start));
         }
-        // The best of many looks better than it is: it must win again.
-        if choice.chosen != estimate {
-            let mut start = self.candidate(form, Some((&choice.problem, &estimate)))?;
-            if !start.loses_to(&mut best, 2 * BLOCKS)? {
-                (best, choice.chosen) = (start, estimate);
-            }
+        let best = climb(&mut Schedules::of(self, form, &problem), start)?;
+        if let Some(choice) = &best.choice {
+            self.tuning.set_schedule(&setting, &problem, &choice.chosen);
         }
-        self.tuning.set_schedule(&setting, &choice.problem, &choice.chosen);
-        Ok(best)
+        Ok(Some(best))
     }
 
     /// The layer in this form, with a schedule for a problem or the one that is known or estimated to be the best.
@@ -300,8 +264,8 @@ impl Tuner<'_> {
         let compiler = self.compiler.clone().form(form).tuning(&tuning);
         let mut graph = self.layer.graph.clone();
         optimise(&mut graph, &compiler.pass_options()?)?;
-        let options = tconvc_codegen::compile::Options { list_choices: true, ..compiler.code_options() };
-        let compiled = tconvc_codegen::compile::compile(&graph, &plan(&graph)?, &options)?;
+        let options = compile::Options { list_choices: true, ..compiler.code_options() };
+        let compiled = compile::compile(&graph, &plan(&graph)?, &options)?;
         let choice = match compiled.choices() {
             [choice] => Some(choice.clone()),
             _ => None,
@@ -311,7 +275,39 @@ impl Tuner<'_> {
         let inputs = inputs.map(|(port, seed)| Tensor::seeded(port.dtype, port.shape.clone(), seed));
         let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
         let outputs = program.outputs().iter().map(|port| vec![0; port.bytes().div_ceil(8)]).collect();
-        let session = Session::new(&program, self.executor.clone()).map_err(Error::from)?;
+        let session = Session::new(&program, self.executor.clone())?;
         Ok(Candidate { session, choice, inputs, outputs })
+    }
+}
+
+/// The schedules of a layer in a form.
+struct Schedules<'a> {
+    tuner: &'a Tuner<'a>,
+    form: Form,
+    problem: &'a str,
+}
+
+impl<'a> Schedules<'a> {
+    fn of(tuner: &'a Tuner<'a>, form: Form, problem: &'a str) -> Self {
+        Self { tuner, form, problem }
+    }
+}
+
+impl Space for Schedules<'_> {
+    type Candidate = Candidate;
+    type Error = Error;
+
+    fn names(&self, candidate: &Candidate) -> (String, Vec<String>) {
+        candidate.choice.clone().map_or_else(Default::default, |choice| (choice.chosen, choice.others))
+    }
+
+    /// A schedule that asks for more registers than there are is none.
+    fn make(&mut self, name: &str) -> Option<Candidate> {
+        let candidate = self.tuner.candidate(self.form, Some((self.problem, name))).ok()?;
+        candidate.choice.as_ref().is_some_and(|made| made.chosen == name).then_some(candidate)
+    }
+
+    fn race(&mut self, a: &mut Candidate, b: &mut Candidate) -> Result<[Duration; 2]> {
+        Ok([a.time()?, b.time()?])
     }
 }
