@@ -12,7 +12,7 @@ use crate::args::{CompileOptions, Switch};
 use crate::error::{Error, Result};
 use crate::output;
 use std::path::{Path, PathBuf};
-use tconvc::{Compiler, Model, Tuning};
+use tconvc::{Compiler, Model, Tensor, Tuning};
 
 /// A compiler with the options of the command line.
 fn compiler(options: &CompileOptions) -> Compiler {
@@ -25,8 +25,13 @@ fn compiler(options: &CompileOptions) -> Compiler {
     options.shapes.iter().fold(compiler, |compiler, (name, shape)| compiler.input_shape(name, shape.clone()))
 }
 
-/// The compiler with what was measured for this model, now or before, where that is asked for.
-fn tuned(compiler: Compiler, options: &CompileOptions, model: &Model) -> Result<Compiler> {
+/// The compiler with what was measured for this model and these inputs, now or before, where that is asked for.
+fn tuned(
+    compiler: Compiler,
+    options: &CompileOptions,
+    model: &Model,
+    inputs: &[(String, Tensor)],
+) -> Result<Compiler> {
     if !options.tune {
         return Ok(compiler);
     }
@@ -37,7 +42,10 @@ fn tuned(compiler: Compiler, options: &CompileOptions, model: &Model) -> Result<
     let mut tuning = Tuning::read(&file)?;
     let known = tuning.clone();
     let bar = output::bar(0);
-    let measured = compiler.tune(model, &mut tuning, |progress| {
+    let of_inputs = inputs
+        .iter()
+        .fold(compiler.clone(), |compiler, (name, tensor)| compiler.input_shape(name, tensor.shape()));
+    let measured = of_inputs.tune(model, &mut tuning, |progress| {
         bar.set_length(progress.layers as u64);
         bar.set_position(progress.done as u64);
         bar.set_message(format!("measuring {}", progress.layer));

@@ -80,20 +80,25 @@ pub fn seeded(ports: &[PortInfo]) -> Result<Vec<(String, Tensor)>> {
     ports.iter().enumerate().map(one).collect()
 }
 
-/// The inputs of a command: from files where some are given, else seeded.
-pub fn for_command(
+/// The inputs of a command that are given in files; empty where there are none.
+pub fn given(
     ports: &[PortInfo],
     npz: &[PathBuf],
     npy: &[(String, PathBuf)],
 ) -> Result<Vec<(String, Tensor)>> {
     if npz.is_empty() && npy.is_empty() {
-        return seeded(ports);
+        return Ok(vec![]);
     }
     let given = from_files(ports, npz, npy)?;
     for (name, tensor) in &given {
         check_numbers(name, tensor)?;
     }
     Ok(given)
+}
+
+/// The inputs of a command: those given, else seeded ones.
+pub fn or_seeded(given: Vec<(String, Tensor)>, ports: &[PortInfo]) -> Result<Vec<(String, Tensor)>> {
+    if given.is_empty() { seeded(ports) } else { Ok(given) }
 }
 
 /// Refuses an array of nothing but NaN: it tells of a mistake where it was made, and no result would.

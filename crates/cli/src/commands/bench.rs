@@ -18,9 +18,10 @@ pub fn run(options: &Bench) -> Result<ExitCode> {
     let resident = resident_bytes();
     let model = load(&options.model)?;
     let in_model = |error| Error::in_file(&options.model, error);
-    let compiler = tuned(compiler(&options.options), &options.options, &model)?;
+    let given = inputs::given(&model.inputs(), &options.inputs, &[])?;
+    let compiler = tuned(compiler(&options.options), &options.options, &model, &given)?;
     let compiled = compiler.compile(&model).map_err(in_model)?;
-    let tensors = inputs::for_command(compiled.inputs(), &options.inputs, &[])?;
+    let tensors = inputs::or_seeded(given, compiled.inputs())?;
     let views = compiled.order(inputs::views(&tensors)).map_err(in_model)?;
     let mut session = compiled.session();
     // The first run also gives the outputs' shapes.

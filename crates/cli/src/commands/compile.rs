@@ -7,7 +7,7 @@ use crate::{inputs, output};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
-use tconvc::{Compiler, Model, Tolerance, compare};
+use tconvc::{Compiler, Model, Tensor, Tolerance, compare};
 
 /// Compiles a model and shows or writes what was asked for.
 pub fn run(options: &Compile) -> Result<ExitCode> {
@@ -17,9 +17,10 @@ pub fn run(options: &Compile) -> Result<ExitCode> {
     if let Some(pass) = &options.stop_after {
         compiler = compiler.stop_after(pass);
     }
-    let compiler = tuned(compiler, &options.options, &model)?;
+    let given = inputs::given(&model.inputs(), options.inputs.as_slice(), &[])?;
+    let compiler = tuned(compiler, &options.options, &model, &given)?;
     match options.emit {
-        Emit::Jit => return jit(options, &compiler, &model),
+        Emit::Jit => return jit(options, &compiler, &model, given),
         Emit::Ir => {
             let text = compiler.rewrite(&model).map_err(in_model)?.to_text();
             write(options.output.as_deref(), text.as_bytes())?;
@@ -40,7 +41,7 @@ pub fn run(options: &Compile) -> Result<ExitCode> {
         }
     }
     if options.verify {
-        return check(options, &compiler, &model);
+        return check(options, &compiler, &model, given);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -54,11 +55,15 @@ fn write(path: Option<&Path>, bytes: &[u8]) -> Result<()> {
 }
 
 /// Compiles, runs, and reports the time of each step.
-fn jit(options: &Compile, compiler: &Compiler, model: &Model) -> Result<ExitCode> {
+fn jit(
+    options: &Compile,
+    compiler: &Compiler,
+    model: &Model,
+    given: Vec<(String, Tensor)>,
+) -> Result<ExitCode> {
     let in_model = |error| Error::in_file(&options.model, error);
     let compiled = compiler.compile(model).map_err(in_model)?;
-    let files: Vec<_> = options.inputs.iter().cloned().collect();
-    let tensors = inputs::for_command(compiled.inputs(), &files, &[])?;
+    let tensors = inputs::or_seeded(given.clone(), compiled.inputs())?;
     let views = compiled.order(inputs::views(&tensors)).map_err(in_model)?;
     let mut session = compiled.session();
     session.run(&views).map_err(in_model)?;
@@ -69,15 +74,19 @@ fn jit(options: &Compile, compiler: &Compiler, model: &Model) -> Result<ExitCode
     let mut report = compiled.report();
     report.set_times(&steps);
     write(options.output.as_deref(), format!("{report}run        {run_ms:.3} ms\n").as_bytes())?;
-    if options.verify { check(options, compiler, model) } else { Ok(ExitCode::SUCCESS) }
+    if options.verify { check(options, compiler, model, given) } else { Ok(ExitCode::SUCCESS) }
 }
 
 /// Compares with the reference interpreter.
-fn check(options: &Compile, compiler: &Compiler, model: &Model) -> Result<ExitCode> {
+fn check(
+    options: &Compile,
+    compiler: &Compiler,
+    model: &Model,
+    given: Vec<(String, Tensor)>,
+) -> Result<ExitCode> {
     let in_model = |error| Error::in_file(&options.model, error);
     let compiled = compiler.compile(model).map_err(in_model)?;
-    let files: Vec<_> = options.inputs.iter().cloned().collect();
-    let tensors = inputs::for_command(compiled.inputs(), &files, &[])?;
+    let tensors = inputs::or_seeded(given, compiled.inputs())?;
     let got = compiled.run(inputs::views(&tensors)).map_err(in_model)?;
     let expected = model.interpret(inputs::views(&tensors)).map_err(in_model)?;
     for ((name, got), (_, expected)) in got.iter().zip(expected.iter()) {

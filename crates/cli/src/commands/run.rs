@@ -10,9 +10,10 @@ use std::process::ExitCode;
 pub fn run(options: &Run) -> Result<ExitCode> {
     let model = load(&options.model)?;
     let in_model = |error| Error::in_file(&options.model, error);
-    let compiler = tuned(compiler(&options.options), &options.options, &model)?;
+    let given = inputs::given(&model.inputs(), &options.inputs, &options.input)?;
+    let compiler = tuned(compiler(&options.options), &options.options, &model, &given)?;
     let compiled = compiler.compile(&model).map_err(in_model)?;
-    let tensors = inputs::for_command(compiled.inputs(), &options.inputs, &options.input)?;
+    let tensors = inputs::or_seeded(given, compiled.inputs())?;
     let outputs = compiled.run(inputs::views(&tensors)).map_err(in_model)?;
     for (name, tensor) in outputs.iter() {
         output::line(&format!("{name}: {}{:?}", tensor.dtype(), tensor.shape()));

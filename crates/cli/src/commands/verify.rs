@@ -91,20 +91,17 @@ fn entries(path: &Path) -> Result<Vec<PathBuf>> {
 /// A model on the arrays beside it and against the outputs among them, else on seeded inputs against the interpreter.
 fn model(path: &Path, options: &CompileOptions) -> Result<String> {
     let model = load(path)?;
-    let compiled = tuned(compiler(options), options, &model)?.compile(&model)?;
     let stored = inputs::stored(path);
-    let files: Vec<PathBuf> = stored.iter().cloned().collect();
-    let tensors = if files.is_empty() {
-        inputs::seeded(compiled.inputs())?
-    } else {
-        let ports = compiled.inputs();
-        let arrays = arrays::read_npz(&files[0])?;
-        let own = inputs::pick(ports, "input", arrays);
-        if own.len() != ports.len() {
-            return Err(Error::in_file(&files[0], "it does not hold every input of the model"));
+    let mut given = vec![];
+    if let Some(file) = &stored {
+        let ports = model.inputs();
+        given = inputs::pick(&ports, "input", arrays::read_npz(file)?);
+        if given.len() != ports.len() {
+            return Err(Error::in_file(file, "it does not hold every input of the model"));
         }
-        own
-    };
+    }
+    let compiled = tuned(compiler(options), options, &model, &given)?.compile(&model)?;
+    let tensors = inputs::or_seeded(given, compiled.inputs())?;
     let got = compiled.run(inputs::views(&tensors))?;
     let mut expected: Vec<(String, Tensor)> = match &stored {
         Some(file) => inputs::pick(compiled.outputs(), "output", arrays::read_npz(file)?),
@@ -137,7 +134,7 @@ fn backend(folder: &Path, options: &CompileOptions) -> Result<String> {
         let shaped = tensors
             .iter()
             .fold(compiler(options), |compiler, (name, tensor)| compiler.input_shape(name, tensor.shape()));
-        let got = tuned(shaped, options, &model)?.compile(&model)?.run(inputs::views(&tensors))?;
+        let got = tuned(shaped, options, &model, &[])?.compile(&model)?.run(inputs::views(&tensors))?;
         for (name, expected) in self::tensors(&set, "output", &model.outputs())? {
             let Some(got) = got.get(&name) else {
                 return Err(Error::new(format!("the model has no output `{name}`")));

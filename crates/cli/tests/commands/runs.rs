@@ -54,6 +54,47 @@ fn measurements_are_kept_in_a_file() {
     assert_eq!(std::fs::read_to_string(folder.path("kept/tuning.json")).unwrap(), kept);
 }
 
+/// Extents that the model leaves open are those of the arrays.
+#[test]
+fn given_arrays_are_measured_with() {
+    let folder = Folder::new();
+    folder.model(
+        "open.onnx",
+        "input %x : f32[1, 4, H, 6]\nconst @w : f32[4, 2, 4, 4] = seeded(1)\n\
+         %y = ConvTranspose(%x, @w) {strides=[2, 2]}\noutput %y",
+    );
+    folder.npz("open.npz", "x", &[1, 4, 5, 6], 0.5f32);
+    for command in ["run --inputs open.npz", "bench --seconds 0 --inputs open.npz", "verify"] {
+        let words = command.split(' ').chain(["open.onnx", "--tune", "--tune-cache", "kept.json"]);
+        let text = folder.run(&words.collect::<Vec<_>>());
+        assert!(text.ends_with("exit status 0\n"), "{text}");
+    }
+    let kept = std::fs::read_to_string(folder.path("kept.json")).unwrap();
+    assert!(kept.contains("4->2 k4x4 s2x2 p0x0 5x6 -> 12x14"), "{kept}");
+}
+
+#[test]
+fn measurements_are_kept_in_the_users_folder() {
+    let folder = Folder::new();
+    folder.model(
+        "up.onnx",
+        "input %x : f32[1, 1, 3]\nconst @w : f32[1, 1, 2] = seeded(1)\n%y = ConvTranspose(%x, @w)\noutput %y",
+    );
+    let (cache, home) = (folder.path("cache"), folder.path("home"));
+    let run = |cache, home| {
+        folder.run_in(&["run", "up.onnx", "--tune"], &[("XDG_CACHE_HOME", cache), ("HOME", home)])
+    };
+    run(Some(cache.as_path()), Some(home.as_path()));
+    assert!(cache.join("tconvc/tuning.json").is_file() && !home.exists());
+    run(None, Some(home.as_path()));
+    assert!(home.join(".cache/tconvc/tuning.json").is_file());
+    let text = run(None, None);
+    assert!(
+        text.contains("name a file with --tune-cache FILE") && text.ends_with("exit status 2\n"),
+        "{text}"
+    );
+}
+
 #[test]
 fn bench_prints_one_object() {
     let folder = Folder::new();

@@ -48,7 +48,18 @@ impl Folder {
 
     /// Runs the command; gives the exit status and all that it printed, with what differs from run to run taken out.
     pub fn run(&self, arguments: &[&str]) -> String {
+        self.run_in(arguments, &[])
+    }
+
+    /// As [`Folder::run`], with variables of the environment; those without a value are taken out of it.
+    pub fn run_in(&self, arguments: &[&str], environment: &[(&str, Option<&Path>)]) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tconvc"));
+        for (name, value) in environment {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         command.args(arguments).current_dir(self.folder.path()).env("NO_COLOR", "1").env("COLUMNS", "100");
         let output = command.output().unwrap();
         let status = output.status.code().map_or("killed".into(), |code| code.to_string());
