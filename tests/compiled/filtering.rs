@@ -8,7 +8,7 @@ use tconvc_ir::interp;
 use tconvc_testing::check_close;
 
 /// Share of the largest magnitude of the output: a tenth of what forms may differ by.
-const TOLERANCE: f64 = 1e-5;
+pub const TOLERANCE: f64 = 1e-5;
 
 /// Layers that filtering is made for: neighbouring taps, strides 1 to 3, some channels, every size from a tile up.
 pub fn wide_layer(seed: u64) -> Layer {

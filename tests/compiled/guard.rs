@@ -32,6 +32,7 @@ use tconvc_testing::{Cases, Edge, Guarded, graphs, in_child};
 const TOGETHER: usize = 24;
 
 /// How a case is compiled.
+#[derive(Clone)]
 struct Way<'a> {
     form: Form,
     target: &'a Target,
@@ -106,10 +107,9 @@ fn check(
     program
 }
 
-/// Whether a kernel has this in its name.
-fn has_kernel(program: &Program, part: &str) -> bool {
-    let has = |step: &Step| matches!(&step.work, Work::Kernel(kernel) if kernel.name.contains(part));
-    program.steps().iter().any(has)
+/// Whether a step's kernel has this in its name.
+fn has_kernel(step: &Step, part: &str) -> bool {
+    matches!(&step.work, Work::Kernel(kernel) if kernel.name.contains(part))
 }
 
 /// Layers compiled as one network: the kernels are the same, and compiling costs less.
@@ -156,65 +156,80 @@ fn small_geometries_as_scatter() {
     small_geometries("guard::small_geometries_as_scatter", Form::Scatter);
 }
 
-/// Rows of many vectors in one to three dimensions, with activations and residuals behind them.
+/// Random layers with activations and residuals behind them, each in these ways; counts those that have a step like this.
+fn random_layers<'t>(
+    tell: &mut Cases,
+    targets: &'t [Target],
+    count: usize,
+    layer: impl Fn(u64) -> Layer,
+    ways: impl Fn(usize, &'t Target) -> Vec<Way<'t>>,
+    is_wanted: impl Fn(&Step) -> bool,
+) -> usize {
+    let mut found = 0;
+    for number in 0..count {
+        let layer = layer(number as u64);
+        let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
+        // The rest of the number varies in each target.
+        for way in ways(number / targets.len(), &targets[number % targets.len()]) {
+            let program = check(tell, &layer, &graph, &inputs, &way);
+            found += usize::from(program.steps().iter().any(&is_wanted));
+        }
+    }
+    found
+}
+
+/// Rows of many vectors in one to three dimensions.
 #[test]
 fn random_geometries() {
     in_child("guard::random_geometries", |tell| {
-        let targets = targets();
-        for number in 0..cases(80) {
-            let layer = random_layer(4 << 32 | number as u64);
-            let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
-            for form in FORMS {
-                let target = &targets[number % targets.len()];
-                check(tell, &layer, &graph, &inputs, &Way::new(form, target, 1 + number / targets.len() % 2));
-            }
-        }
+        let layer = |number| random_layer(4 << 32 | number);
+        let ways = |rest, target| FORMS.map(|form| Way::new(form, target, 1 + rest % 2)).to_vec();
+        random_layers(tell, &targets(), cases(80), layer, ways, |_| true);
     });
 }
 
 #[test]
 fn many_channels_over_few_pixels() {
     in_child("guard::many_channels_over_few_pixels", |tell| {
-        let targets = targets();
-        for number in 0..cases(60) {
-            let layer = deep_layer(5 << 32 | number as u64);
-            let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
-            for form in FORMS {
-                let target = &targets[number % targets.len()];
-                check(tell, &layer, &graph, &inputs, &Way::new(form, target, 1));
-            }
-        }
-    });
-}
-
-#[test]
-fn bands_for_threads() {
-    in_child("guard::bands_for_threads", |tell| {
-        let targets = targets();
-        for number in 0..cases(60) {
-            let layer = banded_layer(9 << 32 | number as u64);
-            let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
-            let target = &targets[number % targets.len()];
-            let threads = 2 + number / targets.len() % 3;
-            check(tell, &layer, &graph, &inputs, &Way::new(Form::Scatter, target, threads));
-        }
+        let layer = |number| deep_layer(5 << 32 | number);
+        let ways = |_, target| FORMS.map(|form| Way::new(form, target, 1)).to_vec();
+        random_layers(tell, &targets(), cases(60), layer, ways, |_| true);
     });
 }
 
 #[test]
 fn few_channels_at_large_strides() {
     in_child("guard::few_channels_at_large_strides", |tell| {
-        let targets = targets();
-        let mut along_phases = 0;
-        for number in 0..cases(60) {
-            let layer = strided_layer(7 << 32 | number as u64);
-            let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
-            let target = &targets[number % targets.len()];
-            let way = Way::new(Form::SubPixel, target, 1 + number / targets.len() % 3);
-            let program = check(tell, &layer, &graph, &inputs, &way);
-            along_phases += usize::from(has_kernel(&program, "_phases"));
-        }
-        assert!(2 * along_phases > cases(60), "only {along_phases} layers had lanes along the phases");
+        let layer = |number| strided_layer(7 << 32 | number);
+        let ways = |rest, target| vec![Way::new(Form::SubPixel, target, 1 + rest % 3)];
+        let found =
+            random_layers(tell, &targets(), cases(60), layer, ways, |step| has_kernel(step, "_phases"));
+        assert!(2 * found > cases(60), "only {found} layers had lanes along the phases");
+    });
+}
+
+#[test]
+fn bands_for_threads() {
+    in_child("guard::bands_for_threads", |tell| {
+        let layer = |number| banded_layer(9 << 32 | number);
+        let ways = |rest, target| vec![Way::new(Form::Scatter, target, 2 + rest % 3)];
+        // The last word of a schedule is the number of bands.
+        let is_cut = |step: &Step| has_kernel(step, "scatter") && !step.schedule.ends_with(" 1");
+        let found = random_layers(tell, &targets(), cases(60), layer, ways, is_cut);
+        assert!(3 * found > cases(60), "only {found} layers were cut into bands");
+    });
+}
+
+/// Layers for Winograd's filtering.
+#[test]
+fn filtered_layers() {
+    in_child("guard::filtered_layers", |tell| {
+        let layer = |number| wide_layer(6 << 32 | number);
+        let ways =
+            |_, target| vec![Way { fast_math: FastMath::Always, ..Way::new(Form::SubPixel, target, 1) }];
+        let found =
+            random_layers(tell, &targets(), cases(60), layer, ways, |step| has_kernel(step, "winograd"));
+        assert!(10 * found > 8 * cases(60), "only {found} layers were filtered");
     });
 }
 
@@ -223,6 +238,7 @@ fn few_channels_at_large_strides() {
 fn other_schedules() {
     in_child("guard::other_schedules", |tell| {
         let targets = targets();
+        let mut seen = 0;
         for number in 0..cases(40) {
             let layer = [random_layer, deep_layer, strided_layer][number % 3](8 << 32 | number as u64);
             let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
@@ -235,8 +251,10 @@ fn other_schedules() {
             for schedules in others.into_iter().skip(number % 3).step_by(3) {
                 let way = Way { fast_math: FastMath::Off, schedules, ..Way::new(form, target, 1) };
                 check(tell, &layer, &graph, &inputs, &way);
+                seen += 1;
             }
         }
+        assert!(seen > 2 * cases(40), "only {seen} schedules");
     });
 }
 
@@ -249,24 +267,6 @@ fn layers_that_were_wrong() {
         {
             check_layers(tell, &layers, &Way::new(form, &target, 2));
         }
-    });
-}
-
-/// Layers for Winograd's filtering.
-#[test]
-fn filtered_layers() {
-    in_child("guard::filtered_layers", |tell| {
-        let targets = targets();
-        let mut filtered = 0;
-        for number in 0..cases(60) {
-            let layer = wide_layer(6 << 32 | number as u64);
-            let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
-            let target = &targets[number % targets.len()];
-            let way = Way { fast_math: FastMath::Always, ..Way::new(Form::SubPixel, target, 1) };
-            let program = check(tell, &layer, &graph, &inputs, &way);
-            filtered += usize::from(has_kernel(&program, "winograd"));
-        }
-        assert!(10 * filtered > 8 * cases(60), "only {filtered} layers were filtered");
     });
 }
 

@@ -2,7 +2,7 @@
 
 use crate::support::Random;
 use std::fmt;
-use tconvc::{Compiler, Form, Model, Target, Tensor};
+use tconvc::{Compiler, Form, Model, Report, Target, Tensor};
 use tconvc_ir::geometry::DeconvAxis;
 use tconvc_ir::{Attributes, DType, Graph, Op, ValueType};
 
@@ -146,8 +146,8 @@ impl Layer {
     }
 }
 
-/// Compiles layers as one network and compares every output with the definition: all must be equal.
-pub fn check(layers: &[Layer], form: Form, target: &Target, threads: usize) {
+/// Compiles layers as one network and compares every output with the definition: all must be equal. Gives what was compiled.
+pub fn check(layers: &[Layer], form: Form, target: &Target, threads: usize) -> Report {
     let mut graph = Graph::new("layers");
     for (number, layer) in layers.iter().enumerate() {
         let y = layer.add_to(&mut graph, number);
@@ -171,6 +171,7 @@ pub fn check(layers: &[Layer], form: Form, target: &Target, threads: usize) {
             panic!("{layer}, {form}, {target}, {threads} threads: element {at} is {got}, not {expected}");
         }
     }
+    compiled.report()
 }
 
 /// The geometry type must agree on what is valid and how large the output is.

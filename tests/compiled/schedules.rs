@@ -1,6 +1,7 @@
 //! Every schedule that can be chosen in the place of the estimated one computes the same, in exact integers; and measuring
 //! them, keeping and taking what was found.
 
+use crate::filtering::{TOLERANCE, wide_layer};
 use crate::geometries::{deep_layer, random_layer, strided_layer};
 use crate::layer::Layer;
 use crate::support::{FORMS, cases, targets};
@@ -26,6 +27,18 @@ fn compiled(graph: &Graph, target: &Target, fast_math: FastMath, schedules: Sche
     compile::compile(graph, &plan(graph).unwrap(), &options).unwrap()
 }
 
+/// What a network of one input and one output computes.
+fn run(compiled: Compiled, x: &Tensor) -> Vec<f32> {
+    let program = compiled.finish().unwrap();
+    let mut session = Session::new(&program, Arc::new(Serial)).unwrap();
+    let port = &program.outputs()[0];
+    let mut words = vec![0u64; port.bytes().div_ceil(8)];
+    let bytes = &mut bytemuck::cast_slice_mut(&mut words)[..port.bytes()];
+    let mut y = [TensorViewMut::from_bytes(port.dtype, &port.shape, bytes).unwrap()];
+    session.run(&[x.view()], &mut y).unwrap();
+    bytemuck::pod_collect_to_vec(y[0].bytes_mut())
+}
+
 /// Schedules of the convolutions of a graph, one at a time, that take the place of the estimated ones.
 pub fn others(graph: &Graph, target: &Target) -> Vec<Schedules> {
     let choices = compiled(graph, target, FastMath::Off, Schedules::default()).choices().to_vec();
@@ -38,7 +51,8 @@ pub fn others(graph: &Graph, target: &Target) -> Vec<Schedules> {
 #[test]
 fn all_schedules_compute_the_same() {
     let targets = targets();
-    let (mut seen, mut by_kind) = (0, [0; 4]);
+    let kinds = ["interleaved", "strided", "channels", "phases", "packed", "direct"];
+    let (mut seen, mut by_kind) = (0, [0; 6]);
     for number in 0..cases(60) {
         let layer = [random_layer, deep_layer, strided_layer][number % 3](9 << 32 | number as u64);
         let target = &targets[number / 3 % targets.len()];
@@ -51,17 +65,10 @@ fn all_schedules_compute_the_same() {
                 let schedules = Schedules::from_iter([(problem.clone(), name.clone())]);
                 let other = compiled(&graph, target, FastMath::Off, schedules);
                 assert_eq!(other.choices()[0].chosen, *name, "{layer}, {form}, {target}");
-                let mut session = Session::new(&other.finish().unwrap(), Arc::new(Serial)).unwrap();
-                let mut words = vec![0u64; layer.output_shape().iter().product::<usize>().div_ceil(2)];
-                let bytes = &mut bytemuck::cast_slice_mut(&mut words)[..4 * expected.len()];
-                let shape = layer.output_shape();
-                let mut y = [TensorViewMut::from_bytes(DType::F32, &shape, bytes).unwrap()];
-                session.run(&[x.view()], &mut y).unwrap();
-                let found: Vec<f32> = bytemuck::pod_collect_to_vec(y[0].bytes_mut());
+                let found = run(other, &x);
                 assert!(found == expected, "{layer}, {form}, {target}: {name} computes something else");
                 seen += 1;
-                for (kind, count) in ["interleaved", "strided", "channels", "phases"].iter().zip(&mut by_kind)
-                {
+                for (kind, count) in kinds.iter().zip(&mut by_kind) {
                     *count += usize::from(name.contains(kind));
                 }
             }
@@ -71,6 +78,61 @@ fn all_schedules_compute_the_same() {
         seen > 10 * cases(60) && by_kind.iter().all(|&count| 4 * count > cases(60)),
         "{seen}: {by_kind:?}"
     );
+}
+
+/// Filtered in every way there is, and left as it is.
+#[test]
+fn all_filterings_compute_the_same() {
+    let targets = targets();
+    let mut seen = 0;
+    for number in 0..cases(24) {
+        let layer = wide_layer(10 << 32 | number as u64);
+        let target = &targets[number % targets.len()];
+        let (x, expected) = (layer.input(), layer.expected());
+        let largest = expected.iter().fold(1f32, |largest, value| largest.max(value.abs()));
+        let graph = rewritten(&layer, Form::SubPixel);
+        let estimated = compiled(&graph, target, FastMath::WherePays, Schedules::default());
+        for Choice { problem, chosen, others } in estimated.choices() {
+            for name in others.iter().filter(|name| name.starts_with("winograd")) {
+                let schedules = Schedules::from_iter([(problem.clone(), name.clone())]);
+                let other = compiled(&graph, target, FastMath::WherePays, schedules);
+                assert_eq!(other.choices()[0].chosen, *name, "{layer}, {target}, in the place of {chosen}");
+                for (found, expected) in run(other, &x).iter().zip(&expected) {
+                    assert!(
+                        (found - expected).abs() <= TOLERANCE as f32 * largest,
+                        "{layer}, {target}, {name}: {found}, not {expected}"
+                    );
+                }
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > cases(24), "only {seen} filterings");
+}
+
+/// The residues of a dilated convolution are a choice like others.
+#[test]
+fn residues_can_be_chosen() {
+    let text = "input %x : f32[1, 3, 41]\nconst @w : f32[2, 3, 3] = seeded(1)\n\
+                %y = Conv(%x, @w) {dilations=[4], pads=[4, 4]}\noutput %y\n";
+    let mut graph: Graph = text.parse().unwrap();
+    tconvc_ir::infer::infer(&mut graph).unwrap();
+    let x = Tensor::seeded(DType::F32, [1, 3, 41], 2).unwrap();
+    let expected = Model::from_graph(graph.clone()).interpret([("x", x.view())]).unwrap();
+    let expected = expected[0].elements::<f32>().unwrap();
+    let target = Target::host();
+    let estimated = compiled(&graph, &target, FastMath::Off, Schedules::default());
+    let Choice { problem, chosen, others } = estimated.choices()[0].clone();
+    for name in others.into_iter().chain([chosen]).collect::<Vec<_>>() {
+        let schedules = Schedules::from_iter([(problem.clone(), name.clone())]);
+        let other = compiled(&graph, &target, FastMath::Off, schedules);
+        assert_eq!(other.choices()[0].chosen, name);
+        for (found, expected) in run(other, &x).iter().zip(expected.iter()) {
+            assert!((found - expected).abs() < 1e-5, "{name}: {found}, not {expected}");
+        }
+    }
+    let all = compiled(&graph, &target, FastMath::Off, Schedules::default()).choices()[0].clone();
+    assert!(all.chosen == "residues" || all.others.iter().any(|name| name == "residues"), "{all:?}");
 }
 
 const NETWORK: &str = "input %x : f32[1, 6, 9, 10]
