@@ -1,7 +1,7 @@
 //! Measures forms and schedules of the layers of a network, each layer on its own.
 //!
-//! The choice by estimate is where it starts; from there it goes to the fastest schedule that differs in one decision, as long
-//! as there is one. Two candidates are timed in turns, so that what else happens on the machine meets both.
+//! The choice by estimate is where it starts; from there it goes to a faster schedule that differs in one decision, as long as
+//! there is one. Two candidates are timed in turns, so that what else happens on the machine meets both.
 //!
 //! - [`search`] goes from candidate to candidate.
 //! - [`tuning`] is what was found, as data that a file keeps.
