@@ -67,7 +67,7 @@ fn shapes(target: &Target) -> Vec<(usize, usize)> {
         (1, 14),
     ];
     let many =
-        [(8, 1), (12, 1), (24, 1), (28, 1), (8, 2), (12, 2), (14, 2), (8, 3), (9, 3), (6, 4), (4, 6), (7, 4)];
+        [(8, 1), (12, 1), (24, 1), (28, 1), (4, 2), (6, 2), (8, 2), (12, 2), (14, 2), (4, 3), (8, 3), (9, 3), (3, 4), (6, 4), (5, 5), (4, 6), (3, 8), (2, 12), (2, 6), (2, 8), (1, 8), (1, 16), (1,24)];
     if target.vector_registers() == 16 { few.to_vec() } else { many.to_vec() }
 }
 
@@ -142,8 +142,8 @@ fn outer_product(b: &mut TileBuilder, acc: &[Vector], splats: Address, m: usize,
     if n <= m {
         let kept: Vec<Vector> = (0..n).map(|j| b.load(vector(j))).collect();
         for i in 0..m {
-            // An operand of the instruction where it is used but once, or where that is free.
-            if n == 1 || b.target().isa() == Isa::X86V4 {
+            // An operand of the instruction where it is used but once.
+            if n == 1 {
                 (0..n).for_each(|j| b.fma(acc[i * n + j], kept[j], splat(i).splat()));
             } else {
                 let one = b.load_splat(splat(i));

@@ -205,7 +205,8 @@ fn step(
             }
         })
         .collect();
-    let embedded = b.target().isa() == Isa::X86V4;
+    // A splat as an operand is a load each time: used more than once, it takes a register.
+    let embedded = spec.n == 1 && b.target().isa() == Isa::X86V4;
     for &f in phases {
         for m in 0..spec.m {
             let splat = w.float(*weight).splat();
