@@ -42,6 +42,10 @@ pub(in super::super) struct TileSpec {
     pub finish: Finish,
 }
 
+/// Floats of a cache line of weights, and bytes between those in use and those asked for.
+const LINE_FLOATS: i32 = 16;
+const AHEAD: i32 = 2048;
+
 /// Multiply-adds that are written out per input channel; beyond that, rows and positions of taps become loops.
 const UNROLLED: usize = 400;
 
@@ -209,6 +213,9 @@ fn step(
     let embedded = spec.n == 1 && b.target().isa() == Isa::X86V4;
     for &f in phases {
         for m in 0..spec.m {
+            if *weight % LINE_FLOATS == 0 {
+                b.prefetch(w.float(*weight).plus(AHEAD));
+            }
             let splat = w.float(*weight).splat();
             let factor = if embedded { splat } else { Operand::Vector(b.load_splat(w.float(*weight))) };
             for (n, &vector) in vectors.iter().enumerate() {

@@ -20,7 +20,8 @@ use crate::packing::Pack;
 use crate::program::Kernel;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
-use shape::{Band, Shape};
+use shape::{Axis, Band, Shape};
+use std::ops::Range;
 use tconvc_ir::geometry::DeconvGeometry;
 use tiles::{Row, finish_row, patch_tile, zero_tile};
 use weights::Columns;
@@ -241,6 +242,15 @@ impl Emit<'_, '_> {
             (outputs, origin)
         });
         let first = (out_z.start * y.output + out_y.start) * x.output + out_x.start;
+        // Planes and lines that are not part of a row: their number, the place of the first in scratch memory, and the end of those
+        // that lie there.
+        let beyond_row = |number: usize, axis: &Axis, outputs: &Range<usize>, origin: usize, room: usize| {
+            let lies = room.min(axis.full - origin) as i64;
+            (number < shape.row_axis())
+                .then(|| (outputs.len() as u64, outputs.start as i64 + axis.pad - origin as i64, lies))
+        };
+        let planes = beyond_row(0, z, &out_z, origin_z, room_z);
+        let lines = beyond_row(1, y, &out_y, origin_y, room_y);
         glue.for_count(code.channels as u64, |glue, c| {
             let full = glue.element(bases.scratch, c, 4 * shape.full_plane() as i64);
             let channel = glue.builder.ins().iadd(channel, c);
@@ -248,28 +258,31 @@ impl Emit<'_, '_> {
             let bias = glue.element(bases.bias, channel, 4);
             let zero = glue.constant(4 * first as i64);
             let place = glue.element(zero, channel_of_image, 4 * shape.output_plane() as i64);
-            glue.for_count(out_z.len() as u64, |glue, oz| {
-                glue.for_count(out_y.len() as u64, |glue, oy| {
+            glue.for_count(planes.map_or(1, |(count, ..)| count), |glue, oz| {
+                glue.for_count(lines.map_or(1, |(count, ..)| count), |glue, oy| {
                     let rows = glue.builder.ins().imul_imm_s(oz, y.output as i64);
                     let rows = glue.builder.ins().iadd(rows, oy);
                     let place = glue.element(place, rows, 4 * x.output as i64);
-                    // Places in scratch memory; negative ones are large unsigned ones.
-                    let fz = glue.add_constant(oz, out_z.start as i64 + z.pad - origin_z as i64);
-                    let fy = glue.add_constant(oy, out_y.start as i64 + y.pad - origin_y as i64);
-                    let below = |room: usize, full: usize, origin: usize| room.min(full - origin) as i64;
-                    let (end_z, end_y) = (below(room_z, z.full, origin_z), below(room_y, y.full, origin_y));
-                    let in_z = glue.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, fz, end_z);
-                    let in_y = glue.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, fy, end_y);
-                    let inside = glue.builder.ins().band(in_z, in_y);
-                    let at = glue.builder.ins().imul_imm_s(fz, room_y as i64);
-                    let at = glue.builder.ins().iadd(at, fy);
-                    let from = glue.element(full, at, 4 * room_x as i64);
+                    let (mut from, mut inside) = (full, None);
+                    for (index, along, bytes) in
+                        [(oz, planes, 4 * (room_y * room_x) as i64), (oy, lines, 4 * room_x as i64)]
+                    {
+                        let Some((_, start, end)) = along else { continue };
+                        // Negative places are large unsigned ones.
+                        let at = glue.add_constant(index, start);
+                        let lies = glue.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, at, end);
+                        inside = Some(inside.map_or(lies, |other| glue.builder.ins().band(lies, other)));
+                        from = glue.element(from, at, bytes);
+                    }
                     let target = glue.builder.ins().iadd(bases.output, place);
                     let mut args = vec![from, bias, target];
                     args.extend(bases.finish_at(glue, channel, place));
-                    glue.branch(inside, &mut |glue, inside| {
-                        glue.call(if inside { row.inside } else { row.outside }, &args);
-                    });
+                    match inside {
+                        None => glue.call(row.inside, &args),
+                        Some(inside) => glue.branch(inside, &mut |glue, inside| {
+                            glue.call(if inside { row.inside } else { row.outside }, &args);
+                        }),
+                    }
                 });
             });
         });

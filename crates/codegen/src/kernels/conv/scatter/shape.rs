@@ -162,6 +162,15 @@ impl Shape {
         }
     }
 
+    /// The outermost axis of what is copied out at once: whole rows, and planes, of which nothing is cropped follow each other.
+    pub fn row_axis(&self) -> usize {
+        let is_whole = |axis: usize| {
+            let Axis { output, full, pad, .. } = self.axes[axis];
+            pad == 0 && output == full && output == self.room[axis]
+        };
+        [2, 1].into_iter().take_while(|&axis| is_whole(axis)).last().map_or(2, |axis| axis - 1)
+    }
+
     /// Floats of the full output of a channel of a band.
     pub fn full_plane(&self) -> usize {
         self.room.iter().product()

@@ -5,7 +5,7 @@ use super::shape::{Band, Column, Shape};
 use crate::tile::{Lanes, Pattern, Tile, TileBuilder, TileError};
 use std::ops::Range;
 
-/// A row of a band's output.
+/// A row of a band's output, or several that follow each other in scratch memory as they do in the output.
 #[derive(Debug, PartialEq)]
 pub(super) struct Row {
     outputs: usize,
@@ -17,17 +17,25 @@ pub(super) struct Row {
 
 impl Row {
     pub fn new(shape: &Shape, band: &Band) -> Self {
-        let x = &shape.axes[2];
-        let (_, outputs, origin) = shape.along(2, band);
-        let in_row = |full: i64| (full - x.pad).clamp(outputs.start as i64, outputs.end as i64) as usize;
-        let (from, to) = (in_row(0), in_row(x.full as i64));
+        let outermost = shape.row_axis();
+        let axis = &shape.axes[outermost];
+        let inner: usize = shape.room[outermost + 1..].iter().product();
+        let (_, outputs, origin) = shape.along(outermost, band);
+        let in_row = |full: i64| {
+            let output = (full - axis.pad).clamp(outputs.start as i64, outputs.end as i64) as usize;
+            (output - outputs.start) * inner
+        };
         Self {
-            outputs: outputs.len(),
-            full: from - outputs.start..to - outputs.start,
-            before: outputs.start as i64 + x.pad - origin as i64,
+            outputs: outputs.len() * inner,
+            full: in_row(0)..in_row(axis.full as i64),
+            before: (outputs.start as i64 + axis.pad - origin as i64) * inner as i64,
         }
     }
 }
+
+/// Bytes of a cache line, and between weights in use and those asked for.
+const LINE_BYTES: i32 = 64;
+const AHEAD: i32 = 4096;
 
 /// Patches of `m` neighbouring pixels under some columns, added to scratch memory. Parameters: `x, w, patch`.
 pub(super) fn patch_tile(
@@ -49,7 +57,11 @@ pub(super) fn patch_tile(
             // A matrix times a vector: each weight is used once, so it needs no register.
             let value = b.load_splat(x.at(0));
             for (v, &sum) in sums.iter().enumerate() {
-                b.fma(sum, value, w.at(v as i32 * bytes));
+                let weights = w.at(v as i32 * bytes);
+                if v as i32 * bytes % LINE_BYTES == 0 {
+                    b.prefetch(weights.plus(AHEAD));
+                }
+                b.fma(sum, value, weights);
             }
             return;
         }
