@@ -230,6 +230,35 @@ pub fn strided_layer(seed: u64) -> Layer {
     }
 }
 
+/// Kernels no larger than the strides over planes and volumes of any width: rows that follow each other as one long row.
+pub fn blockwise_layer(seed: u64) -> Layer {
+    let mut random = Random::new(seed);
+    let dimensions = 2 + random.below(2);
+    let axes = (0..dimensions).map(|_| {
+        let stride = 1 + random.below(4);
+        Axis {
+            input: 1 + random.below([38, 9][dimensions - 2]),
+            kernel: if random.below(4) == 0 { 1 + random.below(stride) } else { stride },
+            stride,
+            dilation: 1,
+            pads: [0; 2],
+            output_padding: 0,
+        }
+    });
+    let mut axes: Vec<Axis> = axes.collect();
+    // What the last patch does not reach is part of the output as well.
+    axes.iter_mut().for_each(|axis| axis.output_padding = axis.stride - axis.kernel);
+    let channels = [1 + random.below(30), 1 + random.below(40)];
+    Layer {
+        batch: 1 + random.below(2),
+        group: 1 + random.below(2),
+        channels,
+        axes,
+        bias: random.below(2) > 0,
+        seed,
+    }
+}
+
 /// Layers that were wrong once: a phase without steps in the last block of a row, and axes joined where one has a stride.
 pub fn wrong_layers() -> Vec<Layer> {
     let axis = |input, kernel, stride, pads, output_padding| Axis {
@@ -252,7 +281,7 @@ pub fn wrong_layers() -> Vec<Layer> {
 fn random_geometries_under_each_form() {
     let targets = targets();
     let mut layers: Vec<Layer> = (0..cases(240)).map(|number| random_layer(number as u64)).collect();
-    for kind in [deep_layer, strided_layer] {
+    for kind in [deep_layer, strided_layer, blockwise_layer] {
         layers.extend((0..cases(120)).map(|number| kind(3 << 32 | number as u64)));
     }
     for (number, layers) in layers.chunks(8).enumerate() {
@@ -275,14 +304,15 @@ fn layers_that_were_wrong() {
 #[test]
 fn random_geometries_with_epilogues() {
     let targets = targets();
-    for number in 0..3 * cases(80) {
-        let layer = [random_layer, deep_layer, strided_layer][number % 3](1 << 32 | number as u64);
+    for number in 0..4 * cases(80) {
+        let layer =
+            [random_layer, deep_layer, strided_layer, blockwise_layer][number % 4](1 << 32 | number as u64);
         let mut random = Random::new(number as u64);
         let (graph, inputs) = with_epilogue(&layer, &mut random);
         let named: Vec<(&str, Tensor)> =
             inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
         let expected = interp::run(&graph, &named).unwrap();
-        let target = &targets[number / 3 % targets.len()];
+        let target = &targets[number / 4 % targets.len()];
         let model = Model::from_graph(graph);
         for form in FORMS {
             let compiler = Compiler::new().form(form).target(target.clone()).fast_math(false);
@@ -296,8 +326,9 @@ fn random_geometries_with_epilogues() {
 /// Floats this time: the same bits from one thread and from several.
 #[test]
 fn threads_do_not_change_results() {
-    for number in 0..cases(90) {
-        let layer = [random_layer, banded_layer, deep_layer][number % 3](2 << 32 | number as u64);
+    for number in 0..cases(120) {
+        let layer =
+            [random_layer, banded_layer, deep_layer, blockwise_layer][number % 4](2 << 32 | number as u64);
         let mut graph = Graph::new("threads");
         let y = layer.add_to(&mut graph, 0);
         graph.add_output(y);

@@ -8,7 +8,8 @@
 use crate::epilogue::with_epilogue;
 use crate::filtering::wide_layer;
 use crate::geometries::{
-    axes, banded_layer, deep_layer, layer, planes_and_volumes, random_layer, strided_layer, wrong_layers,
+    axes, banded_layer, blockwise_layer, deep_layer, layer, planes_and_volumes, random_layer, strided_layer,
+    wrong_layers,
 };
 use crate::layer::{Axis, Layer};
 use crate::models::{arrays, models};
@@ -198,6 +199,17 @@ fn many_channels_over_few_pixels() {
 }
 
 #[test]
+fn rows_that_follow_each_other() {
+    in_child("guard::rows_that_follow_each_other", |tell| {
+        let layer = |number| blockwise_layer(10 << 32 | number);
+        let ways = |rest, target| vec![Way::new(Form::SubPixel, target, 1 + rest % 2)];
+        let folded = |step: &Step| step.schedule.contains("folded");
+        let found = random_layers(tell, &targets(), cases(60), layer, ways, folded);
+        assert!(4 * found > cases(60), "only {found} layers were folded");
+    });
+}
+
+#[test]
 fn few_channels_at_large_strides() {
     in_child("guard::few_channels_at_large_strides", |tell| {
         let layer = |number| strided_layer(7 << 32 | number);
@@ -239,10 +251,12 @@ fn other_schedules() {
     in_child("guard::other_schedules", |tell| {
         let targets = targets();
         let mut seen = 0;
-        for number in 0..cases(40) {
-            let layer = [random_layer, deep_layer, strided_layer][number % 3](8 << 32 | number as u64);
+        for number in 0..cases(60) {
+            let layer = [random_layer, deep_layer, strided_layer, blockwise_layer][number % 4](
+                8 << 32 | number as u64,
+            );
             let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
-            let target = &targets[number / 3 % targets.len()];
+            let target = &targets[number / 4 % targets.len()];
             let form = FORMS[number / 2 % 2];
             let rewritten =
                 Compiler::new().form(form).target(target.clone()).rewrite(&Model::from_graph(graph.clone()));
@@ -254,7 +268,7 @@ fn other_schedules() {
                 seen += 1;
             }
         }
-        assert!(seen > 2 * cases(40), "only {seen} schedules");
+        assert!(seen > 2 * cases(60), "only {seen} schedules");
     });
 }
 

@@ -2,7 +2,7 @@
 //! them, keeping and taking what was found.
 
 use crate::filtering::{TOLERANCE, wide_layer};
-use crate::geometries::{deep_layer, random_layer, strided_layer};
+use crate::geometries::{blockwise_layer, deep_layer, random_layer, strided_layer};
 use crate::layer::Layer;
 use crate::support::{FORMS, cases, targets};
 use std::fs;
@@ -51,11 +51,12 @@ pub fn others(graph: &Graph, target: &Target) -> Vec<Schedules> {
 #[test]
 fn all_schedules_compute_the_same() {
     let targets = targets();
-    let kinds = ["interleaved", "strided", "channels", "phases", "packed", "direct"];
-    let (mut seen, mut by_kind) = (0, [0; 6]);
-    for number in 0..cases(60) {
-        let layer = [random_layer, deep_layer, strided_layer][number % 3](9 << 32 | number as u64);
-        let target = &targets[number / 3 % targets.len()];
+    let kinds = ["interleaved", "strided", "channels", "phases", "packed", "direct", "folded"];
+    let (mut seen, mut by_kind) = (0, [0; 7]);
+    for number in 0..cases(80) {
+        let layer =
+            [random_layer, deep_layer, strided_layer, blockwise_layer][number % 4](9 << 32 | number as u64);
+        let target = &targets[number / 4 % targets.len()];
         let (x, expected) = (layer.input(), layer.expected());
         for form in FORMS {
             let graph = rewritten(&layer, form);
@@ -75,7 +76,7 @@ fn all_schedules_compute_the_same() {
         }
     }
     assert!(
-        seen > 10 * cases(60) && by_kind.iter().all(|&count| 4 * count > cases(60)),
+        seen > 10 * cases(80) && by_kind.iter().all(|&count| 4 * count > cases(80)),
         "{seen}: {by_kind:?}"
     );
 }

@@ -3,7 +3,7 @@
 //! Windows hold all input channels of some rows; where there are too many, windows are of a row or two, and copies are mostly
 //! of rows that the next window copies again. Few output channels are soon stored and read.
 
-use super::problem::Problem;
+use super::problem::{Axis, Problem};
 use super::rows::direct_cycles;
 use crate::target::Target;
 use std::ops::Range;
@@ -16,7 +16,8 @@ const FEWEST: usize = 32;
 
 /// The estimated cycles, and the number of parts that takes the fewest.
 pub(super) fn choose(problem: &Problem, target: &Target) -> (f64, usize) {
-    let outputs: usize = problem.axes.iter().map(|axis| axis.output).product();
+    let steps = |axis: &Axis| axis.phases.iter().map(|phase| phase.count).sum::<usize>();
+    let outputs: usize = problem.axes.iter().map(steps).product();
     let stored = (problem.batch * problem.groups * problem.cout * outputs) as f64 / target.lanes() as f64;
     let mut best = (direct_cycles(problem, target), 1);
     for parts in [2, 4, 8, MOST] {

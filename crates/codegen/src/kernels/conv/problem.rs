@@ -21,6 +21,17 @@ pub(super) struct Problem {
     pub axes: [Axis; 3],
     pub input: Pitch,
     pub output: Pitch,
+    /// Axes that x runs through as well, innermost first; see [`Problem::folded`].
+    pub folds: Vec<Fold>,
+}
+
+/// An axis whose rows follow each other along x.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fold {
+    /// Steps of a row.
+    pub steps: usize,
+    /// Elements of the output from the first step of a row to that of the next.
+    pub pitch: usize,
 }
 
 /// Elements between neighbours of a tensor.
@@ -114,6 +125,16 @@ impl Axis {
         self.insert == 1 && low >= 0 && high + last < self.input as i64
     }
 
+    /// True when each step of every phase reads its own input at most, and no output lies beyond the last step.
+    fn is_blockwise(&self) -> bool {
+        let own = |phase: &Phase| phase.count == self.input && phase.taps.iter().all(|tap| tap.shift == 0);
+        self.in_stride == 1
+            && self.insert == 1
+            && self.phases.len() == self.out_stride
+            && self.output == self.out_stride * self.input
+            && self.phases.iter().all(own)
+    }
+
     /// True when output and input are the same sequence under one tap of weight.
     fn is_pointwise(&self) -> bool {
         let same = [PhaseTap { kernel: 0, shift: 0 }];
@@ -124,6 +145,9 @@ impl Axis {
             && self.phases[0].taps == same
     }
 }
+
+/// Elements of a plane that is folded into a row of a volume.
+const MOST_FOLDED: usize = 1024;
 
 impl Problem {
     pub fn of_conv(geometry: &ConvGeometry) -> Self {
@@ -157,6 +181,7 @@ impl Problem {
             axes,
             input: Pitch { row: 0, plane: 0, group: 0 },
             output: Pitch { row: 0, plane: 0, group: 0 },
+            folds: vec![],
         };
         problem.flatten();
         let [z, y, x] = &problem.axes;
@@ -181,6 +206,63 @@ impl Problem {
                 self.axes[outer] = Axis::none();
             }
         }
+    }
+
+    /// The same with rows, and small planes, as one long row, so that vectors are full whatever the width. Only where each step
+    /// reads its own input: kernels as large as the stride, or smaller.
+    pub fn folded(&self) -> Option<Self> {
+        let mut folded = self.clone();
+        let [_, y, x] = &self.axes;
+        let adjacent = |pitch: Pitch, row: usize, rows: usize| {
+            pitch.row == row && pitch.plane % (row * rows).max(1) == 0
+        };
+        if !self.folds.is_empty()
+            || !adjacent(self.input, x.input, y.input)
+            || !adjacent(self.output, x.output, y.output)
+        {
+            return None;
+        }
+        for outer in [1, 0] {
+            let ([.., x], axis) = (&folded.axes, &folded.axes[outer]);
+            let small = outer == 1 || x.input <= MOST_FOLDED;
+            if axis.input == 1 && axis.output == 1 {
+                continue;
+            }
+            if axis.input == 1 || !small || !axis.is_blockwise() || !x.is_blockwise() {
+                break;
+            }
+            let pitch = axis.out_stride
+                * if outer == 1 { self.output.row } else { self.axes[1].output * self.output.row };
+            folded.folds.push(Fold { steps: x.input, pitch });
+            let extent = axis.input * x.input;
+            let (axis, x) = match &mut folded.axes {
+                [z, _, x] if outer == 0 => (z, x),
+                [_, y, x] => (y, x),
+            };
+            axis.input = 1;
+            axis.phases.iter_mut().for_each(|phase| phase.count = 1);
+            (x.input, x.output) = (extent, extent * x.out_stride);
+            folded.input.row = extent;
+            x.phases.iter_mut().for_each(|phase| phase.count = extent);
+        }
+        (!folded.folds.is_empty()).then_some(folded)
+    }
+
+    /// Elements of the output from the first step of a phase along x to this one.
+    pub fn place(&self, step: usize) -> usize {
+        let (mut place, mut rest) = (0, step);
+        for fold in self.folds.iter().rev() {
+            place += rest / fold.steps * fold.pitch;
+            rest %= fold.steps;
+        }
+        place + rest * self.axes[2].out_stride
+    }
+
+    /// What the steps of a window along x are a multiple of, and elements of the output for each of these steps.
+    pub fn grain(&self, lanes: usize) -> (usize, usize) {
+        self.folds
+            .last()
+            .map_or((lanes, self.axes[2].out_stride), |fold| (fold.steps, fold.pitch / fold.steps))
     }
 
     /// True when the code for it stays small: few phases, kernels that are written out or loop evenly, windows that fit.

@@ -16,6 +16,12 @@ use std::fmt;
 /// Name of [`Way::Residues`].
 const RESIDUES: &str = "residues";
 
+/// What stands before the name of the way that is [`Way::Folded`].
+const FOLDED: &str = "folded";
+
+/// Rows must take this many times as long by themselves as when they are folded, to be worth stores in parts.
+const FOLDING: f64 = 1.03;
+
 /// A way to compute a convolution.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Way {
@@ -23,6 +29,8 @@ pub(super) enum Way {
     Direct(usize, rows::Schedule),
     /// By Winograd's filtering.
     Filtered(winograd::Schedule),
+    /// Over rows, and small planes, that follow each other: a way of the [folded](Problem::folded) convolution.
+    Folded(Box<Way>),
     /// As dense convolutions of the residues along a dilated axis, each in a way of its own.
     Residues(Vec<(Columns, Way)>),
 }
@@ -32,6 +40,7 @@ impl fmt::Display for Way {
         match self {
             Self::Direct(parts, schedule) => write!(f, "{parts} {schedule}"),
             Self::Filtered(schedule) => schedule.fmt(f),
+            Self::Folded(way) => write!(f, "{FOLDED} {way}"),
             Self::Residues(_) => f.write_str(RESIDUES),
         }
     }
@@ -63,7 +72,13 @@ impl<'a> Setting<'a> {
 
     /// The way that takes the fewest cycles by estimate.
     pub fn choose(self, problem: &Problem) -> Way {
-        let (whole, way) = self.choose_whole(problem);
+        let (mut whole, mut way) = self.choose_whole(problem);
+        if let Some(folded) = problem.folded() {
+            let (cycles, of_folded) = self.choose_whole(&folded);
+            if FOLDING * cycles < whole {
+                (whole, way) = (cycles, Way::Folded(Box::new(of_folded)));
+            }
+        }
         match self.residues(problem) {
             Some((cycles, residues)) if cycles < whole || self.fast_math == FastMath::Always => residues,
             _ => way,
@@ -102,6 +117,10 @@ impl<'a> Setting<'a> {
         if text == RESIDUES {
             return self.residues(problem).map(|(_, way)| way);
         }
+        if let Some(name) = text.strip_prefix(FOLDED) {
+            let way = self.named(name.trim_start(), &problem.folded()?)?;
+            return matches!(way, Way::Direct(..)).then(|| Way::Folded(Box::new(way)));
+        }
         if let Some((_, schedule)) =
             self.filtered(problem).into_iter().find(|(_, schedule)| schedule.to_string() == text)
         {
@@ -125,6 +144,13 @@ impl<'a> Setting<'a> {
     fn others(self, problem: &Problem, way: &Way) -> Vec<Way> {
         let (_, parts) = depth::choose(problem, self.target);
         let mut others = vec![Way::Direct(parts, self.direct(problem, parts))];
+        if let Some(folded) = problem.folded() {
+            let of_folded = match way {
+                Way::Folded(way) => self.others(&folded, way),
+                _ => vec![self.choose_whole(&folded).1],
+            };
+            others.extend(of_folded.into_iter().map(|way| Way::Folded(Box::new(way))));
+        }
         if let Way::Direct(parts, schedule) = way {
             let part = of_part(problem, *parts);
             let neighbours = schedule.neighbours(&part, self.target, self.threads);
@@ -177,9 +203,25 @@ fn of_columns<'a>(job: &Job<'a>, columns: Columns) -> Job<'a> {
     }
 }
 
-fn make<'a>(builder: &mut Builder<'a>, label: &str, mut job: Job<'a>, way: Way) -> Result<(), CompileError> {
+fn make<'a>(builder: &mut Builder<'a>, label: &str, job: Job<'a>, way: Way) -> Result<(), CompileError> {
     builder.set_schedule(&way);
+    make_way(builder, label, job, way)
+}
+
+fn make_way<'a>(
+    builder: &mut Builder<'a>,
+    label: &str,
+    mut job: Job<'a>,
+    way: Way,
+) -> Result<(), CompileError> {
     match way {
+        Way::Folded(way) => {
+            let Some(folded) = job.problem.folded() else {
+                return Err(builder.unsupported("its rows do not follow each other".into()));
+            };
+            job.problem = folded;
+            make_way(builder, label, job, *way)
+        }
         Way::Filtered(schedule) => {
             let [y, x] = schedule.m;
             job.name = format!("f32_{label}_winograd{y}x{x}_{}", job.name);

@@ -150,7 +150,7 @@ impl Emit<'_, '_> {
         rows: Value,
     ) {
         let problem = &self.job.problem;
-        let [z, y, x] = &problem.axes;
+        let [z, y, _] = &problem.axes;
         let schedule = &self.nest.schedule;
         // Place of the first row in the output, and in what is read.
         let plane = 4 * problem.output.plane as i64;
@@ -165,7 +165,7 @@ impl Emit<'_, '_> {
         };
         place = add(glue, place, unit.z, z.out_stride as i64 * y.output as i64 * row_bytes);
         place = add(glue, place, unit.y, y.out_stride as i64 * row_bytes);
-        place = add(glue, place, unit.x, 4 * x.out_stride as i64);
+        place = add(glue, place, unit.x, 4 * problem.grain(1).1 as i64);
         let first = (z.phases[group.z].first * y.output + y.phases[group.y].first) as i64 * row_bytes
             + 4 * group.first_x as i64;
         place = glue.add_constant(place, first);

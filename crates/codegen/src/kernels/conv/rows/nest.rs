@@ -17,6 +17,7 @@ use crate::error::CompileError;
 use crate::exec::FunctionId;
 use crate::program::Kernel;
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// Makes the kernel of a convolution along a schedule, with smaller tiles where registers do not suffice.
 pub(in super::super) fn build<'a>(
@@ -269,7 +270,8 @@ impl Nest {
             let width = n * lanes;
             // Steps and outputs that exist from this tile's first on.
             let exist = (steps - first).min(width);
-            let mut outputs = width * x.out_stride;
+            // Blocks that are no whole vectors end where the next one begins.
+            let mut outputs = if problem.folds.is_empty() { width } else { exist } * x.out_stride;
             if let Some(before) = before {
                 outputs = outputs.min(x.output.saturating_sub((before + first) * x.out_stride));
             }
@@ -285,6 +287,7 @@ impl Nest {
                     positions: shape.positions.to_vec(),
                     steps: exist,
                     outputs,
+                    segments: segments(problem, first..first + exist),
                     step_stride: x.out_stride,
                     output_stride: 4 * problem.output.plane as i32,
                     mask_loads: self.schedule.source == Source::Direct,
@@ -301,12 +304,20 @@ impl Nest {
                 };
                 tiles.push(code);
             }
-            let (source_step, target_step) = (4 * width as i64, (4 * width * x.out_stride) as i64);
+            let (source_step, target_step) =
+                (4 * width as i64, 4 * (problem.place(first + width) - problem.place(first)) as i64);
             match runs.last_mut() {
-                Some(run) if run.codes == tiles && run.source_step == source_step => run.count += 1,
+                Some(run)
+                    if run.codes == tiles
+                        && run.source_step == source_step
+                        && run.target + run.count as i64 * run.target_step
+                            == 4 * problem.place(first) as i64 =>
+                {
+                    run.count += 1;
+                }
                 _ => runs.push(Run {
                     source: 4 * first as i64,
-                    target: (4 * first * x.out_stride) as i64,
+                    target: 4 * problem.place(first) as i64,
                     source_step,
                     target_step,
                     count: 1,
@@ -332,7 +343,7 @@ impl Nest {
         codes: &mut HashMap<PixelSpec, FunctionId>,
     ) -> Result<TileRuns, CompileError> {
         let problem = &job.problem;
-        let [z, y, x] = &problem.axes;
+        let [z, y, _] = &problem.axes;
         let row = |axis: &Axis, source: i64, target: usize| {
             (axis.in_stride as i64 * source, (4 * axis.out_stride * target) as i64)
         };
@@ -341,7 +352,7 @@ impl Nest {
         let place = |plane: i64, row: i64, step: usize| {
             (
                 plane * of_plane.0 + row * of_row.0 + 4 * step as i64,
-                plane * of_plane.1 + row * of_row.1 + (4 * step * x.out_stride) as i64,
+                plane * of_plane.1 + row * of_row.1 + 4 * problem.place(step) as i64,
             )
         };
         let rows = (0..planes as i64).flat_map(|plane| (0..rows as i64).map(move |row| (plane, row)));
@@ -458,6 +469,19 @@ impl Nest {
         });
         Ok(())
     }
+}
+
+/// The rows of the output that these steps lie in, as [`TileSpec::segments`].
+fn segments(problem: &Problem, steps: Range<usize>) -> Vec<(usize, i32)> {
+    let row = problem.folds.first().map_or(usize::MAX, |fold| fold.steps);
+    let start = problem.place(steps.start);
+    let mut segments = vec![];
+    let mut first = steps.start;
+    while first < steps.end {
+        segments.push((first - steps.start, 4 * (problem.place(first) - start) as i32));
+        first = (first / row + 1).saturating_mul(row);
+    }
+    segments
 }
 
 /// What the tiles of a group share.

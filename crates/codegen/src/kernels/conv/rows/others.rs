@@ -73,7 +73,7 @@ impl Schedule {
             Source::Direct => 0,
         };
         phases * m * n <= accumulators(target, n)
-            && (columns == x.steps() || columns.is_multiple_of(lanes))
+            && (columns == x.steps() || columns.is_multiple_of(problem.grain(lanes).0))
             && (whole || !store.is_by_pixels() || !is_small(problem))
             && (rows == 1 || whole || window <= 2 * target.caches().l2_bytes)
             && (1..=self.most_parts(problem, target)).contains(&parts)
@@ -106,7 +106,9 @@ impl Schedule {
         for rows in [self.rows.div_ceil(2), (2 * self.rows).min(y.steps()), y.steps()] {
             others.push(Self { rows, ..self.clone() });
         }
-        for columns in [self.columns.div_ceil(2).next_multiple_of(lanes), 2 * self.columns, x.steps()] {
+        for columns in
+            [self.columns.div_ceil(2).next_multiple_of(problem.grain(lanes).0), 2 * self.columns, x.steps()]
+        {
             others.push(Self { columns: columns.min(x.steps()), ..self.clone() });
         }
         let most = self.most_parts(problem, target);

@@ -202,10 +202,11 @@ impl Window {
     fn choose(problem: &Problem, target: &Target, source: Source, n: usize) -> Self {
         let [_, y, x] = &problem.axes;
         let block = n * target.lanes();
+        let (grain, _) = problem.grain(block);
         if source == Source::Direct {
             // Long rows are cut so that the data stays in the first-level cache while the channels pass over it.
-            let columns =
-                (target.caches().l1d_bytes / 2 / (4 * problem.cin).max(1)).max(4 * block) / block * block;
+            let columns = (target.caches().l1d_bytes / 2 / (4 * problem.cin).max(1)).max(4 * block);
+            let columns = (columns / grain * grain).max(grain);
             return Self { rows: y.steps().clamp(1, 8), columns: columns.min(x.steps()), copies: 0.0 };
         }
         // A window that shares nothing with its neighbours gains nothing from size.
@@ -214,7 +215,7 @@ impl Window {
         let budget = target.caches().l2_bytes / 8 * eighths;
         let bytes = |rows, columns| Self::bytes(problem, rows, columns);
         // Rows and columns at the edges of a window are copied for its neighbours as well: the fewest copies for an output.
-        let mut best = Self { rows: 1, columns: x.steps().min(block), copies: 1.0 };
+        let mut best = Self { rows: 1, columns: x.steps().min(grain), copies: 1.0 };
         let mut least = f64::INFINITY;
         let mut columns = x.steps();
         loop {
@@ -230,7 +231,7 @@ impl Window {
                 least = copies * idle;
                 best = Self { rows, columns, copies };
             }
-            let half = (columns / 2).next_multiple_of(block);
+            let half = (columns / 2).next_multiple_of(grain);
             if half >= columns || (fits && columns <= 4 * block) {
                 break;
             }

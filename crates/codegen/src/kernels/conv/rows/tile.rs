@@ -5,7 +5,7 @@ use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::exec::FunctionId;
 use crate::target::Isa;
-use crate::tile::{Lanes, Operand, Pointer, TileBuilder, TileError, Vector};
+use crate::tile::{Lanes, Operand, Pattern, Pointer, TileBuilder, TileError, Vector};
 
 /// What a position of the input feeds: accumulators of some phases.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -33,6 +33,8 @@ pub(in super::super) struct TileSpec {
     pub steps: usize,
     /// Elements of the output row from its first to the end of what may be stored.
     pub outputs: usize,
+    /// Rows of the output that the steps lie in: the first step in each, and bytes to its place from that of the tile.
+    pub segments: Vec<(usize, i32)>,
     /// Elements between neighbouring steps of a phase in the output row; the number of phases where they interleave.
     pub step_stride: usize,
     /// Bytes between output channels.
@@ -140,7 +142,12 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
         for n in 0..spec.n {
             let vectors: Vec<Vector> = (0..spec.phases).map(|f| accumulators[at(f, m, n)]).collect();
             let results = if spec.phases == spec.step_stride { b.interleave(&vectors) } else { vectors };
-            for (vector, place) in results.into_iter().zip(places(m, n)) {
+            for (index, first, place) in places(m, n) {
+                let Some(&vector) = results.get(index) else { continue };
+                let vector = match first {
+                    0 => vector,
+                    _ => b.shuffle(vector, vector, Pattern::new(lanes, |i| (i + first) % lanes)),
+                };
                 let done = light.write(&mut b, &operands, vector, &place);
                 place.store(&mut b, y, done);
             }
@@ -148,7 +155,7 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
     }
     if heavy.is_heavy() {
         let operands = &operands[light.operands()..];
-        for place in (0..spec.m).flat_map(|m| (0..spec.n).flat_map(move |n| places(m, n))) {
+        for (.., place) in (0..spec.m).flat_map(|m| (0..spec.n).flat_map(move |n| places(m, n))) {
             let vector = place.load(&mut b, y);
             let done = heavy.write(&mut b, operands, vector, &place);
             place.store(&mut b, y, done);
@@ -157,31 +164,29 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
     b.finish()
 }
 
-/// Where the results of a channel and a vector go; those past the end of the row have no place.
-fn places(spec: &TileSpec, lanes: usize, m: usize, n: usize) -> Vec<Place> {
-    let channel = m as i32 * spec.output_stride;
-    if spec.phases != spec.step_stride {
-        let stride = 4 * spec.step_stride as i32;
-        let count = spec.steps.saturating_sub(n * lanes).min(lanes);
-        let offset = channel + (n * lanes) as i32 * stride;
-        return if count == 0 {
-            vec![]
-        } else {
-            vec![Place { offset, stride, count, channel: m, across: false }]
-        };
+/// Where the results of a channel and a vector of steps go: for each part of a vector that lies in one row, the number of the
+/// vector among those of the phases, its first lane, and its place. What is past the end of the row has no place.
+fn places(spec: &TileSpec, lanes: usize, m: usize, n: usize) -> Vec<(usize, usize, Place)> {
+    let interleaved = spec.phases == spec.step_stride;
+    // Vectors of neighbouring elements; those of a lone phase are a stride apart.
+    let (vectors, unit, stride) =
+        if interleaved { (spec.phases, spec.phases, 1) } else { (1, 1, spec.step_stride) };
+    let end = if interleaved { spec.outputs } else { spec.steps };
+    let stride = 4 * stride as i32;
+    let mut places = vec![];
+    for index in 0..vectors {
+        let start = (n * vectors + index) * lanes;
+        for (i, &(first, offset)) in spec.segments.iter().enumerate() {
+            let next = spec.segments.get(i + 1).map_or(usize::MAX, |(next, _)| next * unit);
+            let (from, to) = ((first * unit).max(start), next.min(start + lanes).min(end));
+            if from < to {
+                let offset = m as i32 * spec.output_stride + offset + (from - first * unit) as i32 * stride;
+                let place = Place { offset, stride, count: to - from, channel: m, across: false };
+                places.push((index, from - start, place));
+            }
+        }
     }
-    let first = n * lanes * spec.phases;
-    (0..spec.phases)
-        .map(|j| first + j * lanes)
-        .filter(|&start| start < spec.outputs)
-        .map(|start| Place {
-            offset: channel + 4 * start as i32,
-            stride: 4,
-            count: (spec.outputs - start).min(lanes),
-            channel: m,
-            across: false,
-        })
-        .collect()
+    places
 }
 
 /// One position of one row: the input vectors, and a weight for each phase and channel.

@@ -288,6 +288,7 @@ impl<'a> Nest<'a> {
             positions: vec![Position { offset: 0, phases: vec![0] }],
             steps: n * self.lanes,
             outputs: n * self.lanes,
+            segments: vec![(0, 0)],
             step_stride: 1,
             output_stride: self.layout.channel,
             mask_loads: false,
