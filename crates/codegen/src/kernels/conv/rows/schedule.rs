@@ -214,6 +214,20 @@ impl Window {
         let eighths = if shares(y) || shares(x) { 3 } else { 2 };
         let budget = target.caches().l2_bytes / 8 * eighths;
         let bytes = |rows, columns| Self::bytes(problem, rows, columns);
+        if !problem.folds.is_empty() {
+            // Whole rows, that share nothing: as many as leave the fewest lanes idle.
+            let budget = target.caches().l2_bytes / 2;
+            let vectors = |columns: usize| {
+                let (blocks, rest) = (x.steps() / columns, x.steps() % columns);
+                let lanes = target.lanes();
+                blocks * columns.div_ceil(lanes) + rest.div_ceil(lanes)
+            };
+            let columns = (1..=x.steps() / grain)
+                .map(|rows| rows * grain)
+                .take_while(|&columns| columns <= grain.max(4 * block) || bytes(1, columns) <= budget)
+                .min_by_key(|&columns| (vectors(columns), std::cmp::Reverse(columns)));
+            return Self { rows: 1, columns: columns.unwrap_or(grain), copies: 1.0 };
+        }
         // Rows and columns at the edges of a window are copied for its neighbours as well: the fewest copies for an output.
         let mut best = Self { rows: 1, columns: x.steps().min(grain), copies: 1.0 };
         let mut least = f64::INFINITY;
