@@ -246,11 +246,21 @@ impl TileBuilder {
             self.misuse(text, Vector(0));
             return rows.to_vec();
         }
+        let mut columns = vec![Vector(0); lanes];
+        self.transpose_each(rows, |_, i, column| columns[i] = column);
+        columns
+    }
+
+    /// Transposes up to as many vectors as there are lanes, and hands over each result as soon as it is made, with its number:
+    /// few registers are taken at a time. Lanes of missing inputs hold anything.
+    pub fn transpose_each(&mut self, rows: &[Vector], mut take: impl FnMut(&mut Self, usize, Vector)) {
+        let lanes = self.lanes();
         // Squares of four within each group of four lanes; column[c][g] then holds lane c of rows 4g .. 4g+3.
         let mut columns = vec![Vec::new(); 4];
         for four in rows.chunks(4) {
+            let row = |i: usize| four.get(i).copied().unwrap_or(four[0]);
             let zips = [(0, 1), (2, 3)].map(|(a, b)| {
-                [zip_low(lanes), zip_high(lanes)].map(|pattern| self.shuffle(four[a], four[b], pattern))
+                [zip_low(lanes), zip_high(lanes)].map(|pattern| self.shuffle(row(a), row(b), pattern))
             });
             for (c, column) in columns.iter_mut().enumerate() {
                 let picks = if c % 2 == 0 { [0, 1, 0, 1] } else { [2, 3, 2, 3] };
@@ -258,8 +268,13 @@ impl TileBuilder {
             }
         }
         // What is left is a transpose of groups of four lanes.
-        let columns: Vec<Vec<Vector>> = columns.into_iter().map(|c| self.transpose_fours(&c)).collect();
-        (0..lanes).map(|i| columns[i % 4][i / 4]).collect()
+        for (c, mut column) in columns.into_iter().enumerate() {
+            let Some(&any) = column.first() else { return };
+            column.resize(lanes / 4, any);
+            for (g, result) in self.transpose_fours(&column).into_iter().enumerate() {
+                take(self, 4 * g + c, result);
+            }
+        }
     }
 
     fn transpose_fours(&mut self, rows: &[Vector]) -> Vec<Vector> {

@@ -40,12 +40,20 @@ pub(super) fn accumulators(target: &Target, n: usize) -> usize {
     }
 }
 
-/// Cycles that a tile takes for one input channel and one row of taps.
-pub(super) fn tile_cycles(phases: usize, taps: usize, positions: usize, m: usize, n: usize) -> f64 {
-    let (fma, loads) = ((taps * m * n) as f64, (positions * n + taps * m) as f64);
-    let latency = 4.0 * taps as f64 / phases as f64;
-    (fma / 2.0).max(loads / 2.0).max((fma + loads) / 5.0).max(latency) + 0.5
+/// Cycles that a tile takes for one input channel and one row of taps; so many loads for each vector of `n`.
+pub(super) fn tile_cycles(phases: usize, taps: usize, loads: usize, m: usize, n: usize) -> f64 {
+    let (fma, loads) = ((taps * m * n) as f64, (loads * n + taps * m) as f64);
+    work_cycles(fma, loads).max(4.0 * taps as f64 / phases as f64) + 1.0
 }
+
+/// Cycles of so many multiply-adds and loads: two of each at a time, not quite beside each other, and five of both.
+pub(super) fn work_cycles(fma: f64, loads: f64) -> f64 {
+    let beside = (fma.max(loads) + BESIDE * fma.min(loads)) / 2.0;
+    beside.max((fma + loads) / 5.0)
+}
+
+/// How much of the shorter of multiply-adds and loads does not hide behind the longer.
+const BESIDE: f64 = 0.05;
 
 /// Whether so many equal units of work leave a thread idle for long, so that output channels are to be parted as well.
 pub(super) fn is_uneven(units: usize, threads: usize) -> bool {

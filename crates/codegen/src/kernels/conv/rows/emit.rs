@@ -65,7 +65,7 @@ impl Emit<'_, '_> {
         let none = glue.constant(-1);
         glue.builder.def_var(held, none);
         glue.for_each(begin, end, |glue, index| {
-            let (outer, part) = if self.nest.schedule.store == Store::Channels {
+            let (outer, part) = if self.nest.schedule.store.is_by_channels() {
                 // Parts of the channels are outermost: each weight is read for all images while it is near.
                 let (part, outer) = glue.split(index, self.counts.total() / self.counts.parts);
                 (outer, part)

@@ -18,4 +18,4 @@ mod tile;
 
 pub(super) use nest::build;
 pub(super) use schedule::{Schedule, direct_cycles};
-pub(super) use tile::{Position, TileSpec, build as build_tile};
+pub(super) use tile::{Position, Row, TileSpec, build as build_tile};

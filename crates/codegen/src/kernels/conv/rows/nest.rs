@@ -8,10 +8,10 @@ use super::super::tiling::{cut, cut_channels};
 use super::super::weights::{Blocks, NO_TAP};
 use super::super::window::{WindowShape, Windows};
 use super::emit::{Emit, Units};
-use super::pixels::{self, PixelSpec};
+use super::pixels::{self, PixelSpec, Point};
 use super::schedule::{Schedule, Source, Store};
 use super::shapes::is_small;
-use super::tile::{self, Position, TileSpec};
+use super::tile::{self, Position, Row, TileSpec};
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::exec::FunctionId;
@@ -35,8 +35,9 @@ pub(in super::super) fn build<'a>(
                     schedule.n -= 1;
                 }
             }
-            Err(CompileError::Tile { .. }) if schedule.store == Store::Interleaved => {
-                schedule.store = Store::Strided;
+            Err(CompileError::Tile { .. }) if schedule.store.is_interleaved() => {
+                let joint = schedule.store == Store::Joint;
+                schedule.store = if joint { Store::Interleaved } else { Store::Strided };
             }
             nest => return nest?.finish(builder, job),
         }
@@ -125,122 +126,157 @@ impl Nest {
         let z_bytes = self.plane_bytes(problem);
         let mut codes: HashMap<TileSpec, FunctionId> = HashMap::new();
         let mut pixel_codes: HashMap<PixelSpec, FunctionId> = HashMap::new();
-        for (z, z_phase) in z_axis.phases.iter().enumerate() {
-            for (y, y_phase) in y_axis.phases.iter().enumerate() {
-                let (mut rows, mut kernel_rows) = (vec![], vec![]);
-                for tz in &z_phase.taps {
-                    for ty in &y_phase.taps {
+        let pairs = (0..z_axis.phases.len()).flat_map(|z| (0..y_axis.phases.len()).map(move |y| (z, y)));
+        let row_groups: Vec<Vec<(usize, usize)>> = match self.schedule.store {
+            Store::Joint => vec![pairs.collect()],
+            _ => pairs.map(|pair| vec![pair]).collect(),
+        };
+        for row_phases in row_groups {
+            let (z, y) = row_phases[0];
+            let (z_phase, y_phase) = (&z_axis.phases[z], &y_axis.phases[y]);
+            // The distinct rows, and the taps of the row phases that each feeds.
+            let mut by_row: Vec<(i64, Vec<(usize, [usize; 2])>)> = vec![];
+            for (index, &(z, y)) in row_phases.iter().enumerate() {
+                for tz in &z_axis.phases[z].taps {
+                    for ty in &y_axis.phases[y].taps {
                         let (dz, dy) =
                             if packed { (tz.shift - low_z, ty.shift - low_y) } else { (tz.shift, ty.shift) };
-                        rows.push(dz * z_bytes + dy * i64::from(window.row_bytes));
-                        kernel_rows.push((tz.kernel, ty.kernel));
+                        let row = dz * z_bytes + dy * i64::from(window.row_bytes);
+                        let feed = (index, [tz.kernel, ty.kernel]);
+                        match by_row.iter_mut().find(|(known, _)| *known == row) {
+                            Some((_, feeds)) => feeds.push(feed),
+                            None => by_row.push((row, vec![feed])),
+                        }
                     }
                 }
-                let base_row = rows.iter().copied().min().unwrap_or(0);
-                let groups: Vec<Vec<usize>> = match self.schedule.store {
-                    Store::Interleaved => vec![(0..x_axis.phases.len()).collect()],
-                    Store::Strided | Store::Channels => {
-                        (0..x_axis.phases.len()).map(|phase| vec![phase]).collect()
+            }
+            let base_row = by_row.iter().map(|(row, _)| *row).min().unwrap_or(0);
+            let groups: Vec<Vec<usize>> = match self.schedule.store {
+                Store::Interleaved | Store::Joint | Store::Transposed => {
+                    vec![(0..x_axis.phases.len()).collect()]
+                }
+                Store::Strided | Store::Channels => {
+                    (0..x_axis.phases.len()).map(|phase| vec![phase]).collect()
+                }
+                Store::Phases => {
+                    let groups = self.schedule.phase_groups(x_axis, self.lanes);
+                    groups.into_iter().map(Iterator::collect).collect()
+                }
+            };
+            for group in groups {
+                // The distinct positions, and the phases that each feeds.
+                let mut by_shift: Vec<(i64, Vec<(usize, usize)>)> = vec![];
+                for (index, &phase) in group.iter().enumerate() {
+                    for tap in &x_axis.phases[phase].taps {
+                        match by_shift.iter_mut().find(|(shift, _)| *shift == tap.shift) {
+                            Some((_, feeds)) => feeds.push((index, tap.kernel)),
+                            None => by_shift.push((tap.shift, vec![(index, tap.kernel)])),
+                        }
                     }
-                    Store::Phases => {
-                        let groups = self.schedule.phase_groups(x_axis, self.lanes);
-                        groups.into_iter().map(Iterator::collect).collect()
-                    }
+                }
+                let place = |shift: i64| {
+                    if packed { window.position((shift - low_x) as usize) } else { 4 * shift as i32 }
                 };
-                for group in groups {
-                    // The distinct positions, and the phases that each feeds.
-                    let mut by_shift: Vec<(i64, Vec<(usize, usize)>)> = vec![];
-                    for (index, &phase) in group.iter().enumerate() {
-                        for tap in &x_axis.phases[phase].taps {
-                            match by_shift.iter_mut().find(|(shift, _)| *shift == tap.shift) {
-                                Some((_, feeds)) => feeds.push((index, tap.kernel)),
-                                None => by_shift.push((tap.shift, vec![(index, tap.kernel)])),
-                            }
-                        }
-                    }
-                    by_shift.sort_by_key(|(shift, _)| *shift);
-                    let place = |shift: i64| {
-                        if packed { window.position((shift - low_x) as usize) } else { 4 * shift as i32 }
-                    };
-                    let base_position = by_shift.iter().map(|(shift, _)| place(*shift)).min().unwrap_or(0);
-                    let positions: Vec<Position> = by_shift
-                        .iter()
-                        .map(|(shift, feeds)| Position {
-                            offset: place(*shift) - base_position,
-                            phases: feeds.iter().map(|(phase, _)| *phase).collect(),
-                        })
-                        .collect();
-                    let mut kernels: Vec<Option<usize>> = vec![];
+                by_shift.sort_by_key(|(shift, _)| place(*shift));
+                let base_position = by_shift.iter().map(|(shift, _)| place(*shift)).min().unwrap_or(0);
+                let positions: Vec<Position> = by_shift
+                    .iter()
+                    .map(|(shift, feeds)| Position {
+                        offset: place(*shift) - base_position,
+                        phases: feeds.iter().map(|(phase, _)| *phase).collect(),
+                    })
+                    .collect();
+                let mut taps = vec![];
+                for (_, rows) in &by_row {
                     for (_, feeds) in &by_shift {
-                        kernels.extend(feeds.iter().map(|(_, kernel)| Some(*kernel)));
+                        for &(_, [kz, ky]) in rows {
+                            taps.extend(feeds.iter().map(|&(_, kx)| job.weights.tap([kz, ky, kx])));
+                        }
                         if self.schedule.store == Store::Phases {
-                            kernels.resize(kernels.len().next_multiple_of(self.lanes), None);
+                            taps.resize(taps.len().next_multiple_of(self.lanes), NO_TAP);
                         }
                     }
-                    let tap = |&(kz, ky): &(usize, usize)| {
-                        let number =
-                            move |kx: &Option<usize>| kx.map_or(NO_TAP, |kx| job.weights.tap([kz, ky, kx]));
-                        kernels.iter().map(number)
-                    };
-                    let taps: Vec<usize> = kernel_rows.iter().flat_map(tap).collect();
-                    let taps_per_channel = taps.len();
-                    self.taps.push(taps);
-                    let relative: Vec<i32> = rows.iter().map(|row| (row - base_row) as i32).collect();
-                    let first_phase = &x_axis.phases[group[0]];
-                    let mut code = vec![];
-                    if self.schedule.store.is_by_pixels() {
-                        let of_row = |row| positions.iter().map(move |position| row + position.offset);
-                        let offsets: Vec<i32> = relative.iter().flat_map(|&row| of_row(row)).collect();
-                        for &(steps, last, before) in &blocks {
-                            let exist = if last {
-                                steps.min(first_phase.count.saturating_sub(before))
-                            } else {
-                                steps
-                            };
-                            let rows = match self.schedule.planes(problem) {
-                                _ if !is_small(problem) => [1, 1],
-                                1 => [1, y_phase.count],
-                                _ => [z_phase.count, y_phase.count],
-                            };
-                            code.push(self.pixel_tiles(
-                                builder,
-                                job,
-                                &offsets,
-                                exist,
-                                rows,
-                                group.len(),
-                                &mut pixel_codes,
-                            )?);
-                        }
-                    } else {
-                        let shape = GroupShape {
-                            rows: &relative,
-                            positions: &positions,
-                            phases: group.len(),
-                            count: first_phase.count,
-                        };
-                        for &(steps, last, before) in &blocks {
-                            code.push(self.tiles(
-                                builder,
-                                job,
-                                &shape,
-                                steps,
-                                last.then_some(before),
-                                &mut codes,
-                            )?);
-                        }
-                    }
-                    let base = base_row + i64::from(base_position);
-                    self.groups.push(Group {
-                        z,
-                        y,
-                        first_x: first_phase.first,
-                        base,
-                        weights: 0,
-                        code,
-                        taps_per_channel,
-                    });
                 }
+                let taps_per_channel = taps.len();
+                self.taps.push(taps);
+                let relative: Vec<Row> = by_row
+                    .iter()
+                    .map(|(row, feeds)| Row {
+                        offset: (row - base_row) as i32,
+                        phases: feeds.iter().map(|&(index, _)| index).collect(),
+                    })
+                    .collect();
+                let first_phase = &x_axis.phases[group[0]];
+                let mut code = vec![];
+                if self.schedule.store.is_by_pixels() {
+                    let mut positions = positions;
+                    // Phases that are points of their own; those along the lanes are one.
+                    let points = match self.schedule.store {
+                        Store::Phases => {
+                            positions.iter_mut().for_each(|position| position.phases = vec![0]);
+                            &group[..1]
+                        }
+                        _ => &group,
+                    };
+                    for &(steps, last, before) in &blocks {
+                        let of_phase = |&phase: &usize| {
+                            let phase = &x_axis.phases[phase];
+                            let exist =
+                                if last { steps.min(phase.count.saturating_sub(before)) } else { steps };
+                            (exist, 4 * (phase.first as i32 - first_phase.first as i32))
+                        };
+                        let rows = match self.schedule.planes(problem) {
+                            _ if !is_small(problem) => [1, 1],
+                            1 => [1, y_phase.count],
+                            _ => [z_phase.count, y_phase.count],
+                        };
+                        code.push(self.pixel_tiles(
+                            builder,
+                            job,
+                            &PixelGroup {
+                                rows: relative.iter().map(|row| row.offset).collect(),
+                                positions: positions.clone(),
+                                phases: points.iter().map(of_phase).collect(),
+                                across: group.len(),
+                            },
+                            rows,
+                            &mut pixel_codes,
+                        )?);
+                    }
+                } else {
+                    let place = |&(z, y): &(usize, usize)| {
+                        let (z, y) = (&z_axis.phases[z], &y_axis.phases[y]);
+                        ((z.first * y_axis.output + y.first) * problem.output.row) as i64
+                    };
+                    let from_first = |pair| (4 * (place(pair) - place(&row_phases[0]))) as i32;
+                    let shape = GroupShape {
+                        row_phases: &row_phases.iter().map(from_first).collect::<Vec<_>>(),
+                        rows: &relative,
+                        positions: &positions,
+                        phases: group.len(),
+                        count: first_phase.count,
+                    };
+                    for &(steps, last, before) in &blocks {
+                        code.push(self.tiles(
+                            builder,
+                            job,
+                            &shape,
+                            steps,
+                            last.then_some(before),
+                            &mut codes,
+                        )?);
+                    }
+                }
+                let base = base_row + i64::from(base_position);
+                self.groups.push(Group {
+                    z,
+                    y,
+                    first_x: first_phase.first,
+                    base,
+                    weights: 0,
+                    code,
+                    taps_per_channel,
+                });
             }
         }
         Ok(())
@@ -283,6 +319,7 @@ impl Nest {
                     phases: shape.phases,
                     cin: problem.cin,
                     channel_stride: self.windows.layout.channel_bytes,
+                    row_phases: shape.row_phases.to_vec(),
                     rows: shape.rows.to_vec(),
                     positions: shape.positions.to_vec(),
                     steps: exist,
@@ -329,17 +366,14 @@ impl Nest {
         Ok(TileRuns { runs })
     }
 
-    /// Tiles with lanes along the channels or along so many phases: over `steps` pixels of a row, or over these planes and rows of
-    /// a small image.
-    #[allow(clippy::too_many_arguments, reason = "the inner step of one loop nest")]
+    /// Tiles with lanes along the channels or along phases: over the pixels of a row, or over these planes and rows of a small
+    /// image.
     fn pixel_tiles(
         &self,
         builder: &mut Builder<'_>,
         job: &Job<'_>,
-        taps: &[i32],
-        steps: usize,
+        group: &PixelGroup,
         [planes, rows]: [usize; 2],
-        phases: usize,
         codes: &mut HashMap<PixelSpec, FunctionId>,
     ) -> Result<TileRuns, CompileError> {
         let problem = &job.problem;
@@ -356,22 +390,33 @@ impl Nest {
             )
         };
         let rows = (0..planes as i64).flat_map(|plane| (0..rows as i64).map(move |row| (plane, row)));
-        let all: Vec<(i64, i64)> =
-            rows.flat_map(|(plane, row)| (0..steps).map(move |step| place(plane, row, step))).collect();
+        let steps = group.phases.iter().map(|&(steps, _)| steps).max().unwrap_or(0);
+        let all: Vec<(usize, (i64, i64))> = rows
+            .flat_map(|(plane, row)| (0..steps).map(move |step| (step, place(plane, row, step))))
+            .collect();
         let mut runs: Vec<Run> = vec![];
         let mut first = 0;
         for count in cut(all.len(), self.schedule.m, 1) {
             let pixels = &all[first..first + count];
             first += count;
-            let (source, target) = pixels[0];
+            let (_, (source, target)) = pixels[0];
+            let of_pixel =
+                |&(step, (s, t)): &(usize, (i64, i64))| {
+                    let place = ((s - source) as i32, (t - target) as i32);
+                    group.phases.iter().enumerate().filter(move |(_, (steps, _))| step < *steps).map(
+                        move |(phase, (_, first))| Point { source: place.0, target: place.1 + first, phase },
+                    )
+                };
+            let points: Vec<Point> = pixels.iter().flat_map(of_pixel).collect();
             let mut tiles = vec![];
             for (channels, _) in cut_channels(problem.cout, self.channel_block(problem).0) {
                 let spec = PixelSpec {
-                    vectors: self.vectors(problem, channels, phases),
+                    vectors: self.vectors(problem, channels, group.across),
                     cin: problem.cin,
                     channel_stride: self.windows.layout.channel_bytes,
-                    taps: taps.to_vec(),
-                    pixels: pixels.iter().map(|&(s, t)| ((s - source) as i32, (t - target) as i32)).collect(),
+                    rows: group.rows.clone(),
+                    positions: group.positions.clone(),
+                    points: points.clone(),
                     finish: job.finish.clone(),
                 };
                 tiles.push(match codes.get(&spec) {
@@ -409,8 +454,8 @@ impl Nest {
     /// Output channels of a tile, and what their number is rounded up to.
     pub fn channel_block(&self, problem: &Problem) -> (usize, usize) {
         match self.schedule.store {
-            Store::Interleaved | Store::Strided => (self.schedule.m, 1),
-            Store::Channels => (self.schedule.n * self.lanes, self.lanes),
+            Store::Interleaved | Store::Joint | Store::Strided => (self.schedule.m, 1),
+            Store::Channels | Store::Transposed => (self.schedule.n * self.lanes, self.lanes),
             Store::Phases => (self.schedule.channels_beside_phases(&problem.axes[2], self.lanes), 1),
         }
     }
@@ -419,7 +464,7 @@ impl Nest {
     fn vectors(&self, problem: &Problem, channels: usize, phases: usize) -> Vec<Place> {
         let (lanes, plane) = (self.lanes, 4 * problem.output.plane as i32);
         let starts = |extent: usize| (0..extent).step_by(lanes);
-        if self.schedule.store == Store::Channels {
+        if self.schedule.store.is_by_channels() {
             let place = |first: usize| Place {
                 offset: first as i32 * plane,
                 stride: plane,
@@ -471,6 +516,17 @@ impl Nest {
     }
 }
 
+/// What tiles of pixels over a group of phases share.
+struct PixelGroup {
+    /// Bytes of each row of taps from the base.
+    rows: Vec<i32>,
+    positions: Vec<Position>,
+    /// For each phase that is a point of its own: steps that exist, and bytes to its output from that of the first.
+    phases: Vec<(usize, i32)>,
+    /// Phases of the group, that lanes may run along.
+    across: usize,
+}
+
 /// The rows of the output that these steps lie in, as [`TileSpec::segments`].
 fn segments(problem: &Problem, steps: Range<usize>) -> Vec<(usize, i32)> {
     let row = problem.folds.first().map_or(usize::MAX, |fold| fold.steps);
@@ -486,7 +542,8 @@ fn segments(problem: &Problem, steps: Range<usize>) -> Vec<(usize, i32)> {
 
 /// What the tiles of a group share.
 struct GroupShape<'a> {
-    rows: &'a [i32],
+    row_phases: &'a [i32],
+    rows: &'a [Row],
     positions: &'a [Position],
     phases: usize,
     count: usize,

@@ -3,7 +3,7 @@
 use super::super::problem::Problem;
 use super::super::tiling::accumulators;
 use super::schedule::{Schedule, Source, Store, Window, readable_in_place};
-use super::shapes::{TileShape, is_small, tiles_of};
+use super::shapes::{TileShape, is_small, is_written_out, tiles_of};
 use crate::target::Target;
 use std::fmt;
 
@@ -11,8 +11,10 @@ impl Store {
     fn name(self) -> &'static str {
         match self {
             Self::Interleaved => "interleaved",
+            Self::Joint => "joint",
             Self::Strided => "strided",
             Self::Channels => "channels",
+            Self::Transposed => "transposed",
             Self::Phases => "phases",
         }
     }
@@ -64,15 +66,18 @@ impl Schedule {
             && (1..=6).contains(&n)
             && (1..=y.steps()).contains(&rows)
             && (1..=x.steps()).contains(&columns);
-        if !in_range || !store.fits(x) || source == Source::Direct && !readable_in_place(problem) {
+        if !in_range
+            || !store.fits(problem, target)
+            || source == Source::Direct && !readable_in_place(problem)
+        {
             return false;
         }
-        let phases = if store == Store::Interleaved { x.phases.len() } else { 1 };
         let window = match source {
             Source::Packed => Window::bytes(problem, rows, columns),
             Source::Direct => 0,
         };
-        phases * m * n <= accumulators(target, n)
+        (store.phases(problem) * m * n <= accumulators(target, n))
+            && (store != Store::Joint || is_written_out(problem, m * n))
             && (columns == x.steps() || columns.is_multiple_of(problem.grain(lanes).0))
             && (whole || !store.is_by_pixels() || !is_small(problem))
             && (rows == 1 || whole || window <= 2 * target.caches().l2_bytes)
@@ -88,7 +93,7 @@ impl Schedule {
     ) -> Vec<Self> {
         let (lanes, [_, y, x]) = (target.lanes(), &problem.axes);
         let mut others = vec![];
-        for store in Store::ALL.into_iter().filter(|store| store.fits(x)) {
+        for store in Store::ALL.into_iter().filter(|store| store.fits(problem, target)) {
             let tiles = tiles_of(problem, target, store);
             let best = tiles.iter().map(|tile| tile.cycles).fold(f64::INFINITY, f64::min);
             for TileShape { cycles, m, n } in tiles {

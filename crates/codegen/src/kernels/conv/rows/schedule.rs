@@ -2,6 +2,7 @@
 
 use super::super::problem::{Axis, Problem};
 use super::super::tiling::is_uneven;
+use super::pixels::transposes;
 use super::shapes::{best_tile, is_paged, is_small, phase_groups, phases_and_channels, planes_of_tiles};
 use crate::target::Target;
 use std::ops::Range;
@@ -20,32 +21,69 @@ pub(in super::super) enum Source {
 /// How results of the x-phases come together in the output row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Store {
-    /// All phases in one tile, interleaved in registers, whole vectors stored.
+    /// All x-phases in one tile, interleaved in registers, whole vectors stored.
     Interleaved,
+    /// The phases of all axes in one tile, which reads each position once, interleaved along x.
+    Joint,
     /// A tile for each phase, its lanes stored one by one a stride apart.
     Strided,
-    /// Lanes along the channels: a tile for each phase and so many pixels, its lanes stored one by one a plane apart.
+    /// Lanes along the channels: a tile for each phase and so many pixels, transposed, or its lanes stored one by one a plane
+    /// apart.
     Channels,
+    /// Lanes along the channels: a tile for so many steps of all x-phases, transposed, whole vectors stored.
+    Transposed,
     /// Lanes along neighbouring x-phases that read the same positions: a tile for so many pixels, whole vectors stored.
     Phases,
 }
 
 impl Store {
     /// All of them, the first ones preferred.
-    pub const ALL: [Self; 4] = [Self::Interleaved, Self::Strided, Self::Channels, Self::Phases];
+    pub const ALL: [Self; 6] =
+        [Self::Interleaved, Self::Joint, Self::Strided, Self::Channels, Self::Transposed, Self::Phases];
 
     /// Whether tiles of this kind can store the results.
-    pub fn fits(self, x: &Axis) -> bool {
+    pub fn fits(self, problem: &Problem, target: &Target) -> bool {
+        let [z, y, x] = &problem.axes;
+        let even = |axis: &Axis| axis.phases.iter().all(|phase| phase.count == axis.steps());
         match self {
             Self::Interleaved => x.phases.len() == x.out_stride,
+            Self::Joint => {
+                Self::Interleaved.fits(problem, target)
+                    && z.phases.len() * y.phases.len() > 1
+                    && even(z)
+                    && even(y)
+            }
             Self::Strided | Self::Channels => true,
+            Self::Transposed => {
+                transposes(target) && Self::Interleaved.fits(problem, target) && x.phases.len() > 1
+            }
             Self::Phases => Phase::aligned(&x.phases).len() < x.phases.len(),
+        }
+    }
+
+    /// Whether the x-phases of a tile are interleaved.
+    pub fn is_interleaved(self) -> bool {
+        matches!(self, Self::Interleaved | Self::Joint)
+    }
+
+    /// Phases that a tile has accumulators for.
+    pub fn phases(self, problem: &Problem) -> usize {
+        let [z, y, x] = problem.axes.each_ref().map(|axis| axis.phases.len());
+        match self {
+            Self::Interleaved | Self::Transposed => x,
+            Self::Joint => z * y * x,
+            Self::Strided | Self::Channels | Self::Phases => 1,
         }
     }
 
     /// Whether tiles are of pixels by vectors.
     pub fn is_by_pixels(self) -> bool {
-        matches!(self, Self::Channels | Self::Phases)
+        self.is_by_channels() || self == Self::Phases
+    }
+
+    /// Whether lanes run along the channels.
+    pub fn is_by_channels(self) -> bool {
+        matches!(self, Self::Channels | Self::Transposed)
     }
 }
 
@@ -110,7 +148,7 @@ impl Schedule {
         } else {
             let window = Window::choose(problem, target, source, if store.is_by_pixels() { 1 } else { n });
             (schedule.rows, schedule.columns) = (window.rows, window.columns);
-            if store != Store::Interleaved && x.phases.len() > 1 {
+            if store.phases(problem) < x.phases.len() {
                 schedule.keep_rows_near(problem, target, tiles);
             }
         }
@@ -120,7 +158,7 @@ impl Schedule {
             * problem.axes[1].steps().div_ceil(schedule.rows)
             * x.steps().div_ceil(schedule.columns);
         let even = if is_uneven(outer, threads) { (4 * threads).div_ceil(outer) } else { 1 };
-        schedule.parts = if store == Store::Channels {
+        schedule.parts = if store.is_by_channels() {
             // Parts are outermost: weights are read once, and all images pass over a part of them.
             tiles.min((4 * threads).max(if problem.batch > 1 { tiles.div_ceil(4) } else { 1 }))
         } else {
@@ -154,8 +192,8 @@ impl Schedule {
     pub fn most_parts(&self, problem: &Problem, target: &Target) -> usize {
         let [z, y, x] = &problem.axes;
         match self.store {
-            Store::Interleaved | Store::Strided => problem.cout.div_ceil(self.m),
-            Store::Channels => problem.cout.div_ceil(self.n * target.lanes()),
+            Store::Interleaved | Store::Joint | Store::Strided => problem.cout.div_ceil(self.m),
+            Store::Channels | Store::Transposed => problem.cout.div_ceil(self.n * target.lanes()),
             Store::Phases => z.phases.len() * y.phases.len() * self.phase_groups(x, target.lanes()).len(),
         }
     }

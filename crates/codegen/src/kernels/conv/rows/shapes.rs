@@ -1,7 +1,8 @@
 //! Shapes of tiles, and the cycles that they take: what the choice among ways to store and among shapes is made from.
 
 use super::super::problem::{Axis, Problem};
-use super::super::tiling::{accumulators, cut, cut_channels, cut_sizes, tile_cycles};
+use super::super::tiling::{accumulators, cut, cut_channels, cut_sizes, tile_cycles, work_cycles};
+use super::pixels::{held_taps, transposes};
 use super::schedule::Store;
 use crate::target::Target;
 use std::ops::Range;
@@ -30,6 +31,9 @@ impl TileShape {
 /// Cycles of a tile that do not depend on its size.
 const CALL: f64 = 20.0;
 
+/// How much longer tiles of pixels take than the same work along the width: vectors of weights come from farther away.
+const BY_PIXELS: f64 = 1.04;
+
 /// Bytes after which addresses share a set of the first-level cache.
 const PAGE: usize = 4096;
 
@@ -54,21 +58,38 @@ pub(super) fn planes_of_tiles(problem: &Problem) -> usize {
 }
 
 /// The ways to store that are weighed: interleaved only where all phases have accumulators, one phase in one way.
-fn stores(x: &Axis, target: &Target) -> impl Iterator<Item = Store> {
-    let interleaved = Store::Interleaved.fits(x) && x.phases.len() <= accumulators(target, 1).min(8);
+fn stores<'a>(problem: &'a Problem, target: &'a Target) -> impl Iterator<Item = Store> + 'a {
+    let x = &problem.axes[2];
+    // Interleaving takes a shuffle for each other phase.
+    let most = accumulators(target, 1).min(if target.lanes() < 16 { 8 } else { 12 });
+    let interleaved = Store::Interleaved.fits(problem, target) && x.phases.len() <= most;
     let one = interleaved && x.phases.len() == 1;
     Store::ALL.into_iter().filter(move |store| match store {
         Store::Interleaved => interleaved,
         Store::Strided => !one,
-        Store::Channels | Store::Phases => store.fits(x),
+        Store::Joint => interleaved && store.fits(problem, target),
+        Store::Transposed => x.phases.len() <= MOST_TRANSPOSED && store.fits(problem, target),
+        Store::Channels | Store::Phases => store.fits(problem, target),
     })
+}
+
+/// Phases of a tile with lanes along the channels: more leave no registers for weights.
+const MOST_TRANSPOSED: usize = 4;
+
+/// Multiply-adds up to which tiles of all phases are: they are written out.
+const WRITTEN_OUT: usize = 700;
+
+/// Whether tiles of all phases with so many channels times vectors can be written out.
+pub(super) fn is_written_out(problem: &Problem, sums: usize) -> bool {
+    let taps = |axis: &Axis| axis.phases.iter().map(|phase| phase.taps.len()).sum::<usize>();
+    problem.axes.iter().map(taps).product::<usize>().saturating_mul(sums) <= WRITTEN_OUT
 }
 
 /// The tile that takes the fewest cycles, and how it stores; of those that are even, the first.
 pub(super) fn best_tile(problem: &Problem, target: &Target) -> (Store, TileShape) {
     let best_of =
         |store| tiles_of(problem, target, store).into_iter().fold(TileShape::NONE, TileShape::or_better);
-    let tiles = stores(&problem.axes[2], target).map(|store| (store, best_of(store)));
+    let tiles = stores(problem, target).map(|store| (store, best_of(store)));
     tiles.fold(
         (Store::Channels, TileShape::NONE),
         |best, tile| if tile.1.cycles < best.1.cycles { tile } else { best },
@@ -78,24 +99,62 @@ pub(super) fn best_tile(problem: &Problem, target: &Target) -> (Store, TileShape
 /// The tiles that store in this way: the best for each number of vectors.
 pub(super) fn tiles_of(problem: &Problem, target: &Target, store: Store) -> Vec<TileShape> {
     match store {
-        Store::Interleaved | Store::Strided => width_tiles(problem, target, store),
-        Store::Channels => channel_tiles(problem, target),
+        Store::Interleaved | Store::Joint | Store::Strided => width_tiles(problem, target, store),
+        Store::Channels | Store::Transposed => channel_tiles(problem, target, store),
         Store::Phases => phase_tiles(problem, target),
     }
 }
 
-/// Phases of a tile with lanes along the width, their taps along x and the distinct positions they read: of the one tile that
-/// interleaves all phases, or of each.
-fn phases_of_tiles(axis: &Axis, store: Store) -> Vec<(usize, usize, usize)> {
-    if store != Store::Interleaved {
-        return axis.phases.iter().map(|phase| (1, phase.taps.len(), phase.taps.len())).collect();
+/// What tiles with lanes along the width sum up.
+struct Sums {
+    /// Phases of the tile.
+    phases: usize,
+    /// Taps of all of them, the positions that they read, and loads of these, each once.
+    taps: usize,
+    positions: usize,
+    loads: usize,
+    /// Rows of taps that the tile takes the place of.
+    rows: usize,
+}
+
+/// The tiles over a row of the output, each for all rows of taps that it has: one that interleaves all phases, or one a phase.
+fn sums_of_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<Sums> {
+    let [z, y, x] = &problem.axes;
+    // Taps, and positions that differ.
+    let count = |axis: &Axis| {
+        let taps = axis.phases.iter().flat_map(|phase| &phase.taps);
+        let mut shifts: Vec<i64> = taps.map(|tap| tap.shift).collect();
+        let taps = shifts.len();
+        shifts.sort_unstable();
+        shifts.dedup();
+        (taps, shifts.len())
+    };
+    // Where a vector is a cache line, one that lies in two takes two loads: all but the first of neighbouring positions.
+    let split = target.lanes() == 16;
+    let loads = |positions: usize| if split { (2 * positions).saturating_sub(1) } else { positions };
+    let (taps, positions) = count(x);
+    match store {
+        Store::Interleaved => {
+            vec![Sums { phases: x.phases.len(), taps, positions, loads: loads(positions), rows: 1 }]
+        }
+        Store::Joint => {
+            let ((taps_z, rows_z), (taps_y, rows_y)) = (count(z), count(y));
+            vec![Sums {
+                phases: store.phases(problem),
+                taps: taps_z * taps_y * taps,
+                positions: rows_z * rows_y * positions,
+                loads: rows_z * rows_y * loads(positions),
+                rows: taps_z * taps_y,
+            }]
+        }
+        _ => {
+            let of_phase = |phase: &Phase| {
+                let taps = phase.taps.len();
+                Sums { phases: 1, taps, positions: taps, loads: loads(taps), rows: 1 }
+            };
+            x.phases.iter().map(of_phase).collect()
+        }
     }
-    let mut shifts: Vec<i64> =
-        axis.phases.iter().flat_map(|phase| &phase.taps).map(|tap| tap.shift).collect();
-    let taps = shifts.len();
-    shifts.sort_unstable();
-    shifts.dedup();
-    vec![(axis.phases.len(), taps, shifts.len())]
 }
 
 /// The most vectors that neighbouring phases fill which read the same positions.
@@ -123,68 +182,109 @@ pub(super) fn phase_groups(x: &Axis, lanes: usize, n: usize) -> Vec<Range<usize>
     groups
 }
 
+/// A tile of pixels by vectors, as far as its cost goes.
+struct PixelTile {
+    /// Phases that are points of their own.
+    phases: usize,
+    /// Taps of a row of all of them, and the positions that they read.
+    taps: usize,
+    positions: usize,
+    vectors: usize,
+    /// Such tiles over a pixel.
+    count: usize,
+}
+
 /// Tiles with lanes along the channels.
-fn channel_tiles(problem: &Problem, target: &Target) -> Vec<TileShape> {
+fn channel_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileShape> {
+    let x = &problem.axes[2];
     let vectors = problem.cout.div_ceil(target.lanes());
-    let phases = &problem.axes[2].phases;
-    pixel_tiles(problem, target, target.lanes(), vectors, |n| {
+    // Lanes that go to planes whole pages apart push each other out of the cache.
+    let lane = if is_paged(problem.output.plane) { 3.0 } else { 1.5 };
+    let vector = match store {
+        _ if !transposes(target) => target.lanes() as f64 * lane,
+        // Shuffles, and a store of whole vectors or of a lane after the other.
+        Store::Channels if x.out_stride > 1 => 4.0 + target.lanes() as f64 * 1.5,
+        _ => 6.0,
+    };
+    let joint = store == Store::Transposed;
+    pixel_tiles(problem, target, vector, vectors, |n| {
+        let tiles = sums_of_tiles(problem, target, if joint { Store::Interleaved } else { Store::Strided });
         let blocks = cut_channels(vectors, n);
-        let of_phase =
-            |phase: &Phase| blocks.iter().map(|&(n, count)| (phase.taps.len(), n, count)).collect();
-        phases.iter().flat_map(|phase| -> Vec<_> { of_phase(phase) }).collect()
+        let of_sums = |sums: Sums| -> Vec<PixelTile> {
+            let Sums { phases, taps, positions, .. } = sums;
+            let tile =
+                |&(vectors, count): &(usize, usize)| PixelTile { phases, taps, positions, vectors, count };
+            blocks.iter().map(tile).collect()
+        };
+        tiles.into_iter().flat_map(of_sums).collect()
     })
 }
 
 /// Tiles with lanes along the phases; none where neighbours have other positions.
 fn phase_tiles(problem: &Problem, target: &Target) -> Vec<TileShape> {
     let (x, lanes) = (&problem.axes[2], target.lanes());
-    if !Store::Phases.fits(x) {
+    if !Store::Phases.fits(problem, target) {
         return vec![];
     }
-    pixel_tiles(problem, target, 1, phase_vectors(x, lanes) * problem.cout, |n| {
+    pixel_tiles(problem, target, 1.5, phase_vectors(x, lanes) * problem.cout, |n| {
         let (_, channels) = phases_and_channels(x, lanes, n);
         let blocks = cut_channels(problem.cout, channels);
-        let of_group = |group: Range<usize>| -> Vec<_> {
+        let of_group = |group: Range<usize>| -> Vec<PixelTile> {
             let (taps, vectors) = (x.phases[group.start].taps.len(), group.len().div_ceil(lanes));
-            blocks.iter().map(|&(channels, count)| (taps, vectors * channels, count)).collect()
+            let tile = |&(channels, count): &(usize, usize)| PixelTile {
+                phases: 1,
+                taps,
+                positions: taps,
+                vectors: vectors * channels,
+                count,
+            };
+            blocks.iter().map(tile).collect()
         };
         phase_groups(x, lanes, n).into_iter().flat_map(of_group).collect()
     })
 }
 
-/// Tiles of pixels by vectors. A vector of results takes so many stores; `tiles` gives
-/// taps, vectors and number of the tiles over a pixel, for the most vectors of a tile.
+/// Tiles of pixels by vectors. A vector of results takes so many cycles to store; `tiles` gives the tiles over a pixel, for the
+/// most vectors of a tile.
 fn pixel_tiles(
     problem: &Problem,
     target: &Target,
-    stores: usize,
+    store_cycles: f64,
     vectors: usize,
-    tiles: impl Fn(usize) -> Vec<(usize, usize, usize)>,
+    tiles: impl Fn(usize) -> Vec<PixelTile>,
 ) -> Vec<TileShape> {
     let [_, y, x] = &problem.axes;
     // Small images: pixels of all rows together; the cost is that of one row.
     let rows = if is_small(problem) { planes_of_tiles(problem) * y.steps() } else { 1 };
     let (pixels, share) = (rows * x.steps(), 1.0 / rows as f64);
     let sums = (problem.cin * mean_rows(problem)).max(1) as f64;
-    // Lanes that go to planes whole pages apart push each other out of the cache.
-    let store_cycles = if stores > 1 && is_paged(problem.output.plane) { 3.0 } else { 1.5 };
+    let every: f64 = problem.axes.iter().map(|axis| axis.kernel as f64).product();
+    let all_weights = 4.0 * (problem.groups * problem.cin * problem.cout) as f64 * every;
     let mut shapes = vec![];
     for n in 1..=vectors.clamp(1, 4) {
         let mut best = TileShape { n, ..TileShape::NONE };
         let tiles = tiles(n);
         for m in 1..=pixels.clamp(1, 28) {
-            if m * n > accumulators(target, n) {
+            if tiles.iter().any(|tile| tile.phases * m * n > accumulators(target, n)) {
                 continue;
             }
             let mut cycles = 0.0;
             for (part, parts) in cut_sizes(pixels, m) {
-                for &(taps, block, blocks) in &tiles {
-                    let taps = taps as f64;
-                    let (fma, loads) = (taps * (part * block) as f64, taps * (part + block) as f64);
+                for &PixelTile { phases, taps, positions, vectors, count } in &tiles {
+                    let held = held_taps(target, part * phases * vectors, vectors);
+                    // Each part of the taps loads its weights, and the pixels that it reads.
+                    let splats = taps.div_ceil(held) * (part - 1) + positions;
+                    let (fma, loads) = ((taps * part * vectors) as f64, (splats + taps * vectors) as f64);
                     // Every result is stored once for each sum, in one call for all.
-                    let stores = (CALL + (part * block * stores) as f64 * store_cycles) / sums;
-                    let once = (fma / 2.0).max(loads / 2.0).max((fma + loads) / 5.0).max(4.0 * taps);
-                    cycles += (parts * blocks) as f64 * (once + 0.5 + stores);
+                    let stores = (CALL + (part * phases * vectors) as f64 * store_cycles) / sums;
+                    let latency = 4.0 * taps as f64 / phases as f64;
+                    let bytes = (taps * vectors * target.vector_bytes()) as f64;
+                    let passes = (x.steps() * y.steps() / m).max(1) as f64;
+                    let stream = (bytes / bytes_per_cycle(target, all_weights)
+                        + (passes - 1.0) * bytes / bytes_per_cycle(target, bytes * sums))
+                        / passes;
+                    let once = work_cycles(fma, loads).max(latency).max(stream);
+                    cycles += (parts * count) as f64 * (BY_PIXELS * once + 1.0 + stores);
                 }
             }
             best = best.or_better(TileShape { cycles: cycles * share, m, n });
@@ -193,6 +293,22 @@ fn pixel_tiles(
     }
     shapes
 }
+
+/// Bytes a cycle of what is read again and again, and takes so many bytes in all.
+fn bytes_per_cycle(target: &Target, bytes: f64) -> f64 {
+    let caches = target.caches();
+    if bytes <= caches.l1d_bytes as f64 / 2.0 {
+        2.0 * target.vector_bytes() as f64
+    } else if bytes <= caches.l2_bytes as f64 * 0.75 {
+        L2_BYTES
+    } else {
+        L3_BYTES
+    }
+}
+
+/// Bytes a cycle from the second-level cache, and from what lies behind it.
+const L2_BYTES: f64 = 32.0;
+const L3_BYTES: f64 = 13.0;
 
 /// Rows of taps of a row phase, on average.
 fn mean_rows(problem: &Problem) -> usize {
@@ -206,7 +322,7 @@ fn mean_rows(problem: &Problem) -> usize {
 /// Tiles with lanes along the width, over all channels and columns, remainders included.
 fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileShape> {
     let x = &problem.axes[2];
-    let tiles = phases_of_tiles(x, store);
+    let tiles = sums_of_tiles(problem, target, store);
     let vectors = x.steps().div_ceil(target.lanes());
     let sums = (problem.cin * mean_rows(problem)).max(1) as f64;
     let mut shapes = vec![];
@@ -214,18 +330,25 @@ fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileShap
         let mut best = TileShape { n, ..TileShape::NONE };
         for m in 1..=problem.cout.clamp(1, 16) {
             let room = accumulators(target, n);
-            if tiles.iter().any(|&(phases, ..)| phases * m * n > room) {
+            if tiles.iter().any(|tile| tile.phases * m * n > room)
+                || store == Store::Joint && !is_written_out(problem, m * n)
+            {
                 continue;
             }
             let mut cycles = 0.0;
             for (n, times) in cut_sizes(vectors, n) {
                 for (m, count) in cut_channels(problem.cout, m) {
-                    for &(phases, taps, positions) in &tiles {
+                    for &Sums { phases, taps, loads, rows, .. } in &tiles {
+                        let rows = rows as f64;
                         // A call, and stores: whole vectors, or one lane after the other.
                         let stores = m * n * if store == Store::Strided { target.lanes() } else { phases };
-                        let once = (CALL + stores as f64) / sums;
-                        cycles +=
-                            (times * count) as f64 * (tile_cycles(phases, taps, positions, m, n) + once);
+                        let once = if store == Store::Joint {
+                            (CALL + stores as f64) / (problem.cin as f64 * rows)
+                        } else {
+                            (CALL + stores as f64) / sums
+                        };
+                        let tile = tile_cycles(phases, taps, loads, m, n) / rows;
+                        cycles += (times * count) as f64 * (tile + once);
                     }
                 }
             }

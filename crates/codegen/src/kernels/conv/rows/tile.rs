@@ -16,6 +16,22 @@ pub(in super::super) struct Position {
     pub phases: Vec<usize>,
 }
 
+/// A row of the input, and the row phases of the tile that have taps in it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(in super::super) struct Row {
+    /// Bytes from the base.
+    pub offset: i32,
+    /// Row phases of the tile, in the order of their weights.
+    pub phases: Vec<usize>,
+}
+
+impl Row {
+    /// One of a tile that has one row phase.
+    pub fn at(offset: i32) -> Self {
+        Self { offset, phases: vec![0] }
+    }
+}
+
 /// Everything the code of a tile depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in super::super) struct TileSpec {
@@ -26,8 +42,10 @@ pub(in super::super) struct TileSpec {
     pub cin: usize,
     /// Bytes between input channels.
     pub channel_stride: i32,
-    /// Bytes of each row of taps from the base.
-    pub rows: Vec<i32>,
+    /// Bytes to the output of each row phase (along z and y) from the tile's place.
+    pub row_phases: Vec<i32>,
+    /// Rows of taps.
+    pub rows: Vec<Row>,
     pub positions: Vec<Position>,
     /// Steps along x that exist; loads and stores beyond are masked.
     pub steps: usize,
@@ -52,7 +70,7 @@ const AHEAD: i32 = 2048;
 const UNROLLED: usize = 400;
 
 /// The distance between neighbours when it is the same everywhere.
-fn uniform(values: impl Iterator<Item = i32> + Clone) -> Option<i32> {
+pub(super) fn uniform(values: impl Iterator<Item = i32> + Clone) -> Option<i32> {
     let mut gaps = values.clone().zip(values.skip(1)).map(|(a, b)| b - a);
     let first = gaps.next()?;
     gaps.all(|gap| gap == first).then_some(first)
@@ -72,9 +90,9 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
     let [x, w, bias, y] = b.pointers(["x", "w", "bias", "y"]);
     let operands: Vec<Pointer> =
         (0..spec.finish.operands()).map(|i| b.pointer(&format!("operand{i}"))).collect();
-    // Accumulator of phase f, channel m, vector n.
+    // Accumulator of phase f, channel m, vector n; x-phases of each row phase follow each other.
     let mut accumulators = vec![];
-    for _ in 0..spec.phases {
+    for _ in 0..spec.row_phases.len() * spec.phases {
         for m in 0..spec.m {
             for _ in 0..spec.n {
                 accumulators.push(b.load_splat(bias.float(m as i32)));
@@ -86,20 +104,23 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
     let per_row: usize = spec.positions.iter().map(|position| position.phases.len()).sum();
     if per_row > 0 && !spec.rows.is_empty() {
         let fma = per_row * spec.m * spec.n;
-        let row_step = uniform(spec.rows.iter().copied());
+        let joint = spec.row_phases.len() > 1;
+        let all: usize = spec.rows.iter().map(|row| fma * row.phases.len()).sum();
+        let row_step = uniform(spec.rows.iter().map(|row| row.offset));
         let position_step = uniform(spec.positions.iter().map(|position| position.offset))
             .filter(|_| spec.positions.iter().all(|position| position.phases == spec.positions[0].phases));
-        let taps = |b: &mut TileBuilder, row: i32, positions: &[Position], weight: &mut i32| {
+        let taps = |b: &mut TileBuilder, row: &Row, positions: &[Position], weight: &mut i32| {
             for position in positions {
-                step(b, spec, x, w, row + position.offset, &position.phases, weight, &accumulators, at);
+                step(b, spec, x, w, (row, position), weight, &accumulators, at);
             }
         };
+        let here = Row::at(0);
         b.repeat(spec.cin as u32, &[(x, spec.channel_stride)], |b| {
             match (row_step, position_step) {
                 // Everything written out.
-                _ if fma * spec.rows.len() <= UNROLLED => {
+                _ if joint || all <= UNROLLED => {
                     let mut weight = 0;
-                    for &row in &spec.rows {
+                    for row in &spec.rows {
                         taps(b, row, &spec.positions, &mut weight);
                     }
                     b.advance(w, 4 * weight);
@@ -107,11 +128,11 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
                 // A loop over the positions, rows written out.
                 (_, Some(position_step)) if fma > UNROLLED => {
                     let count = spec.positions.len();
-                    for &row in &spec.rows {
+                    for &Row { offset: row, .. } in &spec.rows {
                         b.advance(x, row);
                         let bytes = 4 * (spec.m * spec.positions[0].phases.len()) as i32;
                         b.repeat(count as u32, &[(x, position_step), (w, bytes)], |b| {
-                            taps(b, 0, &spec.positions[..1], &mut 0);
+                            taps(b, &here, &spec.positions[..1], &mut 0);
                         });
                         b.advance(x, -row - count as i32 * position_step);
                     }
@@ -119,14 +140,14 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
                 // A loop over the rows, positions written out.
                 (Some(row_step), _) => {
                     let count = spec.rows.len() as i32;
-                    b.advance(x, spec.rows[0]);
+                    b.advance(x, spec.rows[0].offset);
                     b.repeat(count as u32, &[(x, row_step), (w, 4 * (per_row * spec.m) as i32)], |b| {
-                        taps(b, 0, &spec.positions, &mut 0);
+                        taps(b, &here, &spec.positions, &mut 0);
                     });
-                    b.advance(x, -spec.rows[0] - count * row_step);
+                    b.advance(x, -spec.rows[0].offset - count * row_step);
                 }
                 _ => {
-                    for &row in &spec.rows {
+                    for row in &spec.rows {
                         let mut weight = 0;
                         taps(b, row, &spec.positions, &mut weight);
                         b.advance(w, 4 * weight);
@@ -137,25 +158,26 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
     }
     // What needs registers works on what was stored, once the sums are done with.
     let (light, heavy) = spec.finish.split();
-    let places = |m: usize, n: usize| places(spec, lanes, m, n);
-    for m in 0..spec.m {
-        for n in 0..spec.n {
-            let vectors: Vec<Vector> = (0..spec.phases).map(|f| accumulators[at(f, m, n)]).collect();
-            let results = if spec.phases == spec.step_stride { b.interleave(&vectors) } else { vectors };
-            for (index, first, place) in places(m, n) {
-                let Some(&vector) = results.get(index) else { continue };
-                let vector = match first {
-                    0 => vector,
-                    _ => b.shuffle(vector, vector, Pattern::new(lanes, |i| (i + first) % lanes)),
-                };
-                let done = light.write(&mut b, &operands, vector, &place);
-                place.store(&mut b, y, done);
-            }
+    let places = |row: usize, m: usize, n: usize| places(spec, lanes, (row, m, n));
+    let all = (0..spec.row_phases.len())
+        .flat_map(|row| (0..spec.m).flat_map(move |m| (0..spec.n).map(move |n| (row, m, n))));
+    for (row, m, n) in all.clone() {
+        let phases = row * spec.phases..(row + 1) * spec.phases;
+        let vectors: Vec<Vector> = phases.map(|f| accumulators[at(f, m, n)]).collect();
+        let results = if spec.phases == spec.step_stride { b.interleave(&vectors) } else { vectors };
+        for (index, first, place) in places(row, m, n) {
+            let Some(&vector) = results.get(index) else { continue };
+            let vector = match first {
+                0 => vector,
+                _ => b.shuffle(vector, vector, Pattern::new(lanes, |i| (i + first) % lanes)),
+            };
+            let done = light.write(&mut b, &operands, vector, &place);
+            place.store(&mut b, y, done);
         }
     }
     if heavy.is_heavy() {
         let operands = &operands[light.operands()..];
-        for (.., place) in (0..spec.m).flat_map(|m| (0..spec.n).flat_map(move |n| places(m, n))) {
+        for (.., place) in all.flat_map(|(row, m, n)| places(row, m, n)) {
             let vector = place.load(&mut b, y);
             let done = heavy.write(&mut b, operands, vector, &place);
             place.store(&mut b, y, done);
@@ -164,9 +186,9 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
     b.finish()
 }
 
-/// Where the results of a channel and a vector of steps go: for each part of a vector that lies in one row, the number of the
+/// Where the results of a row phase, a channel and a vector of steps go: for each part of a vector that lies in one row, the number of the
 /// vector among those of the phases, its first lane, and its place. What is past the end of the row has no place.
-fn places(spec: &TileSpec, lanes: usize, m: usize, n: usize) -> Vec<(usize, usize, Place)> {
+fn places(spec: &TileSpec, lanes: usize, (row, m, n): (usize, usize, usize)) -> Vec<(usize, usize, Place)> {
     let interleaved = spec.phases == spec.step_stride;
     // Vectors of neighbouring elements; those of a lone phase are a stride apart.
     let (vectors, unit, stride) =
@@ -180,7 +202,8 @@ fn places(spec: &TileSpec, lanes: usize, m: usize, n: usize) -> Vec<(usize, usiz
             let next = spec.segments.get(i + 1).map_or(usize::MAX, |(next, _)| next * unit);
             let (from, to) = ((first * unit).max(start), next.min(start + lanes).min(end));
             if from < to {
-                let offset = m as i32 * spec.output_stride + offset + (from - first * unit) as i32 * stride;
+                let channel = spec.row_phases[row] + m as i32 * spec.output_stride;
+                let offset = channel + offset + (from - first * unit) as i32 * stride;
                 let place = Place { offset, stride, count: to - from, channel: m, across: false };
                 places.push((index, from - start, place));
             }
@@ -190,14 +213,12 @@ fn places(spec: &TileSpec, lanes: usize, m: usize, n: usize) -> Vec<(usize, usiz
 }
 
 /// One position of one row: the input vectors, and a weight for each phase and channel.
-#[allow(clippy::too_many_arguments, reason = "the inner step of one loop nest")]
 fn step(
     b: &mut TileBuilder,
     spec: &TileSpec,
     x: Pointer,
     w: Pointer,
-    offset: i32,
-    phases: &[usize],
+    (row, position): (&Row, &Position),
     weight: &mut i32,
     accumulators: &[Vector],
     at: impl Fn(usize, usize, usize) -> usize,
@@ -205,7 +226,7 @@ fn step(
     let lanes = b.lanes();
     let vectors: Vec<Vector> = (0..spec.n)
         .map(|n| {
-            let from = x.at(offset + (4 * n * lanes) as i32);
+            let from = x.at(row.offset + position.offset + (4 * n * lanes) as i32);
             let exist = spec.steps.saturating_sub(n * lanes).min(lanes);
             if spec.mask_loads && exist < lanes {
                 b.load_lanes(from, Lanes::First(exist as u8))
@@ -216,7 +237,8 @@ fn step(
         .collect();
     // A splat as an operand is a load each time: used more than once, it takes a register.
     let embedded = spec.n == 1 && b.target().isa() == Isa::X86V4;
-    for &f in phases {
+    let phases = row.phases.iter().flat_map(|row| position.phases.iter().map(move |f| row * spec.phases + f));
+    for f in phases {
         for m in 0..spec.m {
             if *weight % LINE_FLOATS == 0 {
                 b.prefetch(w.float(*weight).plus(AHEAD));

@@ -5,7 +5,7 @@ use super::super::bounds::{at_least, each_channel_tile, repeat, rest_of, smaller
 use super::super::epilogue::Finish;
 use super::super::job::{Bases, Job, operands};
 use super::super::problem::Problem;
-use super::super::rows::{Position, TileSpec, build_tile};
+use super::super::rows::{Position, Row, TileSpec, build_tile};
 use super::super::tiling::cut_channels;
 use super::super::window::{WindowShape, Windows};
 use super::points::Filtering;
@@ -284,7 +284,8 @@ impl<'a> Nest<'a> {
             phases: 1,
             cin: cin / unrolled,
             channel_stride: unrolled as i32 * self.layout.channel,
-            rows: (0..unrolled as i32).map(|i| i * self.layout.channel).collect(),
+            row_phases: vec![0],
+            rows: (0..unrolled as i32).map(|i| Row::at(i * self.layout.channel)).collect(),
             positions: vec![Position { offset: 0, phases: vec![0] }],
             steps: n * self.lanes,
             outputs: n * self.lanes,
