@@ -280,10 +280,11 @@ fn pixel_tiles(
                     let latency = 4.0 * taps as f64 / phases as f64;
                     let bytes = (taps * vectors * target.vector_bytes()) as f64;
                     let passes = (x.steps() * y.steps() / m).max(1) as f64;
-                    let stream = (bytes / bytes_per_cycle(target, all_weights)
-                        + (passes - 1.0) * bytes / bytes_per_cycle(target, bytes * sums))
-                        / passes;
-                    let once = work_cycles(fma, loads).max(latency).max(stream);
+                    let work = work_cycles(fma, loads).max(latency);
+                    // The first pass over the weights brings them near.
+                    let first = work.max(bytes / bytes_per_cycle(target, all_weights));
+                    let next = work.max(bytes / bytes_per_cycle(target, bytes * sums));
+                    let once = (first + (passes - 1.0) * next) / passes;
                     cycles += (parts * count) as f64 * (BY_PIXELS * once + 1.0 + stores);
                 }
             }
@@ -299,16 +300,19 @@ fn bytes_per_cycle(target: &Target, bytes: f64) -> f64 {
     let caches = target.caches();
     if bytes <= caches.l1d_bytes as f64 / 2.0 {
         2.0 * target.vector_bytes() as f64
-    } else if bytes <= caches.l2_bytes as f64 * 0.75 {
+    } else if bytes <= caches.l2_bytes as f64 / 2.0 {
         L2_BYTES
-    } else {
+    } else if bytes <= caches.l3_bytes as f64 / 2.0 {
         L3_BYTES
+    } else {
+        MEMORY_BYTES
     }
 }
 
-/// Bytes a cycle from the second-level cache, and from what lies behind it.
+/// Bytes a cycle from the second-level cache, the last one, and memory.
 const L2_BYTES: f64 = 32.0;
 const L3_BYTES: f64 = 13.0;
+const MEMORY_BYTES: f64 = 8.0;
 
 /// Rows of taps of a row phase, on average.
 fn mean_rows(problem: &Problem) -> usize {
