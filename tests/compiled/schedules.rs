@@ -51,7 +51,8 @@ pub fn others(graph: &Graph, target: &Target) -> Vec<Schedules> {
 #[test]
 fn all_schedules_compute_the_same() {
     let targets = targets();
-    let kinds = ["interleaved", "strided", "channels", "phases", "packed", "direct", "folded", "joint", "transposed"];
+    let kinds =
+        ["interleaved", "strided", "channels", "phases", "packed", "direct", "folded", "joint", "transposed"];
     let (mut seen, mut by_kind) = (0, [0; 9]);
     for number in 0..cases(80) {
         let layer =

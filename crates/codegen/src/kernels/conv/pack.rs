@@ -1,5 +1,6 @@
 //! Copies of input rows into scratch memory, with zeros where the input ends, and strided positions taken apart.
 
+use super::tiling::LINE_BYTES;
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::exec::FunctionId;
@@ -102,9 +103,6 @@ fn write_zeros(mut b: TileBuilder, window: &Window, cin: usize) -> Result<Tile, 
     });
     b.finish()
 }
-
-/// Bytes of a cache line.
-const LINE_BYTES: i32 = 64;
 
 /// Vectors beyond which a row is a loop.
 const UNROLLED: usize = 8;

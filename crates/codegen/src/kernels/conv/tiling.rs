@@ -2,6 +2,12 @@
 
 use crate::target::{Isa, Target};
 
+/// Bytes of a cache line.
+pub(super) const LINE_BYTES: i32 = 64;
+
+/// Bytes between weights in use and those asked for. They are read once, in order, and the queue to memory is long.
+pub(super) const WEIGHTS_AHEAD: i32 = 12288;
+
 /// Cuts `total` into parts of at most `most`, as even as whole `grain`s allow.
 pub(super) fn cut(total: usize, most: usize, grain: usize) -> Vec<usize> {
     let grains = total.div_ceil(grain);

@@ -4,7 +4,7 @@
 use super::super::epilogue::Place;
 use super::super::job::{Job, operands};
 use super::super::problem::{Axis, Problem};
-use super::super::tiling::{cut, cut_channels};
+use super::super::tiling::{WEIGHTS_AHEAD, cut, cut_channels};
 use super::super::weights::{Blocks, NO_TAP};
 use super::super::window::{WindowShape, Windows};
 use super::emit::{Emit, Units};
@@ -327,6 +327,7 @@ impl Nest {
                     segments: segments(problem, first..first + exist),
                     step_stride: x.out_stride,
                     output_stride: 4 * problem.output.plane as i32,
+                    ahead: WEIGHTS_AHEAD,
                     mask_loads: self.schedule.source == Source::Direct,
                     finish: job.finish.clone(),
                 };

@@ -4,7 +4,7 @@
 //! side by side in the output.
 
 use super::super::epilogue::{Finish, Place};
-use super::super::tiling::accumulators;
+use super::super::tiling::{LINE_BYTES, WEIGHTS_AHEAD, accumulators};
 use super::tile::{Position, uniform};
 use crate::builder::Builder;
 use crate::error::CompileError;
@@ -48,9 +48,6 @@ pub(super) fn build(
     let tile = write(builder.tile(name), spec);
     builder.add_tile(tile)
 }
-
-/// Bytes between weights in use and those asked for.
-const AHEAD: i32 = 2048;
 
 /// Multiply-adds that are written out; beyond that, rows of taps are a loop, or taps.
 const UNROLLED: usize = 600;
@@ -97,8 +94,8 @@ impl Sums<'_> {
         let bytes = b.vector_bytes();
         let step = vectors as i32 * bytes;
         // Weights are read once, in order: far enough ahead to arrive from memory in time.
-        for line in 0..(taps.len() as i32 * step + 63) / 64 {
-            b.prefetch(self.w.at(weight + AHEAD + 64 * line));
+        for line in 0..(taps.len() as i32 * step + LINE_BYTES - 1) / LINE_BYTES {
+            b.prefetch(self.w.at(weight + WEIGHTS_AHEAD + LINE_BYTES * line));
         }
         let weights: Vec<Vector> =
             (0..(taps.len() * vectors) as i32).map(|n| b.load(self.w.at(weight + n * bytes))).collect();

@@ -1,6 +1,7 @@
 //! The micro-kernel: `M` output channels by `N` vectors along x, for the x-phases at hand, over all input channels and taps.
 
 use super::super::epilogue::{Finish, Place};
+use super::super::tiling::LINE_BYTES;
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::exec::FunctionId;
@@ -57,14 +58,12 @@ pub(in super::super) struct TileSpec {
     pub step_stride: usize,
     /// Bytes between output channels.
     pub output_stride: i32,
+    /// Bytes between weights in use and those asked for.
+    pub ahead: i32,
     /// Whether loads must not read past the last step.
     pub mask_loads: bool,
     pub finish: Finish,
 }
-
-/// Floats of a cache line of weights, and bytes between those in use and those asked for.
-const LINE_FLOATS: i32 = 16;
-const AHEAD: i32 = 2048;
 
 /// Multiply-adds that are written out per input channel; beyond that, rows and positions of taps become loops.
 const UNROLLED: usize = 400;
@@ -240,8 +239,8 @@ fn step(
     let phases = row.phases.iter().flat_map(|row| position.phases.iter().map(move |f| row * spec.phases + f));
     for f in phases {
         for m in 0..spec.m {
-            if *weight % LINE_FLOATS == 0 {
-                b.prefetch(w.float(*weight).plus(AHEAD));
+            if 4 * *weight % LINE_BYTES == 0 {
+                b.prefetch(w.float(*weight).plus(spec.ahead));
             }
             let splat = w.float(*weight).splat();
             let factor = if embedded { splat } else { Operand::Vector(b.load_splat(w.float(*weight))) };

@@ -1,6 +1,7 @@
 //! The tiles: patches that are added up, and the rows that are copied out.
 
 use super::super::epilogue::{Finish, Follows, Place};
+use super::super::tiling::{LINE_BYTES, WEIGHTS_AHEAD};
 use super::shape::{Band, Column, Shape};
 use crate::tile::{Lanes, Pattern, Tile, TileBuilder, TileError};
 use std::ops::Range;
@@ -33,10 +34,6 @@ impl Row {
     }
 }
 
-/// Bytes of a cache line, and between weights in use and those asked for.
-const LINE_BYTES: i32 = 64;
-const AHEAD: i32 = 4096;
-
 /// Patches of `m` neighbouring pixels under some columns, added to scratch memory. Parameters: `x, w, patch`.
 pub(super) fn patch_tile(
     mut b: TileBuilder,
@@ -59,7 +56,7 @@ pub(super) fn patch_tile(
             for (v, &sum) in sums.iter().enumerate() {
                 let weights = w.at(v as i32 * bytes);
                 if v as i32 * bytes % LINE_BYTES == 0 {
-                    b.prefetch(weights.plus(AHEAD));
+                    b.prefetch(weights.plus(WEIGHTS_AHEAD));
                 }
                 b.fma(sum, value, weights);
             }

@@ -77,6 +77,9 @@ struct Outputs {
     rest: Option<FunctionId>,
 }
 
+/// Bytes between the weights of a product in use and those asked for: they are read again soon.
+const PRODUCT_AHEAD: i32 = 4096;
+
 /// Where things lie in scratch memory, in bytes, and how.
 struct Layout {
     factors: i64,
@@ -292,6 +295,7 @@ impl<'a> Nest<'a> {
             segments: vec![(0, 0)],
             step_stride: 1,
             output_stride: self.layout.channel,
+            ahead: PRODUCT_AHEAD,
             mask_loads: false,
             finish: Finish::default(),
         };
