@@ -52,7 +52,8 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
         let taps = per_axis(&|axis| (0..axis.kernel()).filter(|&k| !axis.inputs_under(k).is_empty()).count());
         let columns = taps.saturating_mul(channels.output_per_group() as u64).min(1 << 40);
         // Every patch is added to an output that is near: read, add, write.
-        let added = product([8, batch, points, channels.output() as u64, taps]);
+        let added = product([8, batch, points, channels.output() as u64, taps])
+            .saturating_add(product([ADDED_BYTES_A_PIXEL, batch, points, channels.groups() as u64]));
         Work {
             form: Form::Scatter,
             macs: product([batch, points, pairs, taps]),
@@ -61,17 +62,25 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
             packed: match points {
                 1 => 0,
                 // Planes a page apart fall on each other in the caches.
-                points if (4 * points).is_multiple_of(4096) => 3 * input,
-                _ => input,
+                points if (4 * points).is_multiple_of(4096) => input,
+                _ => input / 6,
             },
             // A unit of work is of some output channels of a group, and of a band that is not mostly overlap.
             threads: (batch as usize * channels.groups())
                 .saturating_mul(channels.output_per_group().min(4))
                 .saturating_mul(bands(geometry)),
-            utilisation: 0.8 * filled(columns),
+            utilisation: if machine.lanes < 16 { 0.78 } else { 0.67 } * filled(columns),
         }
     };
-    let packed = input + input / 2;
+    let outer: u64 = geometry.axes().iter().rev().skip(1).map(|axis| axis.input() as u64).product();
+    // Planes of a volume are packed for each of the planes that read them.
+    let planes = match geometry.axes() {
+        [z, _, _] => z.phases().iter().flat_map(|phase| &phase.taps).map(|tap| tap.shift).fold(None, reach),
+        _ => None,
+    };
+    // Long rows are copied at twice the rate.
+    let rows = if 4 * points / outer.max(1) < LONG_ROW_BYTES { input + input / 2 } else { input - input / 4 };
+    let packed = rows.saturating_mul(planes.map_or(1, |(low, high)| (high - low) as u64 + 1));
     let zero_insertion = Work {
         form: Form::ZeroInsert,
         macs: geometry.zero_insertion_macs(),
@@ -91,8 +100,9 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
             })
         });
         // More phases than one tile takes pass over the rows in turn.
+        let most = if machine.lanes < 16 { 8 } else { 12 };
         let along_width =
-            if geometry.axes().last().is_some_and(|axis| axis.stride() > 8) { 0.65 } else { 0.9 };
+            if geometry.axes().last().is_some_and(|axis| axis.stride() > most) { 0.65 } else { 0.9 };
         // Or along neighbouring phases that read the same positions.
         let phase_lanes = geometry.axes().last().map_or(0.0, |axis| {
             let phases = axis.phases();
@@ -131,15 +141,26 @@ fn bands(geometry: &DeconvGeometry) -> usize {
     })
 }
 
+/// What the calls and the stores of scatter take for each pixel, in bytes that could be added instead.
+const ADDED_BYTES_A_PIXEL: u64 = 300;
+
+/// Bytes of a row from which on it is long.
+const LONG_ROW_BYTES: u64 = 4096;
+
+/// The least and the largest of shifts.
+fn reach(so_far: Option<(i64, i64)>, shift: i64) -> Option<(i64, i64)> {
+    Some(so_far.map_or((shift, shift), |(low, high)| (low.min(shift), high.max(shift))))
+}
+
 fn product<const N: usize>(factors: [u64; N]) -> u64 {
     factors.into_iter().fold(1, u64::saturating_mul)
 }
 
 /// Bytes per nanosecond that are read, added to and written beside the inner loop.
-const ADDED_BYTES_PER_NS: f64 = 8.0;
+const ADDED_BYTES_PER_NS: f64 = 100.0;
 
 /// Bytes per nanosecond that are copied beside the inner loop: rows of many planes, a page each.
-const PACKED_BYTES_PER_NS: f64 = 32.0;
+const PACKED_BYTES_PER_NS: f64 = 28.0;
 
 /// What a form has to do.
 struct Work {

@@ -18,12 +18,12 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A core of about 3 GHz with two multiply-add units of so many lanes.
+    /// A core of about 4 GHz with two multiply-add units of so many lanes.
     pub fn with_lanes(lanes: usize, threads: usize) -> Self {
         Self {
             lanes,
-            macs_per_ns: 6.0 * lanes as f64,
-            bytes_per_ns: 20.0,
+            macs_per_ns: 8.0 * lanes as f64,
+            bytes_per_ns: 50.0,
             threads: threads.max(1),
             dispatch_ns: 300.0,
         }
