@@ -47,31 +47,33 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
     let width = geometry.axes().last().map_or(1, |axis| axis.output() as u64);
     let steps = geometry.axes().last().map_or(1, |axis| axis.output().div_ceil(axis.stride()) as u64);
 
-    let scatter = {
-        // Taps that are cropped for every input are not computed.
-        let taps = per_axis(&|axis| (0..axis.kernel()).filter(|&k| !axis.inputs_under(k).is_empty()).count());
-        let columns = taps.saturating_mul(channels.output_per_group() as u64).min(1 << 40);
-        // Every patch is added to an output that is near: read, add, write.
-        let added = product([8, batch, points, channels.output() as u64, taps])
-            .saturating_add(product([ADDED_BYTES_A_PIXEL, batch, points, channels.groups() as u64]));
-        Work {
-            form: Form::Scatter,
-            macs: product([batch, points, pairs, taps]),
-            bytes: product([4, pairs, taps]).saturating_add(input + output),
-            added: if points == 1 { 0 } else { added },
-            packed: match points {
-                1 => 0,
-                // Planes a page apart fall on each other in the caches.
-                points if (4 * points).is_multiple_of(4096) => input,
-                _ => input / 6,
-            },
-            // A unit of work is of some output channels of a group, and of a band that is not mostly overlap.
-            threads: (batch as usize * channels.groups())
-                .saturating_mul(channels.output_per_group().min(4))
-                .saturating_mul(bands(geometry)),
-            utilisation: if machine.lanes < 16 { 0.78 } else { 0.67 } * filled(columns),
-        }
-    };
+    let scatter =
+        {
+            // Taps that are cropped for every input are not computed.
+            let taps =
+                per_axis(&|axis| (0..axis.kernel()).filter(|&k| !axis.inputs_under(k).is_empty()).count());
+            let columns = taps.saturating_mul(channels.output_per_group() as u64).min(1 << 40);
+            // Every patch is added to an output that is near: read, add, write.
+            let added = product([8, batch, points, channels.output() as u64, taps])
+                .saturating_add(product([ADDED_BYTES_A_PIXEL, batch, points, channels.groups() as u64]));
+            Work {
+                form: Form::Scatter,
+                macs: product([batch, points, pairs, taps]),
+                bytes: product([4, pairs, taps]).saturating_add(input + output),
+                added: if points == 1 { 0 } else { added },
+                packed: match points {
+                    1 => 0,
+                    // Planes a page apart fall on each other in the caches.
+                    points if (4 * points).is_multiple_of(4096) => input,
+                    _ => input / 6,
+                },
+                // A unit of work is of some output channels of a group, and of a band that is not mostly overlap.
+                threads: (batch as usize * channels.groups())
+                    .saturating_mul(channels.output_per_group().min(4))
+                    .saturating_mul(bands(geometry)),
+                utilisation: if machine.lanes < 16 { 0.78 } else { 0.67 } * filled(columns),
+            }
+        };
     let outer: u64 = geometry.axes().iter().rev().skip(1).map(|axis| axis.input() as u64).product();
     // Planes of a volume are packed for each of the planes that read them.
     let planes = match geometry.axes() {

@@ -262,7 +262,7 @@ impl Window {
             };
             let columns = (1..=x.steps() / grain)
                 .map(|rows| rows * grain)
-                .take_while(|&columns| columns <= grain.max(4 * block) || bytes(1, columns) <= budget)
+                .take_while(|&columns| columns <= grain.max(block) || bytes(1, columns) <= budget)
                 .min_by_key(|&columns| (vectors(columns), std::cmp::Reverse(columns)));
             return Self { rows: 1, columns: columns.unwrap_or(grain), copies: 1.0 };
         }

@@ -1,7 +1,9 @@
 //! Shapes of tiles, and the cycles that they take: what the choice among ways to store and among shapes is made from.
 
 use super::super::problem::{Axis, Problem};
-use super::super::tiling::{accumulators, cut, cut_channels, cut_sizes, tile_cycles, work_cycles};
+use super::super::tiling::{
+    LINE_BYTES, accumulators, cut, cut_channels, cut_sizes, tile_cycles, work_cycles,
+};
 use super::pixels::{held_taps, transposes};
 use super::schedule::Store;
 use crate::target::Target;
@@ -113,8 +115,9 @@ struct Sums {
     taps: usize,
     positions: usize,
     loads: usize,
-    /// Rows of taps that the tile takes the place of.
+    /// Rows of taps that the tile takes the place of, and rows of the input that it reads.
     rows: usize,
+    lines: usize,
 }
 
 /// The tiles over a row of the output, each for all rows of taps that it has: one that interleaves all phases, or one a phase.
@@ -135,7 +138,7 @@ fn sums_of_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<Sums> 
     let (taps, positions) = count(x);
     match store {
         Store::Interleaved => {
-            vec![Sums { phases: x.phases.len(), taps, positions, loads: loads(positions), rows: 1 }]
+            vec![Sums { phases: x.phases.len(), taps, positions, loads: loads(positions), rows: 1, lines: 1 }]
         }
         Store::Joint => {
             let ((taps_z, rows_z), (taps_y, rows_y)) = (count(z), count(y));
@@ -145,12 +148,13 @@ fn sums_of_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<Sums> 
                 positions: rows_z * rows_y * positions,
                 loads: rows_z * rows_y * loads(positions),
                 rows: taps_z * taps_y,
+                lines: rows_z * rows_y,
             }]
         }
         _ => {
             let of_phase = |phase: &Phase| {
                 let taps = phase.taps.len();
-                Sums { phases: 1, taps, positions: taps, loads: loads(taps), rows: 1 }
+                Sums { phases: 1, taps, positions: taps, loads: loads(taps), rows: 1, lines: 1 }
             };
             x.phases.iter().map(of_phase).collect()
         }
@@ -310,7 +314,7 @@ fn bytes_per_cycle(target: &Target, bytes: f64) -> f64 {
 }
 
 /// Bytes a cycle from the second-level cache, the last one, and memory.
-const L2_BYTES: f64 = 32.0;
+const L2_BYTES: f64 = 24.0;
 const L3_BYTES: f64 = 13.0;
 const MEMORY_BYTES: f64 = 8.0;
 
@@ -342,8 +346,14 @@ fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileShap
             let mut cycles = 0.0;
             for (n, times) in cut_sizes(vectors, n) {
                 for (m, count) in cut_channels(problem.cout, m) {
-                    for &Sums { phases, taps, loads, rows, .. } in &tiles {
+                    for &Sums { phases, taps, positions, loads, rows, lines } in &tiles {
                         let rows = rows as f64;
+                        // What the tile reads of the window, again for each tile of channels.
+                        let halo = if positions > lines { LINE_BYTES as usize } else { 0 };
+                        let bytes = (lines * (n * target.vector_bytes() + halo)) as f64;
+                        let of_rows = if store == Store::Joint { 1 } else { mean_rows(problem) };
+                        let all = bytes * (problem.cin * of_rows) as f64;
+                        let stream = bytes / bytes_per_cycle(target, all);
                         // A call, and stores: whole vectors, or one lane after the other.
                         let stores = m * n * if store == Store::Strided { target.lanes() } else { phases };
                         let once = if store == Store::Joint {
@@ -351,7 +361,7 @@ fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileShap
                         } else {
                             (CALL + stores as f64) / sums
                         };
-                        let tile = tile_cycles(phases, taps, loads, m, n) / rows;
+                        let tile = tile_cycles(phases, taps, loads, m, n).max(stream) / rows;
                         cycles += (times * count) as f64 * (tile + once);
                     }
                 }
