@@ -146,7 +146,16 @@ impl Schedule {
         if store.is_by_pixels() && is_small(problem) {
             (schedule.rows, schedule.columns) = (problem.axes[1].steps(), x.steps());
         } else {
-            let window = Window::choose(problem, target, source, if store.is_by_pixels() { 1 } else { n });
+            let n = if store.is_by_pixels() { 1 } else { n };
+            let window = match problem.folds.last() {
+                Some(_) => {
+                    // Where channels cannot be parted, windows are.
+                    let alone = threads > 1 && tiles < 2 * threads;
+                    let least = (4 * threads).div_ceil(problem.batch * problem.groups);
+                    Window::of_folded(problem, target, if alone { least } else { 1 }, n)
+                }
+                None => Window::choose(problem, target, source, n),
+            };
             (schedule.rows, schedule.columns) = (window.rows, window.columns);
             if store.phases(problem) < x.phases.len() {
                 schedule.keep_rows_near(problem, target, tiles);
@@ -236,6 +245,22 @@ impl Window {
         4 * problem.cin * z.reach(1) * y.reach(rows) * (x.reach(columns) + 8)
     }
 
+    /// Whole rows, which share nothing: even windows that leave the fewest lanes idle, in half of the second-level cache; at least
+    /// so many.
+    fn of_folded(problem: &Problem, target: &Target, least: usize, n: usize) -> Self {
+        let (steps, lanes) = (problem.axes[2].steps(), target.lanes());
+        let (grain, _) = problem.grain(lanes);
+        let rows = steps / grain;
+        let room = target.caches().l2_bytes / 2;
+        let vectors =
+            |columns: usize| steps / columns * columns.div_ceil(lanes) + (steps % columns).div_ceil(lanes);
+        let columns = (least.min(rows)..=rows)
+            .map(|windows| rows.div_ceil(windows) * grain)
+            .filter(|&columns| columns <= grain.max(n * lanes) || Self::bytes(problem, 1, columns) <= room)
+            .min_by_key(|&columns| (vectors(columns), std::cmp::Reverse(columns)));
+        Self { rows: 1, columns: columns.unwrap_or(grain), copies: 1.0 }
+    }
+
     /// The one that takes the fewest copies among those that fit a part of the second-level cache.
     fn choose(problem: &Problem, target: &Target, source: Source, n: usize) -> Self {
         let [_, y, x] = &problem.axes;
@@ -252,20 +277,6 @@ impl Window {
         let eighths = if shares(y) || shares(x) { 3 } else { 2 };
         let budget = target.caches().l2_bytes / 8 * eighths;
         let bytes = |rows, columns| Self::bytes(problem, rows, columns);
-        if !problem.folds.is_empty() {
-            // Whole rows, that share nothing: as many as leave the fewest lanes idle.
-            let budget = target.caches().l2_bytes / 2;
-            let vectors = |columns: usize| {
-                let (blocks, rest) = (x.steps() / columns, x.steps() % columns);
-                let lanes = target.lanes();
-                blocks * columns.div_ceil(lanes) + rest.div_ceil(lanes)
-            };
-            let columns = (1..=x.steps() / grain)
-                .map(|rows| rows * grain)
-                .take_while(|&columns| columns <= grain.max(block) || bytes(1, columns) <= budget)
-                .min_by_key(|&columns| (vectors(columns), std::cmp::Reverse(columns)));
-            return Self { rows: 1, columns: columns.unwrap_or(grain), copies: 1.0 };
-        }
         // Rows and columns at the edges of a window are copied for its neighbours as well: the fewest copies for an output.
         let mut best = Self { rows: 1, columns: x.steps().min(grain), copies: 1.0 };
         let mut least = f64::INFINITY;
