@@ -259,6 +259,26 @@ pub fn blockwise_layer(seed: u64) -> Layer {
     }
 }
 
+/// Few output channels over planes whose rows come out in whole blocks: neighbouring rows in one tile.
+pub fn stacked_layer(seed: u64) -> Layer {
+    let mut random = Random::new(seed);
+    let mut axis = |input: usize| {
+        let (stride, pad) = (1 + random.below(3), random.below(3));
+        Axis {
+            input,
+            kernel: stride + 2 * pad,
+            stride,
+            dilation: 1,
+            pads: [pad as i64; 2],
+            output_padding: 0,
+        }
+    };
+    let axes = vec![axis([4, 6, 8, 12][seed as usize % 4]), axis(1 + seed as usize / 4 % 40)];
+    let group = [1, 1, 3][random.below(3)];
+    let channels = [1 + random.below(12), 1 + random.below(4)];
+    Layer { batch: 1 + random.below(2), group, channels, axes, bias: random.below(2) > 0, seed }
+}
+
 /// Layers that were wrong once: a phase without steps in the last block of a row, and axes joined where one has a stride.
 pub fn wrong_layers() -> Vec<Layer> {
     let axis = |input, kernel, stride, pads, output_padding| Axis {
@@ -281,7 +301,7 @@ pub fn wrong_layers() -> Vec<Layer> {
 fn random_geometries_under_each_form() {
     let targets = targets();
     let mut layers: Vec<Layer> = (0..cases(240)).map(|number| random_layer(number as u64)).collect();
-    for kind in [deep_layer, strided_layer, blockwise_layer] {
+    for kind in [deep_layer, strided_layer, blockwise_layer, stacked_layer] {
         layers.extend((0..cases(120)).map(|number| kind(3 << 32 | number as u64)));
     }
     for (number, layers) in layers.chunks(8).enumerate() {
@@ -304,15 +324,15 @@ fn layers_that_were_wrong() {
 #[test]
 fn random_geometries_with_epilogues() {
     let targets = targets();
-    for number in 0..4 * cases(80) {
-        let layer =
-            [random_layer, deep_layer, strided_layer, blockwise_layer][number % 4](1 << 32 | number as u64);
+    for number in 0..5 * cases(80) {
+        let kinds = [random_layer, deep_layer, strided_layer, blockwise_layer, stacked_layer];
+        let layer = kinds[number % 5](1 << 32 | number as u64);
         let mut random = Random::new(number as u64);
         let (graph, inputs) = with_epilogue(&layer, &mut random);
         let named: Vec<(&str, Tensor)> =
             inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
         let expected = interp::run(&graph, &named).unwrap();
-        let target = &targets[number / 4 % targets.len()];
+        let target = &targets[number / 5 % targets.len()];
         let model = Model::from_graph(graph);
         for form in FORMS {
             let compiler = Compiler::new().form(form).target(target.clone()).fast_math(false);
@@ -326,9 +346,9 @@ fn random_geometries_with_epilogues() {
 /// Floats this time: the same bits from one thread and from several.
 #[test]
 fn threads_do_not_change_results() {
-    for number in 0..cases(120) {
-        let layer =
-            [random_layer, banded_layer, deep_layer, blockwise_layer][number % 4](2 << 32 | number as u64);
+    for number in 0..cases(150) {
+        let kinds = [random_layer, banded_layer, deep_layer, blockwise_layer, stacked_layer];
+        let layer = kinds[number % 5](2 << 32 | number as u64);
         let mut graph = Graph::new("threads");
         let y = layer.add_to(&mut graph, 0);
         graph.add_output(y);

@@ -8,8 +8,8 @@
 use crate::epilogue::with_epilogue;
 use crate::filtering::wide_layer;
 use crate::geometries::{
-    axes, banded_layer, blockwise_layer, deep_layer, layer, planes_and_volumes, random_layer, strided_layer,
-    wrong_layers,
+    axes, banded_layer, blockwise_layer, deep_layer, layer, planes_and_volumes, random_layer, stacked_layer,
+    strided_layer, wrong_layers,
 };
 use crate::layer::{Axis, Layer};
 use crate::models::{arrays, models};
@@ -210,6 +210,17 @@ fn rows_that_follow_each_other() {
 }
 
 #[test]
+fn rows_of_few_channels() {
+    in_child("guard::rows_of_few_channels", |tell| {
+        let layer = |number| stacked_layer(11 << 32 | number);
+        let ways = |rest, target| vec![Way::new(FORMS[rest % 2], target, 1 + rest % 2)];
+        let together = |step: &Step| step.schedule.contains("joint");
+        let found = random_layers(tell, &targets(), cases(60), layer, ways, together);
+        assert!(4 * found > cases(60), "only {found} layers had tiles of several rows");
+    });
+}
+
+#[test]
 fn few_channels_at_large_strides() {
     in_child("guard::few_channels_at_large_strides", |tell| {
         let layer = |number| strided_layer(7 << 32 | number);
@@ -252,11 +263,10 @@ fn other_schedules() {
         let targets = targets();
         let mut seen = 0;
         for number in 0..cases(60) {
-            let layer = [random_layer, deep_layer, strided_layer, blockwise_layer][number % 4](
-                8 << 32 | number as u64,
-            );
+            let layers = [random_layer, deep_layer, strided_layer, blockwise_layer, stacked_layer];
+            let layer = layers[number % 5](8 << 32 | number as u64);
             let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
-            let target = &targets[number / 4 % targets.len()];
+            let target = &targets[number / 5 % targets.len()];
             let form = FORMS[number / 2 % 2];
             let rewritten =
                 Compiler::new().form(form).target(target.clone()).rewrite(&Model::from_graph(graph.clone()));

@@ -2,7 +2,7 @@
 //! them, keeping and taking what was found.
 
 use crate::filtering::{TOLERANCE, wide_layer};
-use crate::geometries::{blockwise_layer, deep_layer, random_layer, strided_layer};
+use crate::geometries::{blockwise_layer, deep_layer, random_layer, stacked_layer, strided_layer};
 use crate::layer::Layer;
 use crate::support::{FORMS, cases, targets};
 use std::fs;
@@ -51,13 +51,13 @@ pub fn others(graph: &Graph, target: &Target) -> Vec<Schedules> {
 #[test]
 fn all_schedules_compute_the_same() {
     let targets = targets();
-    let kinds =
-        ["interleaved", "strided", "channels", "phases", "packed", "direct", "folded", "joint", "transposed"];
-    let (mut seen, mut by_kind) = (0, [0; 9]);
-    for number in 0..cases(80) {
-        let layer =
-            [random_layer, deep_layer, strided_layer, blockwise_layer][number % 4](9 << 32 | number as u64);
-        let target = &targets[number / 4 % targets.len()];
+    let stores = ["interleaved", "joint", "strided", "channels", "transposed", "phases"];
+    let kinds = [&stores[..], &["packed", "direct"], &["folded", "rows"]].concat();
+    let (mut seen, mut by_kind) = (0, vec![0; kinds.len()]);
+    for number in 0..cases(100) {
+        let layers = [random_layer, deep_layer, strided_layer, blockwise_layer, stacked_layer];
+        let layer = layers[number % 5](9 << 32 | number as u64);
+        let target = &targets[number / 5 % targets.len()];
         let (x, expected) = (layer.input(), layer.expected());
         for form in FORMS {
             let graph = rewritten(&layer, form);
@@ -77,7 +77,7 @@ fn all_schedules_compute_the_same() {
         }
     }
     assert!(
-        seen > 10 * cases(80) && by_kind.iter().all(|&count| 4 * count > cases(80)),
+        seen > 10 * cases(100) && by_kind.iter().all(|&count| 5 * count > cases(100)),
         "{seen}: {by_kind:?}"
     );
 }

@@ -248,6 +248,32 @@ impl Problem {
         (!folded.folds.is_empty()).then_some(folded)
     }
 
+    /// The same with so many rows of each phase as phases of their own, so that a tile of all phases reads the rows that they share
+    /// once. Only where all phases have a multiple of so many rows.
+    pub fn in_blocks_of_rows(&self, rows: usize) -> Option<Self> {
+        let y = &self.axes[1];
+        if y.insert > 1 || !self.folds.is_empty() || y.phases.iter().any(|phase| phase.count % rows > 0) {
+            return None;
+        }
+        let of_row = |row: usize| {
+            let moved =
+                move |tap: &PhaseTap| PhaseTap { shift: tap.shift + (row * y.in_stride) as i64, ..*tap };
+            y.phases.iter().map(move |phase| Phase {
+                first: phase.first + row * y.out_stride,
+                count: phase.count / rows,
+                taps: phase.taps.iter().map(moved).collect(),
+            })
+        };
+        let mut problem = self.clone();
+        problem.axes[1] = Axis {
+            in_stride: y.in_stride * rows,
+            out_stride: y.out_stride * rows,
+            phases: (0..rows).flat_map(of_row).collect(),
+            ..y.clone()
+        };
+        Some(problem)
+    }
+
     /// Elements of the output from the first step of a phase along x to this one.
     pub fn place(&self, step: usize) -> usize {
         let (mut place, mut rest) = (0, step);
@@ -307,10 +333,10 @@ mod tests {
     use super::*;
     use tconvc_ir::geometry::Channels;
 
-    /// Along each axis, joined ones too, the phases of a transposed convolution write every output once.
+    /// Along each axis, joined ones too, the phases of a transposed convolution write every output once, in each view of it.
     #[test]
     fn phases_cover_the_outputs() {
-        let mut joined = 0;
+        let (mut joined, mut cut, mut folded) = (0, 0, 0);
         for n in 0..3 * 3 * 2 * 2 * 3 * 3 {
             let digit = |below: usize, base: usize| n / below % base + 1;
             let axis = |input, kernel, stride| DeconvAxis::new(input, kernel, stride, 1, [0, 0]).unwrap();
@@ -323,7 +349,9 @@ mod tests {
             let problem = Problem::of_phases(&geometry);
             joined += usize::from(problem.axes[1].output == 1 && geometry.axes()[0].output() > 1);
             assert_eq!(problem.axes.iter().map(|axis| axis.output).product::<usize>(), outputs);
-            for axis in &problem.axes {
+            let blocks: Vec<Problem> = (2..5).filter_map(|rows| problem.in_blocks_of_rows(rows)).collect();
+            cut += blocks.len();
+            for axis in [&problem].into_iter().chain(&blocks).flat_map(|problem| &problem.axes) {
                 let of_phase = |phase: &Phase| {
                     let (first, step) = (phase.first, axis.out_stride);
                     (0..phase.count).map(move |q| first + q * step)
@@ -332,7 +360,21 @@ mod tests {
                 written.sort_unstable();
                 assert_eq!(written, (0..axis.output).collect::<Vec<_>>(), "{geometry:?}");
             }
+            folded += usize::from(problem.folded().is_some_and(|folded| {
+                let [z, y, x] = &folded.axes;
+                let mut written = vec![];
+                for (z_phase, y_phase) in z.phases.iter().flat_map(|z| y.phases.iter().map(move |y| (z, y))) {
+                    let row = (z_phase.first * y.output + y_phase.first) * folded.output.row;
+                    for phase in &x.phases {
+                        written.extend((0..phase.count).map(|step| row + phase.first + folded.place(step)));
+                    }
+                }
+                written.sort_unstable();
+                assert_eq!(written, (0..outputs).collect::<Vec<_>>(), "{geometry:?}");
+                true
+            }));
         }
+        assert!(cut > 20 && folded > 5, "{cut}, {folded}");
         assert!(joined > 5);
     }
 }

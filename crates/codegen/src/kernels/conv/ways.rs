@@ -16,11 +16,54 @@ use std::fmt;
 /// Name of [`Way::Residues`].
 const RESIDUES: &str = "residues";
 
-/// What stands before the name of the way that is [`Way::Folded`].
-const FOLDED: &str = "folded";
+/// Another view of the same convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum View {
+    /// Rows, and small planes, that follow each other, as [one long row](Problem::folded).
+    Folded,
+    /// [Neighbouring rows](Problem::in_blocks_of_rows) as phases, for tiles of all phases.
+    Rows(usize),
+}
 
-/// Rows must take this many times as long by themselves as when they are folded, to be worth stores in parts.
-const FOLDING: f64 = 1.03;
+impl View {
+    /// How much longer a convolution must take otherwise for a view to be worth it.
+    const GAIN: f64 = 1.03;
+
+    /// Those that may be worth it.
+    fn all(problem: &Problem) -> impl Iterator<Item = Self> {
+        // Where there are many output channels, tiles read each row for several of these.
+        let rows: &[usize] = if problem.cout <= MOST_CHANNELS { &[2, 3, 4] } else { &[] };
+        [Self::Folded].into_iter().chain(rows.iter().map(|&rows| Self::Rows(rows)))
+    }
+
+    fn of(self, problem: &Problem) -> Option<Problem> {
+        match self {
+            Self::Folded => problem.folded(),
+            Self::Rows(rows) => problem.in_blocks_of_rows(rows),
+        }
+    }
+
+    /// Whether a way makes use of it.
+    fn is_for(self, way: &Way) -> bool {
+        match (self, way) {
+            (Self::Folded, Way::Direct(..)) => true,
+            (Self::Rows(_), Way::Direct(_, schedule)) => schedule.store == rows::Store::Joint,
+            _ => false,
+        }
+    }
+}
+
+/// Output channels of a group up to which rows are taken together.
+const MOST_CHANNELS: usize = 4;
+
+impl fmt::Display for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folded => f.write_str("folded"),
+            Self::Rows(rows) => write!(f, "rows{rows}"),
+        }
+    }
+}
 
 /// A way to compute a convolution.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,8 +72,8 @@ pub(super) enum Way {
     Direct(usize, rows::Schedule),
     /// By Winograd's filtering.
     Filtered(winograd::Schedule),
-    /// Over rows, and small planes, that follow each other: a way of the [folded](Problem::folded) convolution.
-    Folded(Box<Way>),
+    /// A way of another view of it.
+    Viewed(View, Box<Way>),
     /// As dense convolutions of the residues along a dilated axis, each in a way of its own.
     Residues(Vec<(Columns, Way)>),
 }
@@ -40,7 +83,7 @@ impl fmt::Display for Way {
         match self {
             Self::Direct(parts, schedule) => write!(f, "{parts} {schedule}"),
             Self::Filtered(schedule) => schedule.fmt(f),
-            Self::Folded(way) => write!(f, "{FOLDED} {way}"),
+            Self::Viewed(view, way) => write!(f, "{view} {way}"),
             Self::Residues(_) => f.write_str(RESIDUES),
         }
     }
@@ -73,10 +116,11 @@ impl<'a> Setting<'a> {
     /// The way that takes the fewest cycles by estimate.
     pub fn choose(self, problem: &Problem) -> Way {
         let (mut whole, mut way) = self.choose_whole(problem);
-        if let Some(folded) = problem.folded() {
-            let (cycles, of_folded) = self.choose_whole(&folded);
-            if FOLDING * cycles < whole {
-                (whole, way) = (cycles, Way::Folded(Box::new(of_folded)));
+        for view in View::all(problem) {
+            let Some(viewed) = view.of(problem) else { continue };
+            let (cycles, of_view) = self.choose_whole(&viewed);
+            if View::GAIN * cycles < whole && view.is_for(&of_view) {
+                (whole, way) = (cycles, Way::Viewed(view, Box::new(of_view)));
             }
         }
         match self.residues(problem) {
@@ -117,9 +161,11 @@ impl<'a> Setting<'a> {
         if text == RESIDUES {
             return self.residues(problem).map(|(_, way)| way);
         }
-        if let Some(name) = text.strip_prefix(FOLDED) {
-            let way = self.named(name.trim_start(), &problem.folded()?)?;
-            return matches!(way, Way::Direct(..)).then(|| Way::Folded(Box::new(way)));
+        for view in View::all(problem) {
+            if let Some(name) = text.strip_prefix(&format!("{view} ")) {
+                let way = self.named(name, &view.of(problem)?)?;
+                return view.is_for(&way).then(|| Way::Viewed(view, Box::new(way)));
+            }
         }
         if let Some((_, schedule)) =
             self.filtered(problem).into_iter().find(|(_, schedule)| schedule.to_string() == text)
@@ -144,12 +190,14 @@ impl<'a> Setting<'a> {
     fn others(self, problem: &Problem, way: &Way) -> Vec<Way> {
         let (_, parts) = depth::choose(problem, self.target);
         let mut others = vec![Way::Direct(parts, self.direct(problem, parts))];
-        if let Some(folded) = problem.folded() {
-            let of_folded = match way {
-                Way::Folded(way) => self.others(&folded, way),
-                _ => vec![self.choose_whole(&folded).1],
+        for view in View::all(problem) {
+            let Some(viewed) = view.of(problem) else { continue };
+            let ways = match way {
+                Way::Viewed(known, way) if *known == view => self.others(&viewed, way),
+                _ => vec![self.choose_whole(&viewed).1],
             };
-            others.extend(of_folded.into_iter().map(|way| Way::Folded(Box::new(way))));
+            let ways = ways.into_iter().filter(|way| view.is_for(way));
+            others.extend(ways.map(|way| Way::Viewed(view, Box::new(way))));
         }
         if let Way::Direct(parts, schedule) = way {
             let part = of_part(problem, *parts);
@@ -215,11 +263,11 @@ fn make_way<'a>(
     way: Way,
 ) -> Result<(), CompileError> {
     match way {
-        Way::Folded(way) => {
-            let Some(folded) = job.problem.folded() else {
-                return Err(builder.unsupported("its rows do not follow each other".into()));
+        Way::Viewed(view, way) => {
+            let Some(viewed) = view.of(&job.problem) else {
+                return Err(builder.unsupported(format!("it cannot be seen as {view}")));
             };
-            job.problem = folded;
+            job.problem = viewed;
             make_way(builder, label, job, *way)
         }
         Way::Filtered(schedule) => {

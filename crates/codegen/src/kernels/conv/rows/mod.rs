@@ -17,5 +17,5 @@ mod shapes;
 mod tile;
 
 pub(super) use nest::build;
-pub(super) use schedule::{Schedule, direct_cycles};
+pub(super) use schedule::{Schedule, Store, direct_cycles};
 pub(super) use tile::{Position, Row, TileSpec, build as build_tile};
