@@ -104,6 +104,9 @@ impl Axis {
     }
 }
 
+/// How much fuller vectors must be for a unit to have more channels.
+const FILL: f64 = 1.1;
+
 /// Bytes of scratch memory that the channels of a unit should not exceed by choice.
 const SCRATCH: usize = 128 << 10;
 
@@ -123,7 +126,15 @@ impl Shape {
         let wanted = (8 * target.lanes()).div_ceil(taps.max(1)).max(1);
         let fits = (SCRATCH / (4 * full)).max(1);
         let shared = cout.div_ceil(4).max(1);
-        let block = wanted.min(fits).min(shared).min(cout);
+        let most = wanted.min(fits).min(cout);
+        // Few channels of many taps may leave lanes of the last vector idle: more of them if that fills it.
+        let filled = |block: usize| {
+            let columns = (block * taps).max(1);
+            columns as f64 / columns.next_multiple_of(target.lanes()) as f64
+        };
+        let better =
+            |block: usize, next: usize| if filled(next) > FILL * filled(block) { next } else { block };
+        let block = (most.min(shared)..=most).reduce(better).unwrap_or(1);
         let vectors = (block * taps).div_ceil(target.lanes()).max(1);
         let m = axes[2].input.min(if vectors == 1 { 8 } else { 4 });
         // Sums, and beside them a register for each weight vector and one for the pixel; a lone pixel reads weights from
