@@ -36,6 +36,9 @@ const CALL: f64 = 20.0;
 /// How much longer tiles of pixels take than the same work along the width: vectors of weights come from farther away.
 const BY_PIXELS: f64 = 1.04;
 
+/// How much longer tiles of all phases take than their work: more is in flight at once.
+const JOINT: f64 = 1.04;
+
 /// Bytes after which addresses share a set of the first-level cache.
 const PAGE: usize = 4096;
 
@@ -361,7 +364,10 @@ fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileShap
                         } else {
                             (CALL + stores as f64) / sums
                         };
-                        let tile = tile_cycles(phases, taps, loads, m, n).max(stream) / rows;
+                        let mut tile = tile_cycles(phases, taps, loads, m, n).max(stream) / rows;
+                        if store == Store::Joint {
+                            tile *= JOINT;
+                        }
                         cycles += (times * count) as f64 * (tile + once);
                     }
                 }
