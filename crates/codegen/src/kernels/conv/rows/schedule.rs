@@ -152,7 +152,7 @@ impl Schedule {
                     // Where channels cannot be parted, windows are.
                     let alone = threads > 1 && tiles < 2 * threads;
                     let least = (4 * threads).div_ceil(problem.batch * problem.groups);
-                    Window::of_folded(problem, target, if alone { least } else { 1 }, n)
+                    Window::of_folded(problem, target, threads, if alone { least } else { 1 }, n)
                 }
                 None => Window::choose(problem, target, source, n),
             };
@@ -247,17 +247,23 @@ impl Window {
 
     /// Whole rows, which share nothing: even windows that leave the fewest lanes idle, in half of the second-level cache; at least
     /// so many.
-    fn of_folded(problem: &Problem, target: &Target, least: usize, n: usize) -> Self {
+    fn of_folded(problem: &Problem, target: &Target, threads: usize, least: usize, n: usize) -> Self {
         let (steps, lanes) = (problem.axes[2].steps(), target.lanes());
         let (grain, _) = problem.grain(lanes);
         let rows = steps / grain;
         let room = target.caches().l2_bytes / 2;
         let vectors =
             |columns: usize| steps / columns * columns.div_ceil(lanes) + (steps % columns).div_ceil(lanes);
+        // Threads have equal shares: windows are as many, and as large.
+        let uneven = |columns: usize| {
+            let windows = steps.div_ceil(columns) * problem.batch * problem.groups;
+            let last = steps % columns > 0 && windows < 4 * threads;
+            threads > 1 && (last || is_uneven(windows, threads))
+        };
         let columns = (least.min(rows)..=rows)
             .map(|windows| rows.div_ceil(windows) * grain)
             .filter(|&columns| columns <= grain.max(n * lanes) || Self::bytes(problem, 1, columns) <= room)
-            .min_by_key(|&columns| (vectors(columns), std::cmp::Reverse(columns)));
+            .min_by_key(|&columns| (vectors(columns), uneven(columns), std::cmp::Reverse(columns)));
         Self { rows: 1, columns: columns.unwrap_or(grain), copies: 1.0 }
     }
 

@@ -32,6 +32,12 @@ const MOST_WEIGHT_BYTES: usize = 12 << 20;
 const L3_BYTES: f64 = 8.0;
 const DRAM_BYTES: f64 = 4.0;
 
+/// Share of the time of a stream of weights that products do not hide, where several threads read them.
+const SHARED: f64 = 0.25;
+
+/// Output channels of a product tile; a block of a lone vector has twice as many.
+const MOST_CHANNELS: usize = 12;
+
 /// True when the taps of every phase, if it has any, read neighbouring positions one after the other.
 fn is_dense(axis: &Axis) -> bool {
     axis.in_stride == 1
@@ -120,29 +126,31 @@ impl Schedule {
         };
         let rows = (most / columns).clamp(1, tiles_y);
         let rows = tiles_y.div_ceil(tiles_y.div_ceil(rows));
-        let (product, channels, vectors) = micro_kernel(problem, target, (rows * columns).div_ceil(lanes));
-        // Vectors of tiles in products, and in transforms, of an image.
-        let blocks = |rows: usize| -> usize {
-            (0..tiles_x)
-                .step_by(columns)
-                .map(|first| (rows * columns.min(tiles_x - first)).div_ceil(vectors * lanes) * vectors)
-                .sum()
-        };
-        let in_products: usize =
-            (0..tiles_y).step_by(rows).map(|first| blocks(rows.min(tiles_y - first))).sum();
+        let (cin, cout) = (problem.cin as f64, problem.cout as f64);
         let in_rows: usize = (0..tiles_x)
             .step_by(columns)
             .map(|first| columns.min(tiles_x - first).div_ceil(lanes))
             .sum::<usize>()
             * tiles_y;
-        let images = (problem.batch * problem.groups) as f64;
         let both = m[0] > 1 && m[1] > 1;
         let transform = terms as f64 * if both { 3.5 } else { 2.0 };
         let window = 2.0 * (products_y * m[1]) as f64;
         let stores = 2.0 * (m[0] * y.phases.len() * m[1] * x.phases.len()) as f64;
-        let (cin, cout) = (problem.cin as f64, problem.cout as f64);
-        let arithmetic = in_products as f64 * terms as f64 * cin * product
-            + in_rows as f64 * (cin * (transform + window) + cout * (transform + stores));
+        let inputs = in_rows as f64 * cin * (transform + window);
+        let outputs = in_rows as f64 * cout * (transform + stores);
+        // Cycles of the products of an image, and the tile that they take, with blocks of so many rows.
+        let products = |rows: usize, most: usize| {
+            let (product, channels, vectors) =
+                micro_kernel(problem, target, (rows * columns).div_ceil(lanes), most);
+            let block = |rows: usize, first: usize| {
+                (rows * columns.min(tiles_x - first)).div_ceil(vectors * lanes) * vectors
+            };
+            let blocks = |rows: usize| (0..tiles_x).step_by(columns).map(|first| block(rows, first)).sum();
+            let vectors_in_all: usize =
+                (0..tiles_y).step_by(rows).map(|first| -> usize { blocks(rows.min(tiles_y - first)) }).sum();
+            (vectors_in_all as f64 * terms as f64 * cin * product, channels, vectors)
+        };
+        let (in_products, channels, vectors) = products(rows, MOST_CHANNELS);
         // The weights pass by once for each block.
         let passes = tiles_y.div_ceil(rows) * tiles_x.div_ceil(columns);
         let group_bytes = (bytes / problem.groups) as f64;
@@ -153,11 +161,27 @@ impl Schedule {
         } else {
             0.0
         };
-        let cycles = images * (arithmetic + 0.5 * stream * passes as f64);
-        let outer = problem.batch * problem.groups * passes;
+        let images = problem.batch * problem.groups;
+        // Threads do not change the choice of a filtering.
+        let cycles = images as f64 * (in_products + inputs + outputs + 0.5 * stream * passes as f64);
         let tiles = problem.cout.div_ceil(channels);
-        let channel_parts = if is_uneven(outer, threads) { threads.min(tiles) } else { 1 };
-        Some((cycles, Self { m, rows, columns, channels, vectors, channel_parts }))
+        let mut schedule = Self { m, rows, columns, channels, vectors, channel_parts: 1 };
+        if !is_uneven(images * passes, threads) {
+            return Some((cycles, schedule));
+        }
+        schedule.channel_parts = threads.min(tiles);
+        let share = tiles_y.div_ceil(threads);
+        if images * passes < threads && share * columns >= lanes {
+            // Parts of the channels read a part of the weights, blocks of rows transform a part of the inputs.
+            let (in_blocks, channels, vectors) = products(share, 2 * MOST_CHANNELS);
+            let parts = tiles.div_ceil(threads) as f64 / tiles as f64;
+            let of_channels = inputs + (in_products + outputs) * parts + SHARED * stream * parts;
+            let of_rows = (inputs + in_blocks + outputs) / threads as f64 + SHARED * stream;
+            if of_rows < of_channels {
+                schedule = Self { rows: share, channels, vectors, channel_parts: 1, ..schedule };
+            }
+        }
+        Some((cycles, schedule))
     }
 }
 
@@ -167,11 +191,11 @@ fn outputs_of(taps: usize) -> Vec<usize> {
 }
 
 /// The product tile that needs the fewest cycles for all channels and so many vectors: cycles of a vector for each input
-/// channel, channels and vectors.
-fn micro_kernel(problem: &Problem, target: &Target, vectors: usize) -> (f64, usize, usize) {
+/// channel, channels (up to so many) and vectors.
+fn micro_kernel(problem: &Problem, target: &Target, vectors: usize, most: usize) -> (f64, usize, usize) {
     let mut best = (f64::INFINITY, 1, 1);
     for n in 1..=vectors.clamp(1, 4) {
-        for m in 1..=problem.cout.clamp(1, 12) {
+        for m in 1..=problem.cout.clamp(1, most) {
             if m * n > accumulators(target, n) {
                 continue;
             }
