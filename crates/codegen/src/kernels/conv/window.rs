@@ -8,6 +8,7 @@ use crate::error::CompileError;
 use crate::exec::{FunctionId, Glue};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
+use tconvc_ir::geometry::Phase;
 
 /// What a window is to hold.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +36,13 @@ pub(super) struct Kind {
     pack: Option<FunctionId>,
     /// Bytes from the block's first step to the first element copied.
     copy_from: i64,
+}
+
+impl Kind {
+    /// Steps of a block that a phase has.
+    pub fn steps_of(&self, phase: &Phase) -> usize {
+        if self.last { self.steps.min(phase.count.saturating_sub(self.before)) } else { self.steps }
+    }
 }
 
 /// Windows of a convolution.

@@ -6,11 +6,13 @@
 //! - [`tile`] writes the micro-kernel with lanes along the width, [`pixels`] the one with lanes along the channels or the
 //!   phases.
 //! - [`super::window`] has the copies into scratch memory, with zeros where the input ends.
+//! - [`phases`] says which phases tiles compute together, and what these read.
 //! - [`nest`] puts these together; [`emit`] writes the loops around it all.
 
 mod emit;
 mod nest;
 mod others;
+mod phases;
 mod pixels;
 mod schedule;
 mod shapes;

@@ -6,12 +6,13 @@ use super::super::job::{Job, operands};
 use super::super::problem::{Axis, Problem};
 use super::super::tiling::{WEIGHTS_AHEAD, cut, cut_channels};
 use super::super::weights::{Blocks, NO_TAP};
-use super::super::window::{WindowShape, Windows};
+use super::super::window::{Kind, WindowShape, Windows};
 use super::emit::{Emit, Units};
+use super::phases::{self, Layout, PhaseGroup};
 use super::pixels::{self, PixelSpec, Point};
 use super::schedule::{Schedule, Source, Store};
 use super::shapes::is_small;
-use super::tile::{self, Position, Row, TileSpec};
+use super::tile::{self, TileSpec};
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::exec::FunctionId;
@@ -117,188 +118,49 @@ impl Nest {
     /// The groups of phases, with their weights and tiles.
     fn groups(&mut self, builder: &mut Builder<'_>, job: &Job<'_>) -> Result<(), CompileError> {
         let problem = &job.problem;
-        let window = self.windows.layout;
-        let blocks: Vec<(usize, bool, usize)> =
-            self.windows.kinds.iter().map(|kind| (kind.steps, kind.last, kind.before)).collect();
-        let [z_axis, y_axis, x_axis] = &problem.axes;
-        let packed = self.schedule.source == Source::Packed;
-        let (low_z, low_y, low_x) = (z_axis.shifts().0, y_axis.shifts().0, x_axis.shifts().0);
-        let z_bytes = self.plane_bytes(problem);
-        let mut codes: HashMap<TileSpec, FunctionId> = HashMap::new();
-        let mut pixel_codes: HashMap<PixelSpec, FunctionId> = HashMap::new();
-        let pairs = (0..z_axis.phases.len()).flat_map(|z| (0..y_axis.phases.len()).map(move |y| (z, y)));
-        let row_groups: Vec<Vec<(usize, usize)>> = match self.schedule.store {
-            Store::Joint => vec![pairs.collect()],
-            _ => pairs.map(|pair| vec![pair]).collect(),
-        };
-        for row_phases in row_groups {
-            let (z, y) = row_phases[0];
-            let (z_phase, y_phase) = (&z_axis.phases[z], &y_axis.phases[y]);
-            // The distinct rows, and the taps of the row phases that each feeds.
-            let mut by_row: Vec<(i64, Vec<(usize, [usize; 2])>)> = vec![];
-            for (index, &(z, y)) in row_phases.iter().enumerate() {
-                for tz in &z_axis.phases[z].taps {
-                    for ty in &y_axis.phases[y].taps {
-                        let (dz, dy) =
-                            if packed { (tz.shift - low_z, ty.shift - low_y) } else { (tz.shift, ty.shift) };
-                        let row = dz * z_bytes + dy * i64::from(window.row_bytes);
-                        let feed = (index, [tz.kernel, ty.kernel]);
-                        match by_row.iter_mut().find(|(known, _)| *known == row) {
-                            Some((_, feeds)) => feeds.push(feed),
-                            None => by_row.push((row, vec![feed])),
-                        }
-                    }
-                }
-            }
-            let base_row = by_row.iter().map(|(row, _)| *row).min().unwrap_or(0);
-            let groups: Vec<Vec<usize>> = match self.schedule.store {
-                Store::Interleaved | Store::Joint | Store::Transposed => {
-                    vec![(0..x_axis.phases.len()).collect()]
-                }
-                Store::Strided | Store::Channels => {
-                    (0..x_axis.phases.len()).map(|phase| vec![phase]).collect()
-                }
-                Store::Phases => {
-                    let groups = self.schedule.phase_groups(x_axis, self.lanes);
-                    groups.into_iter().map(Iterator::collect).collect()
-                }
-            };
-            for group in groups {
-                // The distinct positions, and the phases that each feeds.
-                let mut by_shift: Vec<(i64, Vec<(usize, usize)>)> = vec![];
-                for (index, &phase) in group.iter().enumerate() {
-                    for tap in &x_axis.phases[phase].taps {
-                        match by_shift.iter_mut().find(|(shift, _)| *shift == tap.shift) {
-                            Some((_, feeds)) => feeds.push((index, tap.kernel)),
-                            None => by_shift.push((tap.shift, vec![(index, tap.kernel)])),
-                        }
-                    }
-                }
-                let place = |shift: i64| {
-                    if packed { window.position((shift - low_x) as usize) } else { 4 * shift as i32 }
-                };
-                by_shift.sort_by_key(|(shift, _)| place(*shift));
-                let base_position = by_shift.iter().map(|(shift, _)| place(*shift)).min().unwrap_or(0);
-                let positions: Vec<Position> = by_shift
-                    .iter()
-                    .map(|(shift, feeds)| Position {
-                        offset: place(*shift) - base_position,
-                        phases: feeds.iter().map(|(phase, _)| *phase).collect(),
-                    })
-                    .collect();
-                let mut taps = vec![];
-                for (_, rows) in &by_row {
-                    for (_, feeds) in &by_shift {
-                        for &(_, [kz, ky]) in rows {
-                            taps.extend(feeds.iter().map(|&(_, kx)| job.weights.tap([kz, ky, kx])));
-                        }
-                        if self.schedule.store == Store::Phases {
-                            taps.resize(taps.len().next_multiple_of(self.lanes), NO_TAP);
-                        }
-                    }
-                }
-                let taps_per_channel = taps.len();
-                self.taps.push(taps);
-                let relative: Vec<Row> = by_row
-                    .iter()
-                    .map(|(row, feeds)| Row {
-                        offset: (row - base_row) as i32,
-                        phases: feeds.iter().map(|&(index, _)| index).collect(),
-                    })
-                    .collect();
-                let first_phase = &x_axis.phases[group[0]];
-                let mut code = vec![];
-                if self.schedule.store.is_by_pixels() {
-                    let mut positions = positions;
-                    // Phases that are points of their own; those along the lanes are one.
-                    let points = match self.schedule.store {
-                        Store::Phases => {
-                            positions.iter_mut().for_each(|position| position.phases = vec![0]);
-                            &group[..1]
-                        }
-                        _ => &group,
-                    };
-                    for &(steps, last, before) in &blocks {
-                        let of_phase = |&phase: &usize| {
-                            let phase = &x_axis.phases[phase];
-                            let exist =
-                                if last { steps.min(phase.count.saturating_sub(before)) } else { steps };
-                            (exist, 4 * (phase.first as i32 - first_phase.first as i32))
-                        };
-                        let rows = match self.schedule.planes(problem) {
-                            _ if !is_small(problem) => [1, 1],
-                            1 => [1, y_phase.count],
-                            _ => [z_phase.count, y_phase.count],
-                        };
-                        code.push(self.pixel_tiles(
-                            builder,
-                            job,
-                            &PixelGroup {
-                                rows: relative.iter().map(|row| row.offset).collect(),
-                                positions: positions.clone(),
-                                phases: points.iter().map(of_phase).collect(),
-                                across: group.len(),
-                            },
-                            rows,
-                            &mut pixel_codes,
-                        )?);
-                    }
+        let layout = Layout { window: self.windows.layout, plane_bytes: self.plane_bytes(problem) };
+        let (mut codes, mut pixel_codes) = (HashMap::new(), HashMap::new());
+        for group in phases::groups(problem, &self.schedule, &layout, self.lanes) {
+            let number = |tap: &Option<[usize; 3]>| tap.map_or(NO_TAP, |tap| job.weights.tap(tap));
+            self.taps.push(group.taps.iter().map(number).collect());
+            let mut code = vec![];
+            for kind in &self.windows.kinds {
+                code.push(if self.schedule.store.is_by_pixels() {
+                    self.pixel_tiles(builder, job, &group, kind, &mut pixel_codes)?
                 } else {
-                    let place = |&(z, y): &(usize, usize)| {
-                        let (z, y) = (&z_axis.phases[z], &y_axis.phases[y]);
-                        ((z.first * y_axis.output + y.first) * problem.output.row) as i64
-                    };
-                    let from_first = |pair| (4 * (place(pair) - place(&row_phases[0]))) as i32;
-                    let shape = GroupShape {
-                        row_phases: &row_phases.iter().map(from_first).collect::<Vec<_>>(),
-                        rows: &relative,
-                        positions: &positions,
-                        phases: group.len(),
-                        count: first_phase.count,
-                    };
-                    for &(steps, last, before) in &blocks {
-                        code.push(self.tiles(
-                            builder,
-                            job,
-                            &shape,
-                            steps,
-                            last.then_some(before),
-                            &mut codes,
-                        )?);
-                    }
-                }
-                let base = base_row + i64::from(base_position);
-                self.groups.push(Group {
-                    z,
-                    y,
-                    first_x: first_phase.first,
-                    base,
-                    weights: 0,
-                    code,
-                    taps_per_channel,
+                    self.tiles(builder, job, &group, kind, &mut codes)?
                 });
             }
+            let (z, y) = group.row_phases[0];
+            self.groups.push(Group {
+                z,
+                y,
+                first_x: problem.axes[2].phases[group.x_phases[0]].first,
+                base: group.base,
+                weights: 0,
+                code,
+                taps_per_channel: group.taps.len(),
+            });
         }
         Ok(())
     }
 
-    /// The tiles of an x-block of so many steps; for the last block, with the steps before it, stores end with the row.
+    /// The tiles of an x-block; those of the last end with the row.
     fn tiles(
         &self,
         builder: &mut Builder<'_>,
         job: &Job<'_>,
-        shape: &GroupShape<'_>,
-        steps: usize,
-        before: Option<usize>,
+        group: &PhaseGroup,
+        kind: &Kind,
         codes: &mut HashMap<TileSpec, FunctionId>,
     ) -> Result<TileRuns, CompileError> {
         let problem = &job.problem;
         let x = &problem.axes[2];
         let lanes = builder.target.lanes();
         // A phase may have fewer steps than others.
-        let steps = match (self.schedule.store, before) {
-            (Store::Strided, Some(before)) => steps.min(shape.count.saturating_sub(before)),
-            _ => steps,
+        let steps = match self.schedule.store {
+            Store::Strided => kind.steps_of(&x.phases[group.x_phases[0]]),
+            _ => kind.steps,
         };
         let mut runs: Vec<Run> = vec![];
         let mut first = 0;
@@ -308,20 +170,20 @@ impl Nest {
             let exist = (steps - first).min(width);
             // Blocks that are no whole vectors end where the next one begins.
             let mut outputs = if problem.folds.is_empty() { width } else { exist } * x.out_stride;
-            if let Some(before) = before {
-                outputs = outputs.min(x.output.saturating_sub((before + first) * x.out_stride));
+            if kind.last {
+                outputs = outputs.min(x.output.saturating_sub((kind.before + first) * x.out_stride));
             }
             let mut tiles = vec![];
             for (m, _) in cut_channels(problem.cout, self.schedule.m) {
                 let spec = TileSpec {
                     m,
                     n,
-                    phases: shape.phases,
+                    phases: group.x_phases.len(),
                     cin: problem.cin,
                     channel_stride: self.windows.layout.channel_bytes,
-                    row_phases: shape.row_phases.to_vec(),
-                    rows: shape.rows.to_vec(),
-                    positions: shape.positions.to_vec(),
+                    row_phases: group.row_targets(problem),
+                    rows: group.rows.clone(),
+                    positions: group.positions.clone(),
                     steps: exist,
                     outputs,
                     segments: segments(problem, first..first + exist),
@@ -367,18 +229,36 @@ impl Nest {
         Ok(TileRuns { runs })
     }
 
-    /// Tiles with lanes along the channels or along phases: over the pixels of a row, or over these planes and rows of a small
-    /// image.
+    /// Tiles with lanes along the channels or along phases: over the pixels of a row of an x-block, or over all of a small image.
     fn pixel_tiles(
         &self,
         builder: &mut Builder<'_>,
         job: &Job<'_>,
-        group: &PixelGroup,
-        [planes, rows]: [usize; 2],
+        group: &PhaseGroup,
+        kind: &Kind,
         codes: &mut HashMap<PixelSpec, FunctionId>,
     ) -> Result<TileRuns, CompileError> {
         let problem = &job.problem;
-        let [z, y, _] = &problem.axes;
+        let [z, y, x] = &problem.axes;
+        // Phases that are points of their own, with the steps that exist and bytes to its output from that of the first. Those along
+        // the lanes are one.
+        let (mut positions, mut points) = (group.positions.clone(), group.x_phases.as_slice());
+        if self.schedule.store == Store::Phases {
+            positions.iter_mut().for_each(|position| position.phases = vec![0]);
+            points = &points[..1];
+        }
+        let first = x.phases[group.x_phases[0]].first as i32;
+        let of_phase = |&phase: &usize| {
+            let phase = &x.phases[phase];
+            (kind.steps_of(phase), 4 * (phase.first as i32 - first))
+        };
+        let points: Vec<(usize, i32)> = points.iter().map(of_phase).collect();
+        let (z_phase, y_phase) = group.row_phases[0];
+        let [planes, rows] = match self.schedule.planes(problem) {
+            _ if !is_small(problem) => [1, 1],
+            1 => [1, y.phases[y_phase].count],
+            _ => [z.phases[z_phase].count, y.phases[y_phase].count],
+        };
         let row = |axis: &Axis, source: i64, target: usize| {
             (axis.in_stride as i64 * source, (4 * axis.out_stride * target) as i64)
         };
@@ -391,7 +271,7 @@ impl Nest {
             )
         };
         let rows = (0..planes as i64).flat_map(|plane| (0..rows as i64).map(move |row| (plane, row)));
-        let steps = group.phases.iter().map(|&(steps, _)| steps).max().unwrap_or(0);
+        let steps = points.iter().map(|&(steps, _)| steps).max().unwrap_or(0);
         let all: Vec<(usize, (i64, i64))> = rows
             .flat_map(|(plane, row)| (0..steps).map(move |step| (step, place(plane, row, step))))
             .collect();
@@ -404,20 +284,20 @@ impl Nest {
             let of_pixel =
                 |&(step, (s, t)): &(usize, (i64, i64))| {
                     let place = ((s - source) as i32, (t - target) as i32);
-                    group.phases.iter().enumerate().filter(move |(_, (steps, _))| step < *steps).map(
+                    points.iter().enumerate().filter(move |(_, (steps, _))| step < *steps).map(
                         move |(phase, (_, first))| Point { source: place.0, target: place.1 + first, phase },
                     )
                 };
-            let points: Vec<Point> = pixels.iter().flat_map(of_pixel).collect();
+            let of_tile: Vec<Point> = pixels.iter().flat_map(of_pixel).collect();
             let mut tiles = vec![];
             for (channels, _) in cut_channels(problem.cout, self.channel_block(problem).0) {
                 let spec = PixelSpec {
-                    vectors: self.vectors(problem, channels, group.across),
+                    vectors: self.vectors(problem, channels, group.x_phases.len()),
                     cin: problem.cin,
                     channel_stride: self.windows.layout.channel_bytes,
-                    rows: group.rows.clone(),
-                    positions: group.positions.clone(),
-                    points: points.clone(),
+                    rows: group.rows.iter().map(|row| row.offset).collect(),
+                    positions: positions.clone(),
+                    points: of_tile.clone(),
                     finish: job.finish.clone(),
                 };
                 tiles.push(match codes.get(&spec) {
@@ -517,17 +397,6 @@ impl Nest {
     }
 }
 
-/// What tiles of pixels over a group of phases share.
-struct PixelGroup {
-    /// Bytes of each row of taps from the base.
-    rows: Vec<i32>,
-    positions: Vec<Position>,
-    /// For each phase that is a point of its own: steps that exist, and bytes to its output from that of the first.
-    phases: Vec<(usize, i32)>,
-    /// Phases of the group, that lanes may run along.
-    across: usize,
-}
-
 /// The rows of the output that these steps lie in, as [`TileSpec::segments`].
 fn segments(problem: &Problem, steps: Range<usize>) -> Vec<(usize, i32)> {
     let row = problem.folds.first().map_or(usize::MAX, |fold| fold.steps);
@@ -539,13 +408,4 @@ fn segments(problem: &Problem, steps: Range<usize>) -> Vec<(usize, i32)> {
         first = (first / row + 1).saturating_mul(row);
     }
     segments
-}
-
-/// What the tiles of a group share.
-struct GroupShape<'a> {
-    row_phases: &'a [i32],
-    rows: &'a [Row],
-    positions: &'a [Position],
-    phases: usize,
-    count: usize,
 }
