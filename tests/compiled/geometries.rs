@@ -247,7 +247,9 @@ pub fn blockwise_layer(seed: u64) -> Layer {
     });
     let mut axes: Vec<Axis> = axes.collect();
     // What the last patch does not reach is part of the output as well.
-    axes.iter_mut().for_each(|axis| axis.output_padding = axis.stride - axis.kernel);
+    for axis in &mut axes {
+        axis.output_padding = axis.stride - axis.kernel;
+    }
     let channels = [1 + random.below(30), 1 + random.below(40)];
     Layer {
         batch: 1 + random.below(2),

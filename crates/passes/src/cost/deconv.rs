@@ -47,48 +47,51 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
     let width = geometry.axes().last().map_or(1, |axis| axis.output() as u64);
     let steps = geometry.axes().last().map_or(1, |axis| axis.output().div_ceil(axis.stride()) as u64);
 
-    let scatter =
-        {
-            // Taps that are cropped for every input are not computed.
-            let taps =
-                per_axis(&|axis| (0..axis.kernel()).filter(|&k| !axis.inputs_under(k).is_empty()).count());
-            let columns = taps.saturating_mul(channels.output_per_group() as u64).min(1 << 40);
-            // Every patch is added to an output that is near: read, add, write.
-            let added = product([8, batch, points, channels.output() as u64, taps])
-                .saturating_add(product([ADDED_BYTES_A_PIXEL, batch, points, channels.groups() as u64]));
-            Work {
-                form: Form::Scatter,
-                macs: product([batch, points, pairs, taps]),
-                bytes: product([4, pairs, taps]).saturating_add(input + output),
-                added: if points == 1 { 0 } else { added },
-                packed: match points {
-                    1 => 0,
-                    // Planes a page apart fall on each other in the caches.
-                    points if (4 * points).is_multiple_of(4096) => input,
-                    _ => input / 6,
-                },
-                // A unit of work is of some output channels of a group, and of a band that is not mostly overlap.
-                threads: (batch as usize * channels.groups())
-                    .saturating_mul(channels.output_per_group().min(4))
-                    .saturating_mul(bands(geometry)),
-                utilisation: if machine.lanes < 16 { 0.78 } else { 0.67 } * filled(columns),
-            }
-        };
+    let scatter = {
+        // Taps that are cropped for every input are not computed.
+        let taps = per_axis(&|axis| (0..axis.kernel()).filter(|&k| !axis.inputs_under(k).is_empty()).count());
+        let columns = taps.saturating_mul(channels.output_per_group() as u64).min(1 << 40);
+        // Every patch is added to an output that is near: read, add, write.
+        let added = product([8, batch, points, channels.output() as u64, taps]);
+        // Planes a page apart fall on each other in the caches.
+        let read = if (4 * points).is_multiple_of(4096) { PACKED_BYTES_PER_NS } else { READ_BYTES_PER_NS };
+        let pixels = product([batch, points, channels.groups() as u64]) as f64;
+        let beside = added as f64 / ADDED_BYTES_PER_NS + pixels * PIXEL_NS + input as f64 / read;
+        Work {
+            form: Form::Scatter,
+            macs: product([batch, points, pairs, taps]),
+            bytes: product([4, pairs, taps]).saturating_add(input + output),
+            // The patch of a lone pixel is the output.
+            moved: if points == 1 { 0 } else { added },
+            beside_ns: if points == 1 { 0.0 } else { beside },
+            // A unit of work is of some output channels of a group, and of a band that is not mostly overlap.
+            threads: (batch as usize * channels.groups())
+                .saturating_mul(channels.output_per_group().min(4))
+                .saturating_mul(bands(geometry)),
+            utilisation: if machine.lanes < 16 { 0.78 } else { 0.67 } * filled(columns),
+        }
+    };
     let outer: u64 = geometry.axes().iter().rev().skip(1).map(|axis| axis.input() as u64).product();
     // Planes of a volume are packed for each of the planes that read them.
     let planes = match geometry.axes() {
-        [z, _, _] => z.phases().iter().flat_map(|phase| &phase.taps).map(|tap| tap.shift).fold(None, reach),
-        _ => None,
+        [z, _, _] => {
+            let taps = z.phases().into_iter().flat_map(|phase| phase.taps);
+            let shifts: Vec<i64> = taps.map(|tap| tap.shift).collect();
+            let (low, high) = (shifts.iter().min(), shifts.iter().max());
+            low.zip(high).map_or(1, |(low, high)| high.abs_diff(*low) + 1)
+        }
+        _ => 1,
     };
-    // Long rows are copied at twice the rate.
-    let rows = if 4 * points / outer.max(1) < LONG_ROW_BYTES { input + input / 2 } else { input - input / 4 };
-    let packed = rows.saturating_mul(planes.map_or(1, |(low, high)| (high - low) as u64 + 1));
+    // Rows at the edges of windows are packed twice.
+    let packed = (input + input / 2).saturating_mul(planes);
+    let is_near = 4 * points / outer.max(1) >= LONG_ROW_BYTES || input <= NEAR_BYTES;
+    let packing_ns = packed as f64 / (PACKED_BYTES_PER_NS * if is_near { 2.0 } else { 1.0 });
     let zero_insertion = Work {
         form: Form::ZeroInsert,
         macs: geometry.zero_insertion_macs(),
         bytes: product([4, pairs, per_axis(&DeconvAxis::kernel)]).saturating_add(input + output),
-        added: 0,
-        packed,
+        moved: packed,
+        beside_ns: packing_ns,
         threads: usize::MAX,
         utilisation: 0.9 * filled(width).max(channel_lanes),
     };
@@ -120,8 +123,8 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
             form: Form::SubPixel,
             macs: geometry.phase_macs(),
             bytes: product([4, pairs, taps]).saturating_add(input + output),
-            added: 0,
-            packed: if direct { 0 } else { packed },
+            moved: if direct { 0 } else { packed },
+            beside_ns: if direct { 0.0 } else { packing_ns },
             threads: usize::MAX,
             utilisation: (0.9 * channel_lanes.max(phase_lanes)).max(along_width * filled(steps)),
         }
@@ -143,23 +146,20 @@ fn bands(geometry: &DeconvGeometry) -> usize {
     })
 }
 
-/// What the calls and the stores of scatter take for each pixel, in bytes that could be added instead.
-const ADDED_BYTES_A_PIXEL: u64 = 300;
-
-/// Bytes of a row from which on it is long.
+/// Bytes of a row from which on it is copied at twice the rate, and of an input up to which all are.
 const LONG_ROW_BYTES: u64 = 4096;
-
-/// The least and the largest of shifts.
-fn reach(so_far: Option<(i64, i64)>, shift: i64) -> Option<(i64, i64)> {
-    Some(so_far.map_or((shift, shift), |(low, high)| (low.min(shift), high.max(shift))))
-}
+const NEAR_BYTES: u64 = 256 << 10;
 
 fn product<const N: usize>(factors: [u64; N]) -> u64 {
     factors.into_iter().fold(1, u64::saturating_mul)
 }
 
-/// Bytes per nanosecond that are read, added to and written beside the inner loop.
+/// Bytes per nanosecond that scatter reads, adds to and writes beside the inner loop, and that it reads of the input.
 const ADDED_BYTES_PER_NS: f64 = 100.0;
+const READ_BYTES_PER_NS: f64 = 170.0;
+
+/// Nanoseconds of scatter for the calls and the stores of a pixel.
+const PIXEL_NS: f64 = 2.0;
 
 /// Bytes per nanosecond that are copied beside the inner loop: rows of many planes, a page each.
 const PACKED_BYTES_PER_NS: f64 = 28.0;
@@ -170,9 +170,10 @@ struct Work {
     macs: u64,
     /// Bytes of data, weights and result.
     bytes: u64,
-    /// Bytes that are added up, and that are packed or read out of order, beside the inner loop.
-    added: u64,
-    packed: u64,
+    /// Bytes that are added up or packed in between.
+    moved: u64,
+    /// Nanoseconds that go on beside the inner loop.
+    beside_ns: f64,
     /// Threads that can share it.
     threads: usize,
     utilisation: f64,
@@ -180,13 +181,12 @@ struct Work {
 
 impl Work {
     fn cost(self, machine: &Machine) -> FormCost {
-        let Self { form, macs, bytes, added, packed, utilisation, .. } = self;
+        let Self { form, macs, bytes, moved, beside_ns, utilisation, .. } = self;
         let threads = machine.threads.min(self.threads) as f64;
         let arithmetic = macs as f64 / (machine.macs_per_ns * utilisation.max(0.01)) / threads;
         let traffic = bytes as f64 / machine.bytes_per_ns / threads.min(2.0);
-        let beside = (added as f64 / ADDED_BYTES_PER_NS + packed as f64 / PACKED_BYTES_PER_NS) / threads;
-        let predicted_us = ((arithmetic + beside).max(traffic) + machine.dispatch_ns) / 1e3;
-        let bytes = bytes.saturating_add(added).saturating_add(packed);
+        let predicted_us = ((arithmetic + beside_ns / threads).max(traffic) + machine.dispatch_ns) / 1e3;
+        let bytes = bytes.saturating_add(moved);
         FormCost { form, macs, bytes, utilisation, predicted_us }
     }
 }

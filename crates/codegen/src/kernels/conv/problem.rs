@@ -214,7 +214,7 @@ impl Problem {
         let mut folded = self.clone();
         let [_, y, x] = &self.axes;
         let adjacent = |pitch: Pitch, row: usize, rows: usize| {
-            pitch.row == row && pitch.plane % (row * rows).max(1) == 0
+            pitch.row == row && pitch.plane.is_multiple_of((row * rows).max(1))
         };
         if !self.folds.is_empty()
             || !adjacent(self.input, x.input, y.input)

@@ -54,7 +54,7 @@ pub(super) fn tile_cycles(phases: usize, taps: usize, loads: usize, m: usize, n:
 
 /// Cycles of so many multiply-adds and loads: two of each at a time, not quite beside each other, and five of both.
 pub(super) fn work_cycles(fma: f64, loads: f64) -> f64 {
-    let beside = (fma.max(loads) + BESIDE * fma.min(loads)) / 2.0;
+    let beside = 0.5 * (fma.max(loads) + BESIDE * fma.min(loads));
     beside.max((fma + loads) / 5.0)
 }
 

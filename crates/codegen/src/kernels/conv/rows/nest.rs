@@ -244,7 +244,9 @@ impl Nest {
         // the lanes are one.
         let (mut positions, mut points) = (group.positions.clone(), group.x_phases.as_slice());
         if self.schedule.store == Store::Phases {
-            positions.iter_mut().for_each(|position| position.phases = vec![0]);
+            for position in &mut positions {
+                position.phases = vec![0];
+            }
             points = &points[..1];
         }
         let first = x.phases[group.x_phases[0]].first as i32;

@@ -40,6 +40,9 @@ impl PhaseGroup {
     }
 }
 
+/// Places, each with the phases (by number in their group) and the taps that read it.
+type Fed<K, T> = Vec<(K, Vec<(usize, T)>)>;
+
 /// The groups of all phases.
 pub(super) fn groups(
     problem: &Problem,
@@ -81,7 +84,7 @@ fn group(
     // A window begins with the position of the least shift.
     let from = |axis: &Axis, shift: i64| if packed { shift - axis.shifts().0 } else { shift };
     // The distinct rows and positions, each with the phases and the taps that read it.
-    let mut by_row: Vec<(i64, Vec<(usize, [usize; 2])>)> = vec![];
+    let mut by_row: Fed<i64, [usize; 2]> = vec![];
     for (index, &(z_phase, y_phase)) in row_phases.iter().enumerate() {
         for tz in &z.phases[z_phase].taps {
             for ty in &y.phases[y_phase].taps {
@@ -91,7 +94,7 @@ fn group(
             }
         }
     }
-    let mut by_position: Vec<(i32, Vec<(usize, usize)>)> = vec![];
+    let mut by_position: Fed<i32, usize> = vec![];
     for (index, &phase) in x_phases.iter().enumerate() {
         for tap in &x.phases[phase].taps {
             let shift = from(x, tap.shift);
@@ -130,7 +133,7 @@ fn group(
 }
 
 /// Adds what reads a place, which may be known already.
-fn feed<K: PartialEq, V>(places: &mut Vec<(K, Vec<V>)>, place: K, reader: V) {
+fn feed<K: PartialEq, T>(places: &mut Fed<K, T>, place: K, reader: (usize, T)) {
     match places.iter_mut().find(|(known, _)| *known == place) {
         Some((_, readers)) => readers.push(reader),
         None => places.push((place, vec![reader])),

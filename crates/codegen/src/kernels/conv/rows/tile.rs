@@ -65,6 +65,13 @@ pub(in super::super) struct TileSpec {
     pub finish: Finish,
 }
 
+impl TileSpec {
+    /// The number of the sum of a phase, a channel and a vector.
+    fn sum(&self, phase: usize, channel: usize, vector: usize) -> usize {
+        (phase * self.m + channel) * self.n + vector
+    }
+}
+
 /// Multiply-adds that are written out per input channel; beyond that, rows and positions of taps become loops.
 const UNROLLED: usize = 400;
 
@@ -99,7 +106,6 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
         }
     }
     let lanes = b.lanes();
-    let at = |f: usize, m: usize, n: usize| (f * spec.m + m) * spec.n + n;
     let per_row: usize = spec.positions.iter().map(|position| position.phases.len()).sum();
     if per_row > 0 && !spec.rows.is_empty() {
         let fma = per_row * spec.m * spec.n;
@@ -110,7 +116,7 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
             .filter(|_| spec.positions.iter().all(|position| position.phases == spec.positions[0].phases));
         let taps = |b: &mut TileBuilder, row: &Row, positions: &[Position], weight: &mut i32| {
             for position in positions {
-                step(b, spec, x, w, (row, position), weight, &accumulators, at);
+                step(b, spec, [x, w], (row, position), weight, &accumulators);
             }
         };
         let here = Row::at(0);
@@ -162,7 +168,7 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
         .flat_map(|row| (0..spec.m).flat_map(move |m| (0..spec.n).map(move |n| (row, m, n))));
     for (row, m, n) in all.clone() {
         let phases = row * spec.phases..(row + 1) * spec.phases;
-        let vectors: Vec<Vector> = phases.map(|f| accumulators[at(f, m, n)]).collect();
+        let vectors: Vec<Vector> = phases.map(|f| accumulators[spec.sum(f, m, n)]).collect();
         let results = if spec.phases == spec.step_stride { b.interleave(&vectors) } else { vectors };
         for (index, first, place) in places(row, m, n) {
             let Some(&vector) = results.get(index) else { continue };
@@ -215,12 +221,10 @@ fn places(spec: &TileSpec, lanes: usize, (row, m, n): (usize, usize, usize)) -> 
 fn step(
     b: &mut TileBuilder,
     spec: &TileSpec,
-    x: Pointer,
-    w: Pointer,
+    [x, w]: [Pointer; 2],
     (row, position): (&Row, &Position),
     weight: &mut i32,
     accumulators: &[Vector],
-    at: impl Fn(usize, usize, usize) -> usize,
 ) {
     let lanes = b.lanes();
     let vectors: Vec<Vector> = (0..spec.n)
@@ -245,7 +249,7 @@ fn step(
             let splat = w.float(*weight).splat();
             let factor = if embedded { splat } else { Operand::Vector(b.load_splat(w.float(*weight))) };
             for (n, &vector) in vectors.iter().enumerate() {
-                b.fma(accumulators[at(f, m, n)], vector, factor);
+                b.fma(accumulators[spec.sum(f, m, n)], vector, factor);
             }
             *weight += 1;
         }
