@@ -1,31 +1,34 @@
 #!/usr/bin/env python3
 """How near layers come to what the processor can do, as a Markdown table.
 
-  python peak.py BINARY DIR... [--rounds 5] [--block 0.15] [--write docs/benchmarks.md]
+  python peak.py BINARY DIR... [--target x86-64-v3] [--rounds 5] [--block 0.15] [--write docs/benchmarks.md]
 
-Each DIR holds NAME.onnx of one ConvTranspose each. roofline.c beside this file is compiled (with gcc) and run before every
-round, on one thread and on two; a round times every layer on both. A layer is bound by arithmetic when its inputs, weights and
-outputs, each moved once, take under half the time of its multiply-adds, counted as the definition has them, without those
-that are cropped. Its share is of the peak of 256-bit vectors, or else of the bandwidth of copies. Layers that are filtered take
-fewer multiply-adds, and may have a share over 100 %. --write puts the table into the section "Share of peak" of a file.
+Each DIR holds NAME.onnx of one ConvTranspose each. roofline.c beside this file is compiled (with gcc, for this processor or
+the target) and run before every round, on one thread and on two; a round times every layer on both. A layer is bound by
+arithmetic when its inputs, weights and outputs, each moved once, take under half the time of its multiply-adds, counted as
+the definition has them, without those that are cropped. Its share is of the peak of the widest vectors, or else of the
+bandwidth of copies. Layers that are filtered take fewer multiply-adds, and may have a share over 100 %. --write puts the
+table into the section "Share of peak" (with the target, if there is one) of a file. Needs onnx.
 """
 
 import argparse
 import json
+import math
 import pathlib
 import statistics
 import subprocess
 import tempfile
 import time
 
+import onnx
 from memory import cpu, write
 
 
-def roofline(folder):
+def roofline(folder, target):
     program = pathlib.Path(folder) / "roofline"
     if not program.exists():
         source = pathlib.Path(__file__).with_name("roofline.c")
-        flags = ["-O2", "-mavx2", "-mfma", "-pthread"]
+        flags = ["-O2", f"-march={target or 'native'}", "-pthread"]
         subprocess.run(["gcc", *flags, str(source), "-o", str(program)], check=True)
     return json.loads(subprocess.run([program], capture_output=True, text=True, check=True).stdout)
 
@@ -34,13 +37,23 @@ def output(*command):
     return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
 
 
+def targeted(options):
+    return ["--target", options.target] if options.target else []
+
+
 def work(binary, path):
-    """Multiply-adds and bytes of a layer, at least."""
+    """Multiply-adds of a layer, at least, and bytes of its input, weights and output."""
     layers = json.loads(output(binary, "explain", path, "--json"))["layers"]
     if len(layers) != 1:
         raise SystemExit(f"{path}: {len(layers)} ConvTransposes, expected is one")
-    costs = [form["cost"] for form in layers[0]["considered"]]
-    return min(cost["macs"] for cost in costs), min(cost["bytes"] for cost in costs)
+    graph = onnx.load(path).graph
+    constants = {constant.name for constant in graph.initializer}
+    shapes = [constant.dims for constant in graph.initializer]
+    for port in [*graph.input, *graph.output]:
+        if port.name not in constants:
+            shapes.append([dim.dim_value for dim in port.type.tensor_type.shape.dim])
+    macs = min(form["cost"]["macs"] for form in layers[0]["considered"])
+    return macs, 4 * sum(math.prod(shape) for shape in shapes)
 
 
 def table(options):
@@ -49,12 +62,13 @@ def table(options):
     peaks, copies = ([], []), ([], [])
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(options.rounds):
-            figures = roofline(folder)
+            figures = roofline(folder, options.target)
             for i in range(2):
-                peaks[i].append(figures["fma_256_gflops"][i])
+                peaks[i].append(figures["fma_gflops"][i])
                 copies[i].append(figures["copy_gb_per_s"][i])
             for path, threads in times:
-                ran = output(options.binary, "bench", path, "--threads", threads, "--seconds", options.block, "--json")
+                command = ["bench", path, "--threads", threads, "--seconds", options.block, "--json"]
+                ran = output(options.binary, *command, *targeted(options))
                 times[path, threads].append(json.loads(ran)["median_ms"])
     peak, copy = max(peaks[0]), max(copies[0])
     rows = []
@@ -70,7 +84,7 @@ def table(options):
         )
     return "\n".join([
         f"{cpu()}, {time.strftime('%Y-%m-%d')}; the median of {options.rounds} turns of {options.block} s. On one thread "
-        f"multiply-adds of 256-bit vectors reach {peak:.1f} GFLOP/s and copies {copy:.1f} GB/s, on two {max(peaks[1]):.1f} and "
+        f"multiply-adds of {figures['vector_bits']}-bit vectors reach {peak:.1f} GFLOP/s and copies {copy:.1f} GB/s, on two {max(peaks[1]):.1f} and "
         f"{max(copies[1]):.1f}.",
         "",
         "| layer | bound by | MFLOP | ms | GFLOP/s | GB/s | share, % | one thread / two |",
@@ -84,11 +98,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary")
     parser.add_argument("folders", nargs="+", type=pathlib.Path)
+    parser.add_argument("--target")
     parser.add_argument("--rounds", default=5, type=int)
     parser.add_argument("--block", default=0.15, type=float)
     parser.add_argument("--write", type=pathlib.Path)
     options = parser.parse_args()
-    write(options.write, "Share of peak", table(options))
+    title = f"Share of peak, {options.target}" if options.target else "Share of peak"
+    write(options.write, title, table(options))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-/* What this processor reaches on one thread and on two, as JSON: multiply-adds of 256-bit vectors in registers, in GFLOP/s,
- * and copies of a block too large for any cache, in GB/s read plus written.
+/* What this processor reaches on one thread and on two, as JSON: multiply-adds of the widest vectors that it is compiled for, in
+ * registers, in GFLOP/s, and copies of a block too large for any cache, in GB/s read plus written.
  *
- *   gcc -O2 -mavx2 -mfma -pthread roofline.c -o roofline && ./roofline
+ *   gcc -O2 -march=native -pthread roofline.c -o roofline && ./roofline
  */
 #include <immintrin.h>
 #include <pthread.h>
@@ -10,6 +10,17 @@
 #include <string.h>
 #include <time.h>
 
+#ifdef __AVX512F__
+typedef __m512 vector;
+#define SPLAT _mm512_set1_ps
+#define MULTIPLY_ADD _mm512_fmadd_ps
+#else
+typedef __m256 vector;
+#define SPLAT _mm256_set1_ps
+#define MULTIPLY_ADD _mm256_fmadd_ps
+#endif
+
+enum { LANES = sizeof(vector) / sizeof(float) };
 enum { THREADS = 2, COPY_BYTES = 64 << 20, TURNS = 7 };
 
 static pthread_barrier_t barrier;
@@ -24,17 +35,17 @@ static double now(void) {
 /* Gives the work done: floating-point operations. */
 static double multiply_adds(int thread) {
     const long rounds = 20 * 1000 * 1000;
-    __m256 x = _mm256_set1_ps(1.0001f), y = _mm256_set1_ps(0.5f);
+    vector x = SPLAT(1.0001f), y = SPLAT(0.5f);
     (void)thread;
 #define EACH(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
-#define BEGIN(i) __m256 sum##i = _mm256_setzero_ps();
+#define BEGIN(i) vector sum##i = SPLAT(0.0f);
 /* The empty assembly keeps a sum in its register, and the loop from being folded. */
-#define ADD(i) sum##i = _mm256_fmadd_ps(x, y, sum##i); __asm__ volatile("" : "+x"(sum##i));
+#define ADD(i) sum##i = MULTIPLY_ADD(x, y, sum##i); __asm__ volatile("" : "+v"(sum##i));
     EACH(BEGIN)
     for (long round = 0; round < rounds; round++) {
         EACH(ADD)
     }
-    return 2.0 * 8 * 12 * rounds;
+    return 2.0 * LANES * 12 * rounds;
 }
 
 /* Gives the bytes read and written. */
@@ -95,7 +106,7 @@ int main(void) {
             memset(memory[i][j], j + 1, COPY_BYTES);
         }
     }
-    printf("{\"fma_256_gflops\": [%.1f, %.1f], \"copy_gb_per_s\": [%.2f, %.2f]}\n", rate(multiply_adds, 1),
-           rate(multiply_adds, 2), rate(copies, 1), rate(copies, 2));
+    printf("{\"vector_bits\": %d, \"fma_gflops\": [%.1f, %.1f], \"copy_gb_per_s\": [%.2f, %.2f]}\n", 32 * LANES,
+           rate(multiply_adds, 1), rate(multiply_adds, 2), rate(copies, 1), rate(copies, 2));
     return 0;
 }
