@@ -298,6 +298,7 @@ impl Emulator {
             | Mnemonic::Vextractps
             | Mnemonic::Vextractf128
             | Mnemonic::Vextractf32x4
+            | Mnemonic::Vextractf64x4
             | Mnemonic::Vinsertps
             | Mnemonic::Vinsertf128 => self.mov(i),
 
@@ -401,6 +402,10 @@ impl Emulator {
             Mnemonic::Vinsertf128 => {
                 let (a, four) = (self.vector(i, 1, 8), self.vector(i, 2, 4));
                 self.set(i, |l| if l < 4 { a[l] } else { four[l - 4] });
+            }
+            Mnemonic::Vextractf64x4 => {
+                let (a, part) = (self.vector(i, 1, 16), usize::from(i.immediate8()));
+                self.set(i, |l| a[8 * part + l]);
             }
             Mnemonic::Vextractf128 | Mnemonic::Vextractf32x4 => {
                 let (a, part) = (self.vector(i, 1, 16), usize::from(i.immediate8()));

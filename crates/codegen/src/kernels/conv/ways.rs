@@ -89,6 +89,9 @@ impl fmt::Display for Way {
     }
 }
 
+/// Columns of residues up to which they take twice as long as is estimated, where a vector is a cache line.
+const NARROW: usize = 90;
+
 /// What ways are chosen for.
 #[derive(Clone, Copy)]
 pub(super) struct Setting<'a> {
@@ -119,7 +122,8 @@ impl<'a> Setting<'a> {
         for view in View::all(problem) {
             let Some(viewed) = view.of(problem) else { continue };
             let (cycles, of_view) = self.choose_whole(&viewed);
-            if View::GAIN * cycles < whole && view.is_for(&of_view) {
+            let asked_for = self.fast_math == FastMath::Always && matches!(way, Way::Filtered(_));
+            if View::GAIN * cycles < whole && view.is_for(&of_view) && !asked_for {
                 (whole, way) = (cycles, Way::Viewed(view, Box::new(of_view)));
             }
         }
@@ -134,7 +138,9 @@ impl<'a> Setting<'a> {
         let mut cycles = 0.0;
         let of_columns = |columns: Columns| {
             let (own, way) = self.choose_whole(&columns.problem);
-            cycles += own;
+            // Estimates leave out what it takes to copy rows of a few vectors one by one.
+            let narrow = self.target.lanes() == 16 && columns.problem.axes[2].output < NARROW;
+            cycles += if narrow { 2.0 * own } else { own };
             (columns, way)
         };
         let ways = residues::split(problem)?.into_iter().map(of_columns).collect();

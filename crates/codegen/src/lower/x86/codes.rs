@@ -68,6 +68,29 @@ pub(super) fn store(isa: Isa) -> Code {
     pick!(isa, VEX_Vmovups_ymmm256_ymm, EVEX_Vmovups_zmmm512_k1z_zmm)
 }
 
+/// AVX-512: the load of the shortest vector that has so many lanes.
+pub(super) fn load_short(lanes: u8) -> Code {
+    match lanes {
+        0..=4 => Code::EVEX_Vmovups_xmm_k1z_xmmm128,
+        5..=8 => Code::EVEX_Vmovups_ymm_k1z_ymmm256,
+        _ => load(Isa::X86V4),
+    }
+}
+
+/// The lowest two, four and, of sixteen lanes, eight to memory.
+pub(super) fn store_two(isa: Isa) -> Code {
+    pick!(isa, VEX_Vmovlps_m64_xmm, EVEX_Vmovlps_m64_xmm)
+}
+
+pub(super) fn store_four(isa: Isa) -> Code {
+    pick!(isa, VEX_Vmovups_xmmm128_xmm, EVEX_Vmovups_xmmm128_k1z_xmm)
+}
+
+pub(super) const STORE_EIGHT: Code = Code::EVEX_Vmovups_ymmm256_k1z_ymm;
+
+/// The upper eight of sixteen lanes.
+pub(super) const EXTRACT_EIGHT: Code = Code::EVEX_Vextractf64x4_ymmm256_k1z_zmm_imm8;
+
 pub(super) fn copy(isa: Isa) -> Code {
     pick!(isa, VEX_Vmovaps_ymm_ymmm256, EVEX_Vmovaps_zmm_k1z_zmmm512)
 }

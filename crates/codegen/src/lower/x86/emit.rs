@@ -15,12 +15,11 @@ pub(crate) fn needs(inst: &Inst, isa: Isa) -> Needs {
     let splat = |b: Operand| usize::from(!wide && matches!(b, Operand::Splat(_)));
     match *inst {
         Inst::Load { lanes, .. } | Inst::Store { lanes, .. } if full(lanes, isa) => just(0, 0),
-        Inst::Load { lanes: Lanes::First(_), .. } | Inst::Store { lanes: Lanes::First(_), .. } if wide => {
-            just(0, 1)
-        }
+        Inst::Load { lanes: Lanes::First(n), .. } if wide => just(0, usize::from(!is_short(n))),
         Inst::Load { lanes: Lanes::First(1 | 2 | 4), .. } => just(0, 0),
         Inst::Load { lanes: Lanes::First(_), .. } => just(1, 0),
-        Inst::Store { lanes: Lanes::First(n), .. } => just(usize::from(n > 4), 0),
+        // What the lowest four and the lowest eight lanes are not, goes through a scratch vector.
+        Inst::Store { lanes: Lanes::First(n), .. } => just(usize::from(n > 4 && n != 8), 0),
         Inst::Load { .. } | Inst::Store { .. } => just(usize::from(!wide), 2),
         Inst::Gather { .. } if wide => Needs { vectors: 1, generals: 1, early: true },
         Inst::Gather { lanes, .. } if lanes > 4 => Needs { vectors: 1, generals: 0, early: true },
@@ -31,6 +30,11 @@ pub(crate) fn needs(inst: &Inst, isa: Isa) -> Needs {
         Inst::AdvanceBy { .. } => just(0, 1),
         _ => just(0, 0),
     }
+}
+
+/// Whether so many lanes fill a shorter vector.
+fn is_short(lanes: u8) -> bool {
+    matches!(lanes, 4 | 8)
 }
 
 /// Whether a constant lane choice covers the vector.
@@ -237,6 +241,16 @@ impl Lowering {
         let plain = Instruction::with2(codes::load(isa), dst, memory);
         match lanes {
             _ if full(lanes, isa) => self.asm.put(plain),
+            // Shorter vectors seldom lie in two lines, and set the lanes behind them to zero.
+            Lanes::First(n) if self.wide() => {
+                let short = Instruction::with2(codes::load_short(n), shortened(dst, n), memory);
+                if is_short(n) {
+                    self.asm.put(short);
+                } else {
+                    self.mask_k1(lanes);
+                    self.asm.put(masked(short, true));
+                }
+            }
             _ if self.wide() => {
                 self.mask_k1(lanes);
                 self.asm.put(masked(plain, true));
@@ -259,18 +273,12 @@ impl Lowering {
         let plain = Instruction::with2(codes::store(isa), memory, src);
         match lanes {
             _ if full(lanes, isa) => self.asm.put(plain),
+            // A masked store is slow on some machines, most of all between two lines, and a constant length needs none.
+            Lanes::First(n) => self.store_start(src, at, n),
             _ if self.wide() => {
                 self.mask_k1(lanes);
                 self.asm.put(masked(plain, false));
             }
-            // A masked store is slow on some machines, and a constant length needs none.
-            Lanes::First(n) if n > 4 => {
-                let high = low(self.scratch(0));
-                self.asm.put(Instruction::with2(Code::VEX_Vmovups_xmmm128_xmm, memory, low(src)));
-                self.asm.put(Instruction::with3(codes::extract_four(isa), high, src, 1));
-                self.store_start(high, at.plus(16), n - 4);
-            }
-            Lanes::First(n) => self.store_start(low(src), at, n),
             _ => {
                 let mask = self.mask_vector(lanes);
                 self.asm.put(Instruction::with3(Code::VEX_Vmaskmovps_m256_ymm_ymm, memory, mask, src));
@@ -278,19 +286,39 @@ impl Lowering {
         }
     }
 
-    /// Stores the first 1 to 4 lanes, 8 lanes to a vector.
-    fn store_start(&mut self, src: Register, at: Address, n: u8) {
-        let memory = self.memory(at);
-        match n {
-            1 => self.asm.put(Instruction::with2(Code::VEX_Vmovss_m32_xmm, memory, src)),
-            4 => self.asm.put(Instruction::with2(Code::VEX_Vmovups_xmmm128_xmm, memory, src)),
-            _ => {
-                self.asm.put(Instruction::with2(Code::VEX_Vmovlps_m64_xmm, memory, src));
-                if n == 3 {
+    /// Stores the first lanes of a vector, all but its last: eight, four, two and one of them, as far as there are.
+    fn store_start(&mut self, src: Register, at: Address, lanes: u8) {
+        let (isa, mut rest, mut from, mut at) = (self.isa, lanes, src, at);
+        if rest >= 8 {
+            let eight = shortened(from, 8);
+            self.asm.put(Instruction::with2(codes::STORE_EIGHT, self.memory(at), eight));
+            (rest, at) = (rest - 8, at.plus(32));
+            if rest > 0 {
+                let upper = shortened(self.scratch(0), 8);
+                self.asm.put(Instruction::with3(codes::EXTRACT_EIGHT, upper, from, 1));
+                from = self.scratch(0);
+            }
+        }
+        if rest >= 4 {
+            self.asm.put(Instruction::with2(codes::store_four(isa), self.memory(at), low(from)));
+            (rest, at) = (rest - 4, at.plus(16));
+            if rest > 0 {
+                let upper = low(self.scratch(0));
+                self.asm.put(Instruction::with3(codes::extract_four(isa), upper, from, 1));
+                from = self.scratch(0);
+            }
+        }
+        let from = low(from);
+        match rest {
+            1 => self.asm.put(Instruction::with2(codes::store_float(isa), self.memory(at), from)),
+            2 | 3 => {
+                self.asm.put(Instruction::with2(codes::store_two(isa), self.memory(at), from));
+                if rest == 3 {
                     let third = self.memory(at.plus(8));
-                    self.asm.put(Instruction::with3(codes::extract_float(self.isa), third, src, 2));
+                    self.asm.put(Instruction::with3(codes::extract_float(isa), third, from, 2));
                 }
             }
+            _ => {}
         }
     }
 
@@ -471,6 +499,16 @@ fn masked(instruction: Result<Instruction, IcedError>, zero_others: bool) -> Res
         i.set_zeroing_masking(zero_others);
         i
     })
+}
+
+/// The lowest lanes of a vector register, four or eight where so many suffice.
+fn shortened(register: Register, lanes: u8) -> Register {
+    let first = match lanes {
+        0..=4 => Register::XMM0,
+        5..=8 => Register::YMM0,
+        _ => Register::ZMM0,
+    };
+    first + register.number() as u32
 }
 
 /// The lowest four lanes of a vector register.

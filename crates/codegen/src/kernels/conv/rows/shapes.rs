@@ -352,7 +352,12 @@ fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileShap
                     for &Sums { phases, taps, positions, loads, rows, lines } in &tiles {
                         let rows = rows as f64;
                         // What the tile reads of the window, again for each tile of channels.
-                        let halo = if positions > lines { LINE_BYTES as usize } else { 0 };
+                        let vectors = n * target.vector_bytes() + LINE_BYTES as usize;
+                        let (low, high) = x.shifts();
+                        let reach = 4 * (high - low) as usize;
+                        // Dilated taps read lines of their own.
+                        let others = (positions / lines.max(1)).saturating_sub(1) * vectors;
+                        let halo = if reach > 0 { others.min(reach + LINE_BYTES as usize) } else { 0 };
                         let bytes = (lines * (n * target.vector_bytes() + halo)) as f64;
                         let of_rows = if store == Store::Joint { 1 } else { mean_rows(problem) };
                         let all = bytes * (problem.cin * of_rows) as f64;
