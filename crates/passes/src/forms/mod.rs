@@ -5,7 +5,7 @@ mod scatter;
 mod sub_pixel;
 mod zero_insertion;
 
-use crate::cost::{Cost, FormCost, form_costs};
+use crate::cost::{Cost, FormCost, Machine, form_costs};
 use crate::error::Result;
 use crate::journal::{Candidate, Decision};
 use crate::matching::OrElsewhere;
@@ -52,7 +52,9 @@ impl Rewrite for ChooseForm {
         let geometry =
             op.geometry(&shape(0)?, &shape(1)?).map_err(|error| Miss::Refused(error.to_string()))?;
         let costs = form_costs(&geometry, &options.machine);
-        let (chosen, reason) = choose(&geometry, &costs, options);
+        // Forms round in their own ways: which one it is must not depend on the number of threads.
+        let alone = form_costs(&geometry, &Machine { threads: 1, ..options.machine });
+        let (chosen, reason) = choose(&geometry, &alone, options);
         Ok(Found { op: op.clone(), geometry, costs, chosen, reason })
     }
 
