@@ -332,10 +332,8 @@ fn mean_rows(problem: &Problem) -> usize {
 
 /// Tiles with lanes along the width, over all channels and columns, remainders included.
 fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileShape> {
-    let x = &problem.axes[2];
     let tiles = sums_of_tiles(problem, target, store);
-    let vectors = x.steps().div_ceil(target.lanes());
-    let sums = (problem.cin * mean_rows(problem)).max(1) as f64;
+    let vectors = problem.axes[2].steps().div_ceil(target.lanes());
     let mut shapes = vec![];
     for n in 1..=vectors.clamp(1, 6) {
         let mut best = TileShape { n, ..TileShape::NONE };
@@ -349,32 +347,8 @@ fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileShap
             let mut cycles = 0.0;
             for (n, times) in cut_sizes(vectors, n) {
                 for (m, count) in cut_channels(problem.cout, m) {
-                    for &Sums { phases, taps, positions, loads, rows, lines } in &tiles {
-                        let rows = rows as f64;
-                        // What the tile reads of the window, again for each tile of channels.
-                        let vectors = n * target.vector_bytes() + LINE_BYTES as usize;
-                        let (low, high) = x.shifts();
-                        let reach = 4 * (high - low) as usize;
-                        // Dilated taps read lines of their own.
-                        let others = (positions / lines.max(1)).saturating_sub(1) * vectors;
-                        let halo = if reach > 0 { others.min(reach + LINE_BYTES as usize) } else { 0 };
-                        let bytes = (lines * (n * target.vector_bytes() + halo)) as f64;
-                        let of_rows = if store == Store::Joint { 1 } else { mean_rows(problem) };
-                        let all = bytes * (problem.cin * of_rows) as f64;
-                        let stream = bytes / bytes_per_cycle(target, all);
-                        // A call, and stores: whole vectors, or one lane after the other.
-                        let stores = m * n * if store == Store::Strided { target.lanes() } else { phases };
-                        let once = if store == Store::Joint {
-                            (CALL + stores as f64) / (problem.cin as f64 * rows)
-                        } else {
-                            (CALL + stores as f64) / sums
-                        };
-                        let mut tile = tile_cycles(phases, taps, loads, m, n).max(stream) / rows;
-                        if store == Store::Joint {
-                            tile *= JOINT;
-                        }
-                        cycles += (times * count) as f64 * (tile + once);
-                    }
+                    let of_tile = |tile: &Sums| width_cycles(problem, target, store, tile, (m, n));
+                    cycles += (times * count) as f64 * tiles.iter().map(of_tile).sum::<f64>();
                 }
             }
             best = best.or_better(TileShape { cycles, m, n });
@@ -382,4 +356,30 @@ fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileShap
         shapes.push(best);
     }
     shapes
+}
+
+/// Cycles of a tile of `m` channels by `n` vectors along the width, for each input channel and row of taps.
+fn width_cycles(
+    problem: &Problem,
+    target: &Target,
+    store: Store,
+    tile: &Sums,
+    (m, n): (usize, usize),
+) -> f64 {
+    let &Sums { phases, taps, positions, loads, rows, lines } = tile;
+    let joint = store == Store::Joint;
+    // Rows of taps in one call.
+    let in_call = (problem.cin * if joint { rows } else { mean_rows(problem) }).max(1) as f64;
+    // What the tile reads of the window, again for each tile of channels; dilated taps read lines of their own.
+    let line = LINE_BYTES as usize;
+    let vectors = n * target.vector_bytes();
+    let (low, high) = problem.axes[2].shifts();
+    let others = (positions / lines.max(1)).saturating_sub(1) * (vectors + line);
+    let halo = if high > low { others.min(4 * (high - low) as usize + line) } else { 0 };
+    let bytes = (lines * (vectors + halo)) as f64;
+    let stream = bytes / bytes_per_cycle(target, bytes * in_call / rows as f64);
+    let work = tile_cycles(phases, taps, loads, m, n).max(stream) * if joint { JOINT } else { 1.0 };
+    // A call, and stores: whole vectors, or one lane after the other.
+    let stores = m * n * if store == Store::Strided { target.lanes() } else { phases };
+    work / rows as f64 + (CALL + stores as f64) / in_call
 }
