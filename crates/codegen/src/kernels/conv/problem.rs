@@ -284,11 +284,14 @@ impl Problem {
         place + rest * self.axes[2].out_stride
     }
 
-    /// What the steps of a window along x are a multiple of, and elements of the output for each of these steps.
-    pub fn grain(&self, lanes: usize) -> (usize, usize) {
-        self.folds
-            .last()
-            .map_or((lanes, self.axes[2].out_stride), |fold| (fold.steps, fold.pitch / fold.steps))
+    /// What the steps of a window along x are a multiple of.
+    pub fn grain(&self, lanes: usize) -> usize {
+        self.folds.last().map_or(lanes, |fold| fold.steps)
+    }
+
+    /// Elements of the output for each step along x, over multiples of the grain.
+    pub fn step_pitch(&self) -> usize {
+        self.folds.last().map_or(self.axes[2].out_stride, |fold| fold.pitch / fold.steps)
     }
 
     /// True when the code for it stays small: few phases, kernels that are written out or loop evenly, windows that fit.

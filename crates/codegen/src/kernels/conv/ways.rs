@@ -119,11 +119,11 @@ impl<'a> Setting<'a> {
     /// The way that takes the fewest cycles by estimate.
     pub fn choose(self, problem: &Problem) -> Way {
         let (mut whole, mut way) = self.choose_whole(problem);
-        for view in View::all(problem) {
+        let asked_for = self.fast_math == FastMath::Always && matches!(way, Way::Filtered(_));
+        for view in View::all(problem).filter(|_| !asked_for) {
             let Some(viewed) = view.of(problem) else { continue };
             let (cycles, of_view) = self.choose_whole(&viewed);
-            let asked_for = self.fast_math == FastMath::Always && matches!(way, Way::Filtered(_));
-            if View::GAIN * cycles < whole && view.is_for(&of_view) && !asked_for {
+            if View::GAIN * cycles < whole && view.is_for(&of_view) {
                 (whole, way) = (cycles, Way::Viewed(view, Box::new(of_view)));
             }
         }

@@ -165,7 +165,7 @@ impl Emit<'_, '_> {
         };
         place = add(glue, place, unit.z, z.out_stride as i64 * y.output as i64 * row_bytes);
         place = add(glue, place, unit.y, y.out_stride as i64 * row_bytes);
-        place = add(glue, place, unit.x, 4 * problem.grain(1).1 as i64);
+        place = add(glue, place, unit.x, 4 * problem.step_pitch() as i64);
         let first = (z.phases[group.z].first * y.output + y.phases[group.y].first) as i64 * row_bytes
             + 4 * group.first_x as i64;
         place = glue.add_constant(place, first);

@@ -78,7 +78,7 @@ impl Schedule {
         };
         (store.phases(problem) * m * n <= accumulators(target, n))
             && (store != Store::Joint || is_written_out(problem, m * n))
-            && (columns == x.steps() || columns.is_multiple_of(problem.grain(lanes).0))
+            && (columns == x.steps() || columns.is_multiple_of(problem.grain(lanes)))
             && (whole || !store.is_by_pixels() || !is_small(problem))
             && (rows == 1 || whole || window <= 2 * target.caches().l2_bytes)
             && (1..=self.most_parts(problem, target)).contains(&parts)
@@ -112,7 +112,7 @@ impl Schedule {
             others.push(Self { rows, ..self.clone() });
         }
         for columns in
-            [self.columns.div_ceil(2).next_multiple_of(problem.grain(lanes).0), 2 * self.columns, x.steps()]
+            [self.columns.div_ceil(2).next_multiple_of(problem.grain(lanes)), 2 * self.columns, x.steps()]
         {
             others.push(Self { columns: columns.min(x.steps()), ..self.clone() });
         }

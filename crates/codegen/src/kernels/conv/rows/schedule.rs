@@ -249,7 +249,7 @@ impl Window {
     /// so many.
     fn of_folded(problem: &Problem, target: &Target, threads: usize, least: usize, n: usize) -> Self {
         let (steps, lanes) = (problem.axes[2].steps(), target.lanes());
-        let (grain, _) = problem.grain(lanes);
+        let grain = problem.grain(lanes);
         let rows = steps / grain;
         let room = target.caches().l2_bytes / 2;
         let vectors =
@@ -271,7 +271,7 @@ impl Window {
     fn choose(problem: &Problem, target: &Target, source: Source, n: usize) -> Self {
         let [_, y, x] = &problem.axes;
         let block = n * target.lanes();
-        let (grain, _) = problem.grain(block);
+        let grain = problem.grain(block);
         if source == Source::Direct {
             // Long rows are cut so that the data stays in the first-level cache while the channels pass over it.
             let columns = (target.caches().l1d_bytes / 2 / (4 * problem.cin).max(1)).max(4 * block);

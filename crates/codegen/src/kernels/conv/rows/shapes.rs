@@ -33,10 +33,10 @@ impl TileShape {
 /// Cycles of a tile that do not depend on its size.
 const CALL: f64 = 20.0;
 
-/// How much longer tiles of pixels take than the same work along the width: vectors of weights come from farther away.
+/// How much longer tiles of pixels were measured to take than the same work along the width.
 const BY_PIXELS: f64 = 1.04;
 
-/// How much longer tiles of all phases take than their work: more is in flight at once.
+/// How much longer tiles of all phases were measured to take than is estimated otherwise.
 const JOINT: f64 = 1.04;
 
 /// Bytes after which addresses share a set of the first-level cache.
