@@ -281,6 +281,37 @@ pub fn stacked_layer(seed: u64) -> Layer {
     Layer { batch: 1 + random.below(2), group, channels, axes, bias: random.below(2) > 0, seed }
 }
 
+/// Few output channels over planes of many rows, and over long rows: windows that roll over the input.
+pub fn rolling_layer(seed: u64) -> Layer {
+    let mut random = Random::new(seed);
+    let extents = match random.below(3) {
+        0 => vec![500 + random.below(2500)],
+        _ => vec![6 + random.below(30), 20 + random.below(100)],
+    };
+    let axis = |input: usize| {
+        let (stride, dilation) = (1 + random.below(3), 1 + random.below(2));
+        let kernel = 1 + random.below(3 * stride);
+        Axis {
+            input,
+            kernel,
+            stride,
+            dilation,
+            pads: [0; 2].map(|_| random.below(dilation * (kernel - 1) / 2 + 2) as i64),
+            output_padding: random.below(stride),
+        }
+    };
+    let axes = extents.into_iter().map(axis).collect();
+    let channels = [8 + random.below(25), 1 + random.below(7)];
+    Layer {
+        batch: 1 + random.below(2),
+        group: 1 + random.below(2),
+        channels,
+        axes,
+        bias: random.below(2) > 0,
+        seed,
+    }
+}
+
 /// Layers that were wrong once: a phase without steps in the last block of a row, and axes joined where one has a stride.
 pub fn wrong_layers() -> Vec<Layer> {
     let axis = |input, kernel, stride, pads, output_padding| Axis {
@@ -303,7 +334,7 @@ pub fn wrong_layers() -> Vec<Layer> {
 fn random_geometries_under_each_form() {
     let targets = targets();
     let mut layers: Vec<Layer> = (0..cases(240)).map(|number| random_layer(number as u64)).collect();
-    for kind in [deep_layer, strided_layer, blockwise_layer, stacked_layer] {
+    for kind in [deep_layer, strided_layer, blockwise_layer, stacked_layer, rolling_layer] {
         layers.extend((0..cases(120)).map(|number| kind(3 << 32 | number as u64)));
     }
     for (number, layers) in layers.chunks(8).enumerate() {
@@ -326,15 +357,15 @@ fn layers_that_were_wrong() {
 #[test]
 fn random_geometries_with_epilogues() {
     let targets = targets();
-    for number in 0..5 * cases(80) {
-        let kinds = [random_layer, deep_layer, strided_layer, blockwise_layer, stacked_layer];
-        let layer = kinds[number % 5](1 << 32 | number as u64);
+    for number in 0..6 * cases(80) {
+        let kinds = [random_layer, deep_layer, strided_layer, blockwise_layer, stacked_layer, rolling_layer];
+        let layer = kinds[number % 6](1 << 32 | number as u64);
         let mut random = Random::new(number as u64);
         let (graph, inputs) = with_epilogue(&layer, &mut random);
         let named: Vec<(&str, Tensor)> =
             inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
         let expected = interp::run(&graph, &named).unwrap();
-        let target = &targets[number / 5 % targets.len()];
+        let target = &targets[number / 6 % targets.len()];
         let model = Model::from_graph(graph);
         for form in FORMS {
             let compiler = Compiler::new().form(form).target(target.clone()).fast_math(false);
@@ -351,9 +382,9 @@ fn threads_do_not_change_results() {
     let axis = Axis { input: 14, kernel: 4, stride: 2, dilation: 1, pads: [1, 1], output_padding: 0 };
     let close = Layer { batch: 1, group: 1, channels: [64, 1], axes: vec![axis; 2], bias: true, seed: 0 };
     for number in 0..cases(150) {
-        let kinds = [random_layer, banded_layer, deep_layer, blockwise_layer, stacked_layer];
+        let kinds = [random_layer, banded_layer, deep_layer, blockwise_layer, stacked_layer, rolling_layer];
         // Once a layer whose forms are predicted to take about the same time.
-        let layer = if number == 0 { close.clone() } else { kinds[number % 5](2 << 32 | number as u64) };
+        let layer = if number == 0 { close.clone() } else { kinds[number % 6](2 << 32 | number as u64) };
         let mut graph = Graph::new("threads");
         let y = layer.add_to(&mut graph, 0);
         graph.add_output(y);

@@ -8,8 +8,8 @@
 use crate::epilogue::with_epilogue;
 use crate::filtering::wide_layer;
 use crate::geometries::{
-    axes, banded_layer, blockwise_layer, deep_layer, layer, planes_and_volumes, random_layer, stacked_layer,
-    strided_layer, wrong_layers,
+    axes, banded_layer, blockwise_layer, deep_layer, layer, planes_and_volumes, random_layer, rolling_layer,
+    stacked_layer, strided_layer, wrong_layers,
 };
 use crate::layer::{Axis, Layer};
 use crate::models::{arrays, models};
@@ -221,6 +221,17 @@ fn rows_of_few_channels() {
 }
 
 #[test]
+fn windows_that_roll() {
+    in_child("guard::windows_that_roll", |tell| {
+        let layer = |number| rolling_layer(12 << 32 | number);
+        let ways = |rest, target| vec![Way::new(Form::SubPixel, target, 1 + rest % 2)];
+        let rolling = |step: &Step| step.schedule.contains("rolling");
+        let found = random_layers(tell, &targets(), cases(60), layer, ways, rolling);
+        assert!(4 * found > cases(60), "only {found} layers had windows that roll");
+    });
+}
+
+#[test]
 fn few_channels_at_large_strides() {
     in_child("guard::few_channels_at_large_strides", |tell| {
         let layer = |number| strided_layer(7 << 32 | number);
@@ -263,10 +274,11 @@ fn other_schedules() {
         let targets = targets();
         let mut seen = 0;
         for number in 0..cases(60) {
-            let layers = [random_layer, deep_layer, strided_layer, blockwise_layer, stacked_layer];
-            let layer = layers[number % 5](8 << 32 | number as u64);
+            let layers =
+                [random_layer, deep_layer, strided_layer, blockwise_layer, stacked_layer, rolling_layer];
+            let layer = layers[number % 6](8 << 32 | number as u64);
             let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
-            let target = &targets[number / 5 % targets.len()];
+            let target = &targets[number / 6 % targets.len()];
             let form = FORMS[number / 2 % 2];
             let rewritten =
                 Compiler::new().form(form).target(target.clone()).rewrite(&Model::from_graph(graph.clone()));

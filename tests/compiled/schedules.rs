@@ -2,7 +2,9 @@
 //! them, keeping and taking what was found.
 
 use crate::filtering::{TOLERANCE, wide_layer};
-use crate::geometries::{blockwise_layer, deep_layer, random_layer, stacked_layer, strided_layer};
+use crate::geometries::{
+    blockwise_layer, deep_layer, random_layer, rolling_layer, stacked_layer, strided_layer,
+};
 use crate::layer::Layer;
 use crate::support::{FORMS, cases, targets};
 use std::fs;
@@ -52,12 +54,12 @@ pub fn others(graph: &Graph, target: &Target) -> Vec<Schedules> {
 fn all_schedules_compute_the_same() {
     let targets = targets();
     let stores = ["interleaved", "joint", "strided", "channels", "transposed", "phases"];
-    let kinds = [&stores[..], &["packed", "direct"], &["folded", "rows"]].concat();
+    let kinds = [&stores[..], &["packed", "rolling", "direct"], &["folded", "rows"]].concat();
     let (mut seen, mut by_kind) = (0, vec![0; kinds.len()]);
     for number in 0..cases(100) {
-        let layers = [random_layer, deep_layer, strided_layer, blockwise_layer, stacked_layer];
-        let layer = layers[number % 5](9 << 32 | number as u64);
-        let target = &targets[number / 5 % targets.len()];
+        let layers = [random_layer, deep_layer, strided_layer, blockwise_layer, stacked_layer, rolling_layer];
+        let layer = layers[number % 6](9 << 32 | number as u64);
+        let target = &targets[number / 6 % targets.len()];
         let (x, expected) = (layer.input(), layer.expected());
         for form in FORMS {
             let graph = rewritten(&layer, form);

@@ -59,6 +59,8 @@ pub(super) struct ChannelTile {
     pub size: usize,
     /// Channels of it.
     pub count: usize,
+    /// Tiles before it.
+    pub number: Value,
     /// Channels before it.
     pub first: Value,
 }
@@ -87,11 +89,11 @@ pub(super) fn each_channel_tile(
         before = high;
         let from = at_least(glue, begin, low);
         let to = at_most(glue, end, high);
-        glue.for_each(from, to, |glue, tile| {
-            let tile = glue.add_constant(tile, -low);
+        glue.for_each(from, to, |glue, number| {
+            let tile = glue.add_constant(number, -low);
             let first = glue.builder.ins().imul_imm_s(tile, count as i64);
             let first = glue.add_constant(first, low * block as i64);
-            body(glue, &ChannelTile { size, count, first });
+            body(glue, &ChannelTile { size, count, number, first });
         });
     }
 }

@@ -63,6 +63,17 @@ pub(super) fn zero_rows(
     builder.add_tile(tile)
 }
 
+/// Zeroes the positions before and behind what is copied, in so many rows of all channels: parameter `target`.
+pub(super) fn zero_sides(
+    builder: &mut Builder<'_>,
+    name: &str,
+    spec: &PackSpec,
+    rows: usize,
+) -> Result<FunctionId, CompileError> {
+    let tile = write_sides(builder.tile(name), spec, rows);
+    builder.add_tile(tile)
+}
+
 fn write_copy(mut b: TileBuilder, spec: &PackSpec) -> Result<Tile, TileError> {
     let [source, target] = b.pointers(["source", "target"]);
     let rows = b.count("rows");
@@ -100,6 +111,20 @@ fn write_zeros(mut b: TileBuilder, window: &Window, cin: usize) -> Result<Tile, 
             fill(b, target, zero, 0, window.row_bytes as usize / 4);
         });
         b.advance_by(target, rows, -window.row_bytes);
+    });
+    b.finish()
+}
+
+fn write_sides(mut b: TileBuilder, spec: &PackSpec, rows: usize) -> Result<Tile, TileError> {
+    let target = b.pointer("target");
+    let zero = b.zero();
+    let row_bytes = spec.window.row_bytes;
+    b.repeat(spec.cin as u32, &[(target, spec.window.channel_bytes)], |b| {
+        b.repeat(rows as u32, &[(target, row_bytes)], |b| {
+            fill(b, target, zero, 0, spec.first);
+            fill(b, target, zero, spec.first + spec.elements, spec.positions);
+        });
+        b.advance(target, -(rows as i32) * row_bytes);
     });
     b.finish()
 }

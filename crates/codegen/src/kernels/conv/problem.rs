@@ -322,6 +322,12 @@ impl Problem {
         key
     }
 
+    /// Taps of all phases together.
+    pub fn taps(&self) -> usize {
+        let taps = |axis: &Axis| axis.phases.iter().map(|phase| phase.taps.len()).sum::<usize>();
+        self.axes.iter().map(taps).product()
+    }
+
     /// Multiply-adds.
     pub fn macs(&self) -> u64 {
         let per_axis =

@@ -21,6 +21,8 @@ pub(super) struct WindowShape {
     pub spare: usize,
     /// Whether rows are copied, or read where they lie.
     pub packed: bool,
+    /// Rows and positions that there is room for, where that is more than one window.
+    pub room: [usize; 2],
 }
 
 /// An x-block, or several neighbouring ones that run the same code.
@@ -33,9 +35,12 @@ pub(super) struct Kind {
     pub last: bool,
     /// Steps before the last block of this kind.
     pub before: usize,
+    /// Position of the first element of a row that is copied, and elements.
+    pub first: usize,
+    pub elements: usize,
     pack: Option<FunctionId>,
     /// Bytes from the block's first step to the first element copied.
-    copy_from: i64,
+    pub copy_from: i64,
 }
 
 impl Kind {
@@ -70,12 +75,12 @@ impl Windows {
         let bytes = |elements: usize| i32::try_from(4 * elements);
         let too_large = |_| builder.unsupported("its rows are too long for 32-bit displacements".into());
         let layout = if shape.packed {
-            let mut plane = positions.div_ceil(x.in_stride) + shape.spare;
+            let mut plane = positions.max(shape.room[1]).div_ceil(x.in_stride) + shape.spare;
             if shape.spare > 0 {
                 plane = plane.next_multiple_of(16);
             }
             let row = plane * x.in_stride;
-            let mut channel = row * rows * planes;
+            let mut channel = row * rows.max(shape.room[0]) * planes;
             if channel.is_multiple_of(1024) {
                 channel += 16;
             }
@@ -175,7 +180,7 @@ impl Windows {
             let pack = if shape.packed { Some(pack::copy_rows(builder, &copy, &spec)?) } else { None };
             let before = (end - 1) * shape.columns;
             let copy_from = 4 * (from as i64 - (before * x.in_stride) as i64);
-            self.kinds.push(Kind { end, steps, last, before, pack, copy_from });
+            self.kinds.push(Kind { end, steps, last, before, first, elements, pack, copy_from });
         }
         Ok(())
     }

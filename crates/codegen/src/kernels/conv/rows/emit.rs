@@ -3,12 +3,12 @@
 use super::super::bounds::{at_least, each_channel_tile, repeat, rest_of, smaller, when};
 use super::super::job::{Bases, Job};
 use super::super::problem::Problem;
-use super::nest::{Group, Nest};
+use super::nest::Nest;
+use super::roll::{Held, Next, Slice};
 use super::schedule::{Schedule, Source, Store};
 use super::shapes::is_small;
 use crate::exec::Glue;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
 
 /// Extents of the space of work units, outermost first.
@@ -39,14 +39,16 @@ impl Units {
 
 /// A unit of work: its place in each dimension.
 #[derive(Clone, Copy)]
-struct Unit {
+pub(super) struct Unit {
     image: Value,
     group: Value,
-    z: Value,
+    pub z: Value,
     /// First step along y and x.
-    y: Value,
-    x: Value,
+    pub y: Value,
+    pub x: Value,
     part: Value,
+    /// Its window in scratch memory, where it has one.
+    window: Value,
 }
 
 pub(super) struct Emit<'a, 'b> {
@@ -60,10 +62,9 @@ impl Emit<'_, '_> {
     pub fn step(&self, glue: &mut Glue<'_>) {
         let (begin, end) = (glue.params[1], glue.params[2]);
         let bases = Bases::load(glue, &self.job.finish_operands);
-        // The window in scratch memory stays good while only the part of the channels changes.
-        let held = glue.builder.declare_var(I64);
-        let none = glue.constant(-1);
-        glue.builder.def_var(held, none);
+        // The window stays good while only the part of the channels changes.
+        let held = Held::new(glue);
+        self.begin_rolling(glue, &bases);
         glue.for_each(begin, end, |glue, index| {
             let (outer, part) = if self.nest.schedule.store.is_by_channels() {
                 // Parts of the channels are outermost: each weight is read for all images while it is near.
@@ -79,36 +80,41 @@ impl Emit<'_, '_> {
             let block = x;
             let y = glue.builder.ins().imul_imm_s(y, self.nest.schedule.rows as i64);
             let x = glue.builder.ins().imul_imm_s(x, self.nest.schedule.columns as i64);
-            let unit = Unit { image, group, z, y, x, part };
+            let mut unit = Unit { image, group, z, y, x, part, window: bases.scratch };
             self.nest.windows.by_kind(glue, block, &mut |glue, kind| {
-                if self.nest.schedule.source == Source::Packed {
-                    let now = glue.builder.use_var(held);
+                if self.nest.schedule.source != Source::Direct {
+                    let now = glue.builder.use_var(held.unit);
                     let stale = glue.builder.ins().icmp(IntCC::NotEqual, now, outer);
                     when(glue, stale, |glue| {
                         let source = self.input(glue, &bases, &unit);
                         let steps = [unit.z, unit.y, unit.x];
                         self.nest.windows.pack(glue, &self.job.problem, source, bases.scratch, steps, kind);
+                        let start = glue.constant(0);
+                        glue.builder.def_var(held.offset, start);
                     });
+                    glue.builder.def_var(held.unit, outer);
+                    let offset = glue.builder.use_var(held.offset);
+                    unit.window = glue.builder.ins().iadd(bases.scratch, offset);
                 }
-                self.phases(glue, &bases, &unit, kind);
+                let next = self.next(glue, &bases, &unit, (index, end), kind, held);
+                self.phases(glue, &bases, &unit, kind, next.as_ref());
             });
-            glue.builder.def_var(held, outer);
         });
     }
 
     /// Address of the first input channel of the unit's group.
-    fn input(&self, glue: &mut Glue<'_>, bases: &Bases, unit: &Unit) -> Value {
+    pub fn input(&self, glue: &mut Glue<'_>, bases: &Bases, unit: &Unit) -> Value {
         let problem = &self.job.problem;
         let index = glue.builder.ins().imul_imm_s(unit.image, problem.groups as i64);
         let index = glue.builder.ins().iadd(index, unit.group);
         glue.element(bases.input, index, 4 * problem.input.group as i64)
     }
 
-    fn phases(&self, glue: &mut Glue<'_>, bases: &Bases, unit: &Unit, kind: usize) {
+    fn phases(&self, glue: &mut Glue<'_>, bases: &Bases, unit: &Unit, kind: usize, next: Option<&Next>) {
         let schedule = &self.nest.schedule;
         if schedule.store != Store::Phases || schedule.parts == 1 {
-            for group in &self.nest.groups {
-                self.rows_of(glue, bases, unit, kind, group);
+            for number in 0..self.nest.groups.len() {
+                self.rows_of(glue, bases, unit, kind, number, next);
             }
             return;
         }
@@ -116,15 +122,24 @@ impl Emit<'_, '_> {
             let bound = |part: usize| self.nest.groups.len() * part / schedule.parts;
             let mine = glue.builder.ins().icmp_imm_u(IntCC::Equal, unit.part, part as i64);
             when(glue, mine, |glue| {
-                for group in &self.nest.groups[bound(part)..bound(part + 1)] {
-                    self.rows_of(glue, bases, unit, kind, group);
+                for number in bound(part)..bound(part + 1) {
+                    self.rows_of(glue, bases, unit, kind, number, next);
                 }
             });
         }
     }
 
     /// The rows of a unit that a group of phases has.
-    fn rows_of(&self, glue: &mut Glue<'_>, bases: &Bases, unit: &Unit, kind: usize, group: &Group) {
+    fn rows_of(
+        &self,
+        glue: &mut Glue<'_>,
+        bases: &Bases,
+        unit: &Unit,
+        kind: usize,
+        number: usize,
+        next: Option<&Next>,
+    ) {
+        let group = &self.nest.groups[number];
         let [z, y, _] = &self.job.problem.axes;
         let (z_phase, y_phase) = (&z.phases[group.z], &y.phases[group.y]);
         // Rows of this phase in the unit.
@@ -134,9 +149,9 @@ impl Emit<'_, '_> {
         let rows = smaller(glue, most, left);
         if z_phase.count < z.steps() && self.nest.schedule.planes(&self.job.problem) == 1 {
             let exists = glue.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, unit.z, z_phase.count as i64);
-            when(glue, exists, |glue| self.group(glue, bases, unit, kind, group, rows));
+            when(glue, exists, |glue| self.group(glue, bases, unit, kind, (number, rows), next));
         } else {
-            self.group(glue, bases, unit, kind, group, rows);
+            self.group(glue, bases, unit, kind, (number, rows), next);
         }
     }
 
@@ -146,9 +161,10 @@ impl Emit<'_, '_> {
         bases: &Bases,
         unit: &Unit,
         kind: usize,
-        group: &Group,
-        rows: Value,
+        (number, rows): (usize, Value),
+        next: Option<&Next>,
     ) {
+        let group = &self.nest.groups[number];
         let problem = &self.job.problem;
         let [z, y, _] = &problem.axes;
         let schedule = &self.nest.schedule;
@@ -169,13 +185,13 @@ impl Emit<'_, '_> {
         let first = (z.phases[group.z].first * y.output + y.phases[group.y].first) as i64 * row_bytes
             + 4 * group.first_x as i64;
         place = glue.add_constant(place, first);
-        let source = if schedule.source == Source::Packed {
-            bases.scratch
-        } else {
+        let source = if schedule.source == Source::Direct {
             let mut at = self.input(glue, bases, unit);
             at = add(glue, at, unit.z, (z.in_stride * y.input * problem.input.row * 4) as i64);
             at = add(glue, at, unit.y, (y.in_stride * problem.input.row * 4) as i64);
             add(glue, at, unit.x, 4)
+        } else {
+            unit.window
         };
         let source = glue.add_constant(source, group.base);
         let in_row = y.in_stride as i64 * i64::from(self.nest.windows.layout.row_bytes);
@@ -194,6 +210,7 @@ impl Emit<'_, '_> {
             Store::Phases => (glue.constant(0), 1),
             _ => (unit.part, schedule.parts),
         };
+        let tiles = problem.cout.div_ceil(block);
         each_channel_tile(glue, problem.cout, block, part, &mut |glue, tile| {
             let weights = glue.element(weights, tile.first, 4 * per_channel as i64);
             let offset = add(glue, place, tile.first, plane);
@@ -202,17 +219,28 @@ impl Emit<'_, '_> {
             repeat(glue, rows, |glue, row| {
                 let offset = add(glue, offset, row, out_row);
                 let source = glue.element(source, row, in_row);
-                for run in &group.code[kind].runs {
+                let runs = &group.code[kind].runs;
+                for (index, run) in runs.iter().enumerate() {
+                    let is_last = index + 1 == runs.len();
                     let count = glue.constant(run.count as i64);
                     repeat(glue, count, |glue, i| {
                         let offset = add(glue, offset, i, run.target_step);
                         let offset = glue.add_constant(offset, run.target);
-                        let source = glue.element(source, i, run.source_step);
-                        let source = glue.add_constant(source, run.source);
+                        let along = glue.builder.ins().imul_imm_s(i, run.source_step);
+                        let along = glue.add_constant(along, run.source);
+                        let source = glue.builder.ins().iadd(source, along);
                         let target = glue.builder.ins().iadd(bases.output, offset);
                         let mut args = vec![source, weights, bias, target];
                         args.extend(bases.finish_at(glue, in_all, offset));
-                        glue.call(run.codes[tile.size], &args);
+                        let plain = run.codes[tile.size];
+                        let (Some(next), Some(&copying)) = (next, run.copying.get(tile.size)) else {
+                            return glue.call(plain, &args);
+                        };
+                        let turn = glue.add_constant(tile.number, (number * tiles) as i64);
+                        let last = is_last
+                            .then(|| glue.builder.ins().icmp_imm_u(IntCC::Equal, i, run.count as i64 - 1));
+                        let slice = Slice { row, along, step: run.source_step, last, turn };
+                        self.call_copying(glue, next, [plain, copying], &args, &slice);
                     });
                 }
             });

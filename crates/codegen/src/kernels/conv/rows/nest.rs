@@ -10,6 +10,8 @@ use super::super::window::{Kind, WindowShape, Windows};
 use super::emit::{Emit, Units};
 use super::phases::{self, Layout, PhaseGroup};
 use super::pixels::{self, PixelSpec, Point};
+use super::roll::Rolls;
+use super::rolling::Rolling;
 use super::schedule::{Schedule, Source, Store};
 use super::shapes::is_small;
 use super::tile::{self, TileSpec};
@@ -73,14 +75,16 @@ pub(super) struct Run {
     pub source_step: i64,
     pub target_step: i64,
     pub count: usize,
-    /// Code for each size of channel tile.
+    /// Code for each size of channel tile; the same with copies of what the next window adds, where there is anything.
     pub codes: Vec<FunctionId>,
+    pub copying: Vec<FunctionId>,
 }
 
 pub(super) struct Nest {
     pub schedule: Schedule,
     pub lanes: usize,
     pub windows: Windows,
+    pub rolls: Option<Rolls>,
     pub groups: Vec<Group>,
     /// Numbers of the taps of each group, in the order in which its tiles read their weights.
     pub taps: Vec<Vec<usize>>,
@@ -91,18 +95,38 @@ impl Nest {
     fn new(builder: &mut Builder<'_>, job: &Job<'_>, schedule: &Schedule) -> Result<Self, CompileError> {
         let lanes = builder.target.lanes();
         let block = schedule.n * lanes;
+        let Schedule { source, store, rows, columns, .. } = *schedule;
+        let rolling = match source {
+            Source::Rolling => Rolling::of(&job.problem, &builder.target, store, rows, columns),
+            _ => None,
+        };
         let shape = WindowShape {
             planes: schedule.planes(&job.problem),
             rows: schedule.rows,
             columns: schedule.columns,
             // Tiles along the width read whole vectors: room behind the last position.
             spare: if schedule.store.is_by_pixels() { 0 } else { block },
-            packed: schedule.source == Source::Packed,
+            packed: schedule.source != Source::Direct,
+            room: rolling.map_or([0; 2], |rolling| rolling.extents()),
         };
         let windows = Windows::new(builder, &job.name, &job.problem, &shape)?;
+        let [z, y, _] = &job.problem.axes;
+        let row_phases = if store == Store::Joint { 1 } else { z.phases.len() * y.phases.len() };
+        let tiles = row_phases * job.problem.cout.div_ceil(schedule.m);
+        let products = job.problem.taps() * schedule.m * schedule.n / row_phases;
+        let rolls = rolling
+            .map(|rolling| Rolls::new(builder, job, &windows, rolling, (tiles, products)))
+            .transpose()?;
         let scratch_bytes = if shape.packed { windows.bytes(job.problem.cin) } else { 0 };
-        let mut nest =
-            Self { schedule: schedule.clone(), lanes, windows, groups: vec![], taps: vec![], scratch_bytes };
+        let mut nest = Self {
+            schedule: schedule.clone(),
+            lanes,
+            windows,
+            rolls,
+            groups: vec![],
+            taps: vec![],
+            scratch_bytes,
+        };
         nest.groups(builder, job)?;
         Ok(nest)
     }
@@ -110,8 +134,8 @@ impl Nest {
     /// Bytes between planes of what tiles read.
     fn plane_bytes(&self, problem: &Problem) -> i64 {
         match self.schedule.source {
-            Source::Packed => i64::from(self.windows.layout.row_bytes) * self.windows.rows as i64,
             Source::Direct => 4 * (problem.axes[1].input * problem.input.row) as i64,
+            _ => i64::from(self.windows.layout.row_bytes) * self.windows.rows as i64,
         }
     }
 
@@ -173,9 +197,13 @@ impl Nest {
             if kind.last {
                 outputs = outputs.min(x.output.saturating_sub((kind.before + first) * x.out_stride));
             }
-            let mut tiles = vec![];
+            let copies = self
+                .rolls
+                .as_ref()
+                .and_then(|rolls| rolls.copies(problem, &self.windows.layout, kind, first, width));
+            let (mut tiles, mut copying) = (vec![], vec![]);
             for (m, _) in cut_channels(problem.cout, self.schedule.m) {
-                let spec = TileSpec {
+                let mut spec = TileSpec {
                     m,
                     n,
                     phases: group.x_phases.len(),
@@ -191,24 +219,30 @@ impl Nest {
                     output_stride: 4 * problem.output.plane as i32,
                     ahead: WEIGHTS_AHEAD,
                     mask_loads: self.schedule.source == Source::Direct,
+                    copies: None,
                     finish: job.finish.clone(),
                 };
-                let code = match codes.get(&spec) {
-                    Some(&code) => code,
+                let mut code_of = |spec: &TileSpec| match codes.get(spec) {
+                    Some(&code) => Ok::<_, CompileError>(code),
                     None => {
                         let name = builder.unique(&format!("{}_m{m}n{n}", job.name));
-                        let code = tile::build(builder, &name, &spec)?;
-                        codes.insert(spec, code);
-                        code
+                        let code = tile::build(builder, &name, spec)?;
+                        codes.insert(spec.clone(), code);
+                        Ok(code)
                     }
                 };
-                tiles.push(code);
+                tiles.push(code_of(&spec)?);
+                if copies.is_some() {
+                    spec.copies.clone_from(&copies);
+                    copying.push(code_of(&spec)?);
+                }
             }
             let (source_step, target_step) =
                 (4 * width as i64, 4 * (problem.place(first + width) - problem.place(first)) as i64);
             match runs.last_mut() {
                 Some(run)
                     if run.codes == tiles
+                        && run.copying == copying
                         && run.source_step == source_step
                         && run.target + run.count as i64 * run.target_step
                             == 4 * problem.place(first) as i64 =>
@@ -222,6 +256,7 @@ impl Nest {
                     target_step,
                     count: 1,
                     codes: tiles,
+                    copying,
                 }),
             }
             first += width;
@@ -327,7 +362,15 @@ impl Nest {
                     run.count += 1;
                 }
                 _ => {
-                    runs.push(Run { source, target, source_step: 0, target_step: 0, count: 1, codes: tiles });
+                    runs.push(Run {
+                        source,
+                        target,
+                        source_step: 0,
+                        target_step: 0,
+                        count: 1,
+                        codes: tiles,
+                        copying: vec![],
+                    });
                 }
             }
         }

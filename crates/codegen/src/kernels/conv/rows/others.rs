@@ -2,6 +2,7 @@
 
 use super::super::problem::Problem;
 use super::super::tiling::accumulators;
+use super::rolling::Rolling;
 use super::schedule::{Schedule, Source, Store, Window, readable_in_place};
 use super::shapes::{TileShape, is_small, is_written_out, tiles_of};
 use crate::target::Target;
@@ -21,9 +22,12 @@ impl Store {
 }
 
 impl Source {
+    const ALL: [Self; 3] = [Self::Packed, Self::Rolling, Self::Direct];
+
     fn name(self) -> &'static str {
         match self {
             Self::Packed => "packed",
+            Self::Rolling => "rolling",
             Self::Direct => "direct",
         }
     }
@@ -51,7 +55,7 @@ impl Schedule {
         let store = Store::ALL.into_iter().find(|known| known.name() == store)?;
         let (m, n) = pair(words.next()?)?;
         let source = words.next()?;
-        let source = [Source::Packed, Source::Direct].into_iter().find(|known| known.name() == source)?;
+        let source = Source::ALL.into_iter().find(|known| known.name() == source)?;
         let (rows, columns) = pair(words.next()?)?;
         let parts = words.next()?.parse().ok()?;
         let schedule = Self { source, store, m, n, rows, columns, parts };
@@ -74,7 +78,9 @@ impl Schedule {
         }
         let window = match source {
             Source::Packed => Window::bytes(problem, rows, columns),
-            Source::Direct => 0,
+            Source::Rolling if Rolling::of(problem, target, store, rows, columns).is_none() => return false,
+            Source::Rolling if parts > 1 => return false,
+            Source::Rolling | Source::Direct => 0,
         };
         (store.phases(problem) * m * n <= accumulators(target, n))
             && (store != Store::Joint || is_written_out(problem, m * n))
@@ -104,16 +110,18 @@ impl Schedule {
                 }
             }
         }
-        for source in [Source::Packed, Source::Direct] {
+        for source in Source::ALL {
             let tile = (self.m, self.n);
             others.push(Self::with_tile(problem, target, threads, source, self.store, tile));
+        }
+        let grain = problem.grain(lanes);
+        for (rows, columns) in [(1, x.steps()), (2, x.steps()), (1, grain), (1, 2 * grain)] {
+            others.push(Self { source: Source::Rolling, rows, columns, parts: 1, ..self.clone() });
         }
         for rows in [self.rows.div_ceil(2), (2 * self.rows).min(y.steps()), y.steps()] {
             others.push(Self { rows, ..self.clone() });
         }
-        for columns in
-            [self.columns.div_ceil(2).next_multiple_of(problem.grain(lanes)), 2 * self.columns, x.steps()]
-        {
+        for columns in [self.columns.div_ceil(2).next_multiple_of(grain), 2 * self.columns, x.steps()] {
             others.push(Self { columns: columns.min(x.steps()), ..self.clone() });
         }
         let most = self.most_parts(problem, target);

@@ -80,7 +80,7 @@ fn group(
     run: usize,
 ) -> PhaseGroup {
     let [z, y, x] = &problem.axes;
-    let packed = schedule.source == Source::Packed;
+    let packed = schedule.source != Source::Direct;
     // A window begins with the position of the least shift.
     let from = |axis: &Axis, shift: i64| if packed { shift - axis.shifts().0 } else { shift };
     // The distinct rows and positions, each with the phases and the taps that read it.

@@ -3,6 +3,7 @@
 use super::super::problem::{Axis, Problem};
 use super::super::tiling::is_uneven;
 use super::pixels::transposes;
+use super::rolling::Rolling;
 use super::shapes::{best_tile, is_paged, is_small, phase_groups, phases_and_channels, planes_of_tiles};
 use crate::target::Target;
 use std::ops::Range;
@@ -14,6 +15,8 @@ use tconvc_passes::cost::WORTH_PACKING;
 pub(in super::super) enum Source {
     /// From a window of rows packed into scratch memory.
     Packed,
+    /// From such a window, of which each [adds to the one before](super::rolling).
+    Rolling,
     /// From the tensor itself: no tap leaves it.
     Direct,
 }
@@ -112,26 +115,23 @@ pub(super) fn readable_in_place(problem: &Problem) -> bool {
     problem.axes.iter().all(Axis::is_inside) && problem.axes[2].in_stride == 1
 }
 
+/// Whether the input is read so often, or lies so badly, that tiles had better read a copy, or cannot read it where it lies.
+fn is_worth_packing(problem: &Problem) -> bool {
+    // Planes a whole number of pages apart fall on the same few lines of the caches.
+    let collide = problem.cin > WAYS && is_paged(problem.input.plane);
+    let worth = if collide { WORTH_PACKING / 4 } else { WORTH_PACKING };
+    !readable_in_place(problem) || problem.cout * problem.taps() >= worth
+}
+
 impl Schedule {
     /// The schedule for a problem on so many threads.
     pub fn choose(problem: &Problem, target: &Target, threads: usize) -> Self {
-        let inside = readable_in_place(problem);
-        let reuse = problem.cout
-            * problem
-                .axes
-                .iter()
-                .map(|axis| axis.phases.iter().map(|phase| phase.taps.len()).sum::<usize>())
-                .product::<usize>();
-        // Planes a whole number of pages apart fall on the same few lines of the caches.
-        let collide = problem.cin > WAYS && is_paged(problem.input.plane);
-        let worth = if collide { WORTH_PACKING / 4 } else { WORTH_PACKING };
-        let source = if inside && reuse < worth { Source::Direct } else { Source::Packed };
-
+        let source = if is_worth_packing(problem) { Source::Rolling } else { Source::Direct };
         let (store, tile) = best_tile(problem, target);
         Self::with_tile(problem, target, threads, source, store, (tile.m, tile.n))
     }
 
-    /// The schedule with these tiles; window and units of work follow.
+    /// The schedule with these tiles; window and units of work follow. Windows are packed where they cannot roll, or need not.
     pub fn with_tile(
         problem: &Problem,
         target: &Target,
@@ -143,6 +143,12 @@ impl Schedule {
         let x = &problem.axes[2];
         let mut schedule = Self { source, store, m, n, rows: 1, columns: 1, parts: 1 };
         let tiles = schedule.most_parts(problem, target);
+        if source == Source::Rolling {
+            if let Some((rows, columns)) = Rolling::choose(problem, target, threads, store, n) {
+                return Self { rows, columns, ..schedule };
+            }
+            schedule.source = Source::Packed;
+        }
         if store.is_by_pixels() && is_small(problem) {
             (schedule.rows, schedule.columns) = (problem.axes[1].steps(), x.steps());
         } else {
@@ -154,7 +160,7 @@ impl Schedule {
                     let least = (4 * threads).div_ceil(problem.batch * problem.groups);
                     Window::of_folded(problem, target, threads, if alone { least } else { 1 }, n)
                 }
-                None => Window::choose(problem, target, source, n),
+                None => Window::choose(problem, target, schedule.source, n),
             };
             (schedule.rows, schedule.columns) = (window.rows, window.columns);
             if store.phases(problem) < x.phases.len() {
@@ -221,12 +227,16 @@ impl Schedule {
 /// Cycles that the whole convolution takes by tiles over windows, packing included.
 pub(in super::super) fn direct_cycles(problem: &Problem, target: &Target) -> f64 {
     let [z, y, x] = &problem.axes;
-    let row = best_tile(problem, target).1.cycles;
+    let (store, tile) = best_tile(problem, target);
     let rows = |axis: &Axis| axis.phases.iter().map(|phase| phase.count * phase.taps.len()).sum::<usize>();
-    let window = Window::choose(problem, target, Source::Packed, 1);
-    let packing = 3.0 * window.copies * (z.steps() * y.steps() * x.steps()) as f64 / target.lanes() as f64;
+    let rolling = Rolling::choose(problem, target, 1, store, tile.n);
+    let copies = match rolling.filter(|_| is_worth_packing(problem)) {
+        Some(_) => 1.0,
+        None => 3.0 * Window::choose(problem, target, Source::Packed, 1).copies,
+    };
+    let packing = copies * (z.steps() * y.steps() * x.steps()) as f64 / target.lanes() as f64;
     let images = (problem.batch * problem.groups * problem.cin) as f64;
-    images * (row * (rows(z) * rows(y)) as f64 + packing)
+    images * (tile.cycles * (rows(z) * rows(y)) as f64 + packing)
 }
 
 /// A window of the input.

@@ -6,7 +6,7 @@ use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::exec::FunctionId;
 use crate::target::Isa;
-use crate::tile::{Lanes, Operand, Pattern, Pointer, TileBuilder, TileError, Vector};
+use crate::tile::{Address, Lanes, Operand, Pattern, Pointer, TileBuilder, TileError, Vector};
 
 /// What a position of the input feeds: accumulators of some phases.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -31,6 +31,19 @@ impl Row {
     pub fn at(offset: i32) -> Self {
         Self { offset, phases: vec![0] }
     }
+}
+
+/// What a tile copies beside its sums, of some channels: part of the window that comes next.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(in super::super) struct Copies {
+    pub channels: usize,
+    /// Channels between those that are copied and those asked for, at most all of them.
+    pub ahead: usize,
+    pub rows: usize,
+    pub elements: usize,
+    /// Bytes between channels and between rows.
+    pub source: [i32; 2],
+    pub target: [i32; 2],
 }
 
 /// Everything the code of a tile depends on.
@@ -62,6 +75,7 @@ pub(in super::super) struct TileSpec {
     pub ahead: i32,
     /// Whether loads must not read past the last step.
     pub mask_loads: bool,
+    pub copies: Option<Copies>,
     pub finish: Finish,
 }
 
@@ -82,7 +96,8 @@ pub(super) fn uniform(values: impl Iterator<Item = i32> + Clone) -> Option<i32> 
     gaps.all(|gap| gap == first).then_some(first)
 }
 
-/// Parameters of the tile's function: `x, w, bias, y`, then a pointer for each operand of the epilogue.
+/// Parameters of the tile's function: `x, w, bias, y`, then a pointer for each operand of the epilogue, then `from, to, ask` where it
+/// copies: what it copies, to where, and what a later tile copies, to ask for it.
 pub(in super::super) fn build(
     builder: &mut Builder<'_>,
     name: &str,
@@ -96,6 +111,7 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
     let [x, w, bias, y] = b.pointers(["x", "w", "bias", "y"]);
     let operands: Vec<Pointer> =
         (0..spec.finish.operands()).map(|i| b.pointer(&format!("operand{i}"))).collect();
+    let copies = spec.copies.as_ref().map(|copies| (copies, b.pointers(["from", "to", "ask"])));
     // Accumulator of phase f, channel m, vector n; x-phases of each row phase follow each other.
     let mut accumulators = vec![];
     for _ in 0..spec.row_phases.len() * spec.phases {
@@ -107,7 +123,8 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
     }
     let lanes = b.lanes();
     let per_row: usize = spec.positions.iter().map(|position| position.phases.len()).sum();
-    if per_row > 0 && !spec.rows.is_empty() {
+    let has_taps = per_row > 0 && !spec.rows.is_empty();
+    if has_taps || spec.copies.is_some() {
         let fma = per_row * spec.m * spec.n;
         let joint = spec.row_phases.len() > 1;
         let all: usize = spec.rows.iter().map(|row| fma * row.phases.len()).sum();
@@ -120,46 +137,69 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
             }
         };
         let here = Row::at(0);
-        b.repeat(spec.cin as u32, &[(x, spec.channel_stride)], |b| {
-            match (row_step, position_step) {
-                // Everything written out.
-                _ if joint || all <= UNROLLED => {
-                    let mut weight = 0;
-                    for row in &spec.rows {
-                        taps(b, row, &spec.positions, &mut weight);
-                    }
-                    b.advance(w, 4 * weight);
+        let channel = |b: &mut TileBuilder| match (row_step, position_step) {
+            _ if !has_taps => {}
+            // Everything written out.
+            _ if joint || all <= UNROLLED => {
+                let mut weight = 0;
+                for row in &spec.rows {
+                    taps(b, row, &spec.positions, &mut weight);
                 }
-                // A loop over the positions, rows written out.
-                (_, Some(position_step)) if fma > UNROLLED => {
-                    let count = spec.positions.len();
-                    for &Row { offset: row, .. } in &spec.rows {
-                        b.advance(x, row);
-                        let bytes = 4 * (spec.m * spec.positions[0].phases.len()) as i32;
-                        b.repeat(count as u32, &[(x, position_step), (w, bytes)], |b| {
-                            taps(b, &here, &spec.positions[..1], &mut 0);
-                        });
-                        b.advance(x, -row - count as i32 * position_step);
-                    }
-                }
-                // A loop over the rows, positions written out.
-                (Some(row_step), _) => {
-                    let count = spec.rows.len() as i32;
-                    b.advance(x, spec.rows[0].offset);
-                    b.repeat(count as u32, &[(x, row_step), (w, 4 * (per_row * spec.m) as i32)], |b| {
-                        taps(b, &here, &spec.positions, &mut 0);
+                b.advance(w, 4 * weight);
+            }
+            // A loop over the positions, rows written out.
+            (_, Some(position_step)) if fma > UNROLLED => {
+                let count = spec.positions.len();
+                for &Row { offset: row, .. } in &spec.rows {
+                    b.advance(x, row);
+                    let bytes = 4 * (spec.m * spec.positions[0].phases.len()) as i32;
+                    b.repeat(count as u32, &[(x, position_step), (w, bytes)], |b| {
+                        taps(b, &here, &spec.positions[..1], &mut 0);
                     });
-                    b.advance(x, -spec.rows[0].offset - count * row_step);
-                }
-                _ => {
-                    for row in &spec.rows {
-                        let mut weight = 0;
-                        taps(b, row, &spec.positions, &mut weight);
-                        b.advance(w, 4 * weight);
-                    }
+                    b.advance(x, -row - count as i32 * position_step);
                 }
             }
-        });
+            // A loop over the rows, positions written out.
+            (Some(row_step), _) => {
+                let count = spec.rows.len() as i32;
+                b.advance(x, spec.rows[0].offset);
+                b.repeat(count as u32, &[(x, row_step), (w, 4 * (per_row * spec.m) as i32)], |b| {
+                    taps(b, &here, &spec.positions, &mut 0);
+                });
+                b.advance(x, -spec.rows[0].offset - count * row_step);
+            }
+            _ => {
+                for row in &spec.rows {
+                    let mut weight = 0;
+                    taps(b, row, &spec.positions, &mut weight);
+                    b.advance(w, 4 * weight);
+                }
+            }
+        };
+        let next = [(x, spec.channel_stride)];
+        let mut left = spec.cin;
+        if let Some((copies, [from, to, ask])) = copies {
+            let each = spec.cin / copies.channels;
+            left -= each * copies.channels;
+            // The last channels ask for what another tile copies.
+            let ahead = copies.ahead;
+            let of_later = from.at(ahead as i32 * copies.source[0]);
+            for (channels, asked, moves) in
+                [(copies.channels - ahead, of_later, None), (ahead, ask.at(0), Some((ask, copies.source[0])))]
+            {
+                let moving = [(from, copies.source[0]), (to, copies.target[0])];
+                let moving: Vec<_> = moving.into_iter().chain(moves).collect();
+                if channels > 0 {
+                    b.repeat(channels as u32, &moving, |b| {
+                        copy(b, copies, [from.at(0), to.at(0), asked]);
+                        b.repeat(each as u32, &next, channel);
+                    });
+                }
+            }
+        }
+        if left > 0 {
+            b.repeat(left as u32, &next, channel);
+        }
     }
     // What needs registers works on what was stored, once the sums are done with.
     let (light, heavy) = spec.finish.split();
@@ -215,6 +255,24 @@ fn places(spec: &TileSpec, lanes: usize, (row, m, n): (usize, usize, usize)) -> 
         }
     }
     places
+}
+
+/// Copies of a channel.
+fn copy(b: &mut TileBuilder, copies: &Copies, [from, to, ask]: [Address; 3]) {
+    let lanes = b.lanes();
+    for row in 0..copies.rows as i32 {
+        for first in (0..copies.elements).step_by(lanes) {
+            let count = (copies.elements - first).min(lanes);
+            let which = if count == lanes { Lanes::All } else { Lanes::First(count as u8) };
+            let bytes = 4 * first as i32;
+            let source = row * copies.source[1] + bytes;
+            if bytes % LINE_BYTES == 0 {
+                b.prefetch(ask.plus(source));
+            }
+            let vector = b.load_lanes(from.plus(source), which);
+            b.store_lanes(vector, to.plus(row * copies.target[1] + bytes), which);
+        }
+    }
 }
 
 /// One position of one row: the input vectors, and a weight for each phase and channel.

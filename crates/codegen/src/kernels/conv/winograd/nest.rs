@@ -124,6 +124,7 @@ impl<'a> Nest<'a> {
             columns: schedule.columns,
             spare: lanes,
             packed: true,
+            room: [0; 2],
         };
         let windows = Windows::new(builder, &job.name, &tiles, &shape)?;
         let [_, y, x] = &problem.axes;
@@ -296,6 +297,7 @@ impl<'a> Nest<'a> {
             step_stride: 1,
             output_stride: self.layout.channel,
             ahead: PRODUCT_AHEAD,
+            copies: None,
             mask_loads: false,
             finish: Finish::default(),
         };
