@@ -41,11 +41,11 @@ fn run(compiled: Compiled, x: &Tensor) -> Vec<f32> {
     bytemuck::pod_collect_to_vec(y[0].bytes_mut())
 }
 
-/// Schedules of the convolutions of a graph, one at a time, that take the place of the estimated ones.
-pub fn others(graph: &Graph, target: &Target) -> Vec<Schedules> {
+/// Schedules of the convolutions of a graph, one at a time and with its name, that take the place of the estimated ones.
+pub fn others(graph: &Graph, target: &Target) -> Vec<(String, Schedules)> {
     let choices = compiled(graph, target, FastMath::Off, Schedules::default()).choices().to_vec();
     let of = |Choice { problem, others, .. }: Choice| {
-        others.into_iter().map(move |name| Schedules::from_iter([(problem.clone(), name)]))
+        others.into_iter().map(move |name| (name.clone(), Schedules::from_iter([(problem.clone(), name)])))
     };
     choices.into_iter().flat_map(of).collect()
 }

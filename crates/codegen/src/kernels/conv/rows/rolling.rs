@@ -3,7 +3,6 @@
 //! values; [`super::roll`] makes the code.
 
 use super::super::problem::{Axis, Problem};
-use super::super::tiling::is_uneven;
 use super::schedule::Store;
 use crate::target::Target;
 use std::ops::RangeInclusive;
@@ -41,6 +40,9 @@ const SHORT_ROW: usize = 256;
 /// Cycles of a window of which the code around its tiles is a small part.
 const CYCLES: usize = 4000;
 
+/// Windows for a thread, at least, and tiles along one of them.
+const MANY: usize = 4;
+
 impl Rolling {
     /// Of windows of so many steps along y and x; nothing where they cannot roll, or not in the second-level cache.
     pub fn of(problem: &Problem, target: &Target, store: Store, rows: usize, columns: usize) -> Option<Self> {
@@ -76,6 +78,21 @@ impl Rolling {
         Some(Self { along, whole, new, room: room(windows) })
     }
 
+    /// Whether copies take so much of the time that it is worth it.
+    fn is_worth(problem: &Problem, target: &Target) -> bool {
+        let [_, y, _] = &problem.axes;
+        let caches = target.caches();
+        let products = problem.cout * problem.taps() / y.in_stride;
+        // Of all parts of the channels. What is in the second-level cache is soon copied.
+        let bytes = 4 * problem.input.group;
+        let near = bytes < caches.l2_bytes / 4;
+        let in_pieces = 4 * problem.input.row < SHORT_ROW && bytes > caches.l2_bytes
+            || products < WORTH_IN_MEMORY && bytes * problem.batch * problem.groups > caches.l3_bytes / 3;
+        // A phase without taps has nothing that copies could hide behind.
+        let busy = |axis: &Axis| axis.phases.iter().all(|phase| !phase.taps.is_empty());
+        WORTH_ROLLING.contains(&products) && !near && !in_pieces && problem.axes.iter().all(busy)
+    }
+
     /// Steps along y and x of windows that are worth it, for tiles of `n` vectors.
     pub fn choose(
         problem: &Problem,
@@ -84,37 +101,33 @@ impl Rolling {
         store: Store,
         n: usize,
     ) -> Option<(usize, usize)> {
-        let [z, y, x] = &problem.axes;
-        let products = problem.cout * problem.taps();
-        let caches = target.caches();
-        let weights = 4 * problem.cin * products;
-        // Of all parts of the channels.
-        let bytes = 4 * problem.input.group;
-        // What is in the second-level cache is soon copied.
-        let far = bytes >= caches.l2_bytes / 4;
-        let in_pieces = 4 * problem.input.row < SHORT_ROW && bytes > caches.l2_bytes
-            || products < WORTH_IN_MEMORY && bytes * problem.batch * problem.groups > caches.l3_bytes / 3;
-        if !WORTH_ROLLING.contains(&products) || !far || in_pieces || weights > caches.l2_bytes / 4 {
+        let ([z, y, x], caches) = (&problem.axes, target.caches());
+        let products = problem.cin * problem.cout * problem.taps();
+        let weights = 4 * products;
+        if !Self::is_worth(problem, target) || weights > caches.l2_bytes / 4 {
             return None;
         }
-        let worth = |&(rows, columns): &(usize, usize)| {
+        // Weights from the second-level cache are for several tiles.
+        let block = n * target.lanes();
+        let least = if weights > caches.l1d_bytes / 2 { MANY * block } else { block };
+        let fits = |&(rows, columns): &(usize, usize)| {
             let windows = y.steps().div_ceil(rows) * x.steps().div_ceil(columns);
-            let cycles = rows * columns * problem.cin * products / (2 * target.lanes());
-            let units = windows * problem.batch * problem.groups * z.steps();
-            windows >= 3
-                && cycles >= CYCLES
-                && !is_uneven(units, threads)
+            let (steps, units) = (rows * columns, windows * problem.batch * problem.groups * z.steps());
+            windows >= MANY
+                && units >= MANY * threads
+                && steps >= least.min(x.steps())
+                && steps * products / (2 * target.lanes()) >= CYCLES
                 && Self::of(problem, target, store, rows, columns).is_some()
         };
         if y.steps() > 1 {
-            return (1..=y.steps() / 3).map(|rows| (rows, x.steps())).find(worth);
+            return (1..=y.steps()).map(|rows| (rows, x.steps())).find(fits);
         }
         // The fewest vectors, full or not.
         let (steps, lanes) = (x.steps(), target.lanes());
         let vectors =
             |columns: usize| steps / columns * columns.div_ceil(lanes) + (steps % columns).div_ceil(lanes);
-        let grain = problem.grain(n * lanes);
-        let columns = (1..=steps / grain / 3).map(|part| (1, part * grain)).filter(worth);
+        let grain = problem.grain(block);
+        let columns = (1..=steps / grain).map(|part| (1, part * grain)).filter(fits);
         columns.min_by_key(|&(_, columns)| (vectors(columns), columns))
     }
 

@@ -377,7 +377,10 @@ fn width_cycles(
     let others = (positions / lines.max(1)).saturating_sub(1) * (vectors + line);
     let halo = if high > low { others.min(4 * (high - low) as usize + line) } else { 0 };
     let bytes = (lines * (vectors + halo)) as f64;
-    let stream = bytes / bytes_per_cycle(target, bytes * in_call / rows as f64);
+    // Before the next ones come, all tiles along the row pass over it. Windows fit the second-level cache.
+    let along = if problem.cout > m { problem.axes[2].steps().div_ceil(n * target.lanes()) } else { 1 };
+    let window = bytes * in_call / rows as f64 * along as f64;
+    let stream = bytes / bytes_per_cycle(target, window.min(target.caches().l2_bytes as f64 / 2.0));
     let work = tile_cycles(phases, taps, loads, m, n).max(stream) * if joint { JOINT } else { 1.0 };
     // A call, and stores: whole vectors, or one lane after the other.
     let stores = m * n * if store == Store::Strided { target.lanes() } else { phases };
