@@ -111,6 +111,7 @@ pub(super) fn tiles_of(problem: &Problem, target: &Target, store: Store) -> Vec<
 }
 
 /// What tiles with lanes along the width sum up.
+#[derive(PartialEq)]
 struct Sums {
     /// Phases of the tile.
     phases: usize,
@@ -332,14 +333,21 @@ fn mean_rows(problem: &Problem) -> usize {
 
 /// Tiles with lanes along the width, over all channels and columns, remainders included.
 fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileShape> {
-    let tiles = sums_of_tiles(problem, target, store);
+    // Phases are mostly alike.
+    let mut tiles: Vec<(Sums, f64)> = vec![];
+    for sums in sums_of_tiles(problem, target, store) {
+        match tiles.iter_mut().find(|(known, _)| *known == sums) {
+            Some((_, count)) => *count += 1.0,
+            None => tiles.push((sums, 1.0)),
+        }
+    }
     let vectors = problem.axes[2].steps().div_ceil(target.lanes());
     let mut shapes = vec![];
     for n in 1..=vectors.clamp(1, 6) {
         let mut best = TileShape { n, ..TileShape::NONE };
         for m in 1..=problem.cout.clamp(1, 16) {
             let room = accumulators(target, n);
-            if tiles.iter().any(|tile| tile.phases * m * n > room)
+            if tiles.iter().any(|(tile, _)| tile.phases * m * n > room)
                 || store == Store::Joint && !is_written_out(problem, m * n)
             {
                 continue;
@@ -347,7 +355,9 @@ fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileShap
             let mut cycles = 0.0;
             for (n, times) in cut_sizes(vectors, n) {
                 for (m, count) in cut_channels(problem.cout, m) {
-                    let of_tile = |tile: &Sums| width_cycles(problem, target, store, tile, (m, n));
+                    let of_tile = |(tile, count): &(Sums, f64)| {
+                        count * width_cycles(problem, target, store, tile, (m, n))
+                    };
                     cycles += (times * count) as f64 * tiles.iter().map(of_tile).sum::<f64>();
                 }
             }

@@ -52,9 +52,26 @@ impl Transformed<'_> {
             .collect()
     }
 
-    /// The weights of one tile of channels, a stretch for each y-phase. All phases together, because their taps lie in the
-    /// same cache lines.
+    /// The weights of one tile of channels, a stretch for each y-phase, in wider vectors where there are.
     fn tile(&self, group: usize, first: usize, size: usize, stretches: &mut [&mut [f32]]) {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has the vectors that the function is compiled for.
+            return unsafe { self.tile_avx2(group, first, size, stretches) };
+        }
+        self.tile_anywhere(group, first, size, stretches);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn tile_avx2(&self, group: usize, first: usize, size: usize, stretches: &mut [&mut [f32]]) {
+        self.tile_anywhere(group, first, size, stretches);
+    }
+
+    /// All phases together, because their taps lie in the same cache lines.
+    #[expect(clippy::inline_always, reason = "what is not inlined is not compiled for wider vectors")]
+    #[inline(always)]
+    fn tile_anywhere(&self, group: usize, first: usize, size: usize, stretches: &mut [&mut [f32]]) {
         let cin = self.weights.cin();
         let (mut kernels, mut half, mut sums) = (vec![], vec![], vec![]);
         for from in (0..cin).step_by(AT_ONCE) {
@@ -115,6 +132,8 @@ impl Pack for Transformed<'_> {
 }
 
 /// `to = sum of factor * line`.
+#[expect(clippy::inline_always, reason = "what is not inlined is not compiled for wider vectors")]
+#[inline(always)]
 fn combine<'a>(to: &mut [f64], factors: &[f64], lines: impl Iterator<Item = &'a [f64]>) {
     let mut terms = factors.iter().zip(lines).filter(|&(&factor, _)| factor != 0.0);
     match terms.next() {
