@@ -29,7 +29,7 @@ pub(in super::super) struct Rolling {
 }
 
 /// Multiply-adds for each element of the input, of which copies beside them are a small part, and beyond which copies do not matter.
-const WORTH_ROLLING: RangeInclusive<usize> = 12..=640;
+const WORTH_ROLLING: RangeInclusive<usize> = 12..=300;
 
 /// As many where the input comes from memory: the parts of rows that tiles copy come slower than whole ones.
 const WORTH_IN_MEMORY: usize = 100;
@@ -74,7 +74,7 @@ impl Rolling {
         let wanted = (8 * halo / new).max(least).min(axis.steps().div_ceil(steps).max(least));
         let windows = (least..=wanted)
             .rev()
-            .find(|&windows| windows == least || bytes(room(windows)) <= target.caches().l2_bytes / 2)?;
+            .find(|&windows| windows == least || bytes(room(windows)) <= target.caches().l2_bytes / 4)?;
         Some(Self { along, whole, new, room: room(windows) })
     }
 
@@ -117,7 +117,8 @@ impl Rolling {
                 && units >= MANY * threads
                 && steps >= least.min(x.steps())
                 && steps * products / (2 * target.lanes()) >= CYCLES
-                && Self::of(problem, target, store, rows, columns).is_some()
+                && Self::of(problem, target, store, rows, columns)
+                    .is_some_and(|rolling| rolling.moves_little())
         };
         if y.steps() > 1 {
             return (1..=y.steps()).map(|rows| (rows, x.steps())).find(fits);
@@ -129,6 +130,11 @@ impl Rolling {
         let grain = problem.grain(block);
         let columns = (1..=steps / grain).map(|part| (1, part * grain)).filter(fits);
         columns.min_by_key(|&(_, columns)| (vectors(columns), columns))
+    }
+
+    /// Whether no more moves than is copied, from one move to the next.
+    fn moves_little(&self) -> bool {
+        2 * self.shared() <= self.room
     }
 
     /// Rows or positions that windows share.
