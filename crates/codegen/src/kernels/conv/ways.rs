@@ -90,7 +90,7 @@ impl fmt::Display for Way {
 }
 
 /// Columns of residues up to which they take twice as long as is estimated, where a vector is a cache line.
-const NARROW: usize = 90;
+const NARROW: usize = 16;
 
 /// What ways are chosen for.
 #[derive(Clone, Copy)]
