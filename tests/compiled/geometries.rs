@@ -128,6 +128,11 @@ pub fn random_layer(seed: u64) -> Layer {
     Layer { batch: 1 + random.below(2), group, channels, axes, bias: random.below(3) > 0, seed }
 }
 
+/// One of one or two images, with a bias or without.
+fn any_batch(random: &mut Random, group: usize, channels: [usize; 2], axes: Vec<Axis>, seed: u64) -> Layer {
+    Layer { batch: 1 + random.below(2), group, channels, axes, bias: random.below(2) > 0, seed }
+}
+
 /// Many channels, depthwise or not, over few pixels or one: tiles with lanes along the channels, matrices times a vector.
 pub fn deep_layer(seed: u64) -> Layer {
     let mut random = Random::new(seed);
@@ -150,7 +155,7 @@ pub fn deep_layer(seed: u64) -> Layer {
         1 => (2, [1 + random.below(40), 1 + random.below(40)]),
         _ => (1, [1 + random.below(70), 1 + random.below(70)]),
     };
-    Layer { batch: 1 + random.below(2), group, channels, axes, bias: random.below(2) > 0, seed }
+    any_batch(&mut random, group, channels, axes, seed)
 }
 
 /// Few output channels over long axes, with and without taps between strides: scatter cuts these into bands for threads.
@@ -220,14 +225,8 @@ pub fn strided_layer(seed: u64) -> Layer {
     });
     let axes = axes.collect();
     let channels = [20 + random.below(30), 1 + random.below(5)];
-    Layer {
-        batch: 1 + random.below(2),
-        group: 1 + random.below(2),
-        channels,
-        axes,
-        bias: random.below(2) > 0,
-        seed,
-    }
+    let group = 1 + random.below(2);
+    any_batch(&mut random, group, channels, axes, seed)
 }
 
 /// Kernels no larger than the strides over planes and volumes of any width: rows that follow each other as one long row.
@@ -251,14 +250,8 @@ pub fn blockwise_layer(seed: u64) -> Layer {
         axis.output_padding = axis.stride - axis.kernel;
     }
     let channels = [1 + random.below(30), 1 + random.below(40)];
-    Layer {
-        batch: 1 + random.below(2),
-        group: 1 + random.below(2),
-        channels,
-        axes,
-        bias: random.below(2) > 0,
-        seed,
-    }
+    let group = 1 + random.below(2);
+    any_batch(&mut random, group, channels, axes, seed)
 }
 
 /// Few output channels over planes whose rows come out in whole blocks: neighbouring rows in one tile.
@@ -278,7 +271,7 @@ pub fn stacked_layer(seed: u64) -> Layer {
     let axes = vec![axis([4, 6, 8, 12][seed as usize % 4]), axis(1 + seed as usize / 4 % 40)];
     let group = [1, 1, 3][random.below(3)];
     let channels = [1 + random.below(12), 1 + random.below(4)];
-    Layer { batch: 1 + random.below(2), group, channels, axes, bias: random.below(2) > 0, seed }
+    any_batch(&mut random, group, channels, axes, seed)
 }
 
 /// Few output channels over planes of many rows, and over long rows: windows that roll over the input.
@@ -302,14 +295,8 @@ pub fn rolling_layer(seed: u64) -> Layer {
     };
     let axes = extents.into_iter().map(axis).collect();
     let channels = [8 + random.below(25), 1 + random.below(7)];
-    Layer {
-        batch: 1 + random.below(2),
-        group: 1 + random.below(2),
-        channels,
-        axes,
-        bias: random.below(2) > 0,
-        seed,
-    }
+    let group = 1 + random.below(2);
+    any_batch(&mut random, group, channels, axes, seed)
 }
 
 /// Layers that were wrong once: a phase without steps in the last block of a row, and axes joined where one has a stride.

@@ -17,6 +17,8 @@ pub struct Glue<'a> {
     /// The parameters.
     pub params: Vec<Value>,
     functions: &'a [Compiled],
+    /// The first call that cannot be.
+    misuse: Option<String>,
 }
 
 impl<'a> Glue<'a> {
@@ -31,12 +33,14 @@ impl<'a> Glue<'a> {
         builder.switch_to_block(entry);
         builder.seal_block(entry);
         let params = builder.block_params(entry).to_vec();
-        Glue { builder, params, functions }
+        Glue { builder, params, functions, misuse: None }
     }
 
-    pub(super) fn finish(mut self, config: TargetFrontendConfig) {
+    /// Ends the function; what was wrong with it, if anything.
+    pub(super) fn finish(mut self, config: TargetFrontendConfig) -> Result<(), String> {
         self.builder.ins().return_(&[]);
         self.builder.finalize(config);
+        self.misuse.map_or(Ok(()), Err)
     }
 
     /// A constant.
@@ -63,7 +67,14 @@ impl<'a> Glue<'a> {
 
     /// Calls a tile or another function of the module. Too few or too many arguments are refused when it compiles.
     pub fn call(&mut self, callee: FunctionId, args: &[Value]) {
-        let signature = self.functions[callee.0 as usize].signature.clone();
+        let Compiled { name, signature, .. } = &self.functions[callee.0 as usize];
+        let (given, expected) = (args.len(), signature.params.len());
+        if given != expected {
+            let text = || format!("it calls {name} with {given} arguments, and that takes {expected}");
+            self.misuse.get_or_insert_with(text);
+            return;
+        }
+        let signature = signature.clone();
         let signature = self.builder.import_signature(signature);
         let name = UserExternalName { namespace: 0, index: callee.0 };
         let name = self.builder.func.declare_imported_user_function(name);

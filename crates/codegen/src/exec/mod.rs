@@ -237,7 +237,8 @@ impl CodeModule {
         let mut function = Function::with_name_signature(UserFuncName::default(), signature);
         let mut glue = Glue::new(&mut function, &mut self.builder, &self.functions);
         build(&mut glue);
-        glue.finish(self.isa.frontend_config());
+        glue.finish(self.isa.frontend_config())
+            .map_err(|message| CodeError::Function { name: name.to_owned(), message })?;
         self.compile(name, kind, function)
     }
 

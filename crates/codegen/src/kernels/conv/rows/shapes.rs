@@ -110,9 +110,9 @@ pub(super) fn tiles_of(problem: &Problem, target: &Target, store: Store) -> Vec<
     }
 }
 
-/// What tiles with lanes along the width sum up.
+/// What a tile with lanes along the width has to do, in numbers.
 #[derive(PartialEq)]
-struct Sums {
+struct Counts {
     /// Phases of the tile.
     phases: usize,
     /// Taps of all of them, the positions that they read, and loads of these, each once.
@@ -125,7 +125,7 @@ struct Sums {
 }
 
 /// The tiles over a row of the output, each for all rows of taps that it has: one that interleaves all phases, or one a phase.
-fn sums_of_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<Sums> {
+fn counts_of_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<Counts> {
     let [z, y, x] = &problem.axes;
     // Taps, and positions that differ.
     let count = |axis: &Axis| {
@@ -142,11 +142,18 @@ fn sums_of_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<Sums> 
     let (taps, positions) = count(x);
     match store {
         Store::Interleaved => {
-            vec![Sums { phases: x.phases.len(), taps, positions, loads: loads(positions), rows: 1, lines: 1 }]
+            vec![Counts {
+                phases: x.phases.len(),
+                taps,
+                positions,
+                loads: loads(positions),
+                rows: 1,
+                lines: 1,
+            }]
         }
         Store::Joint => {
             let ((taps_z, rows_z), (taps_y, rows_y)) = (count(z), count(y));
-            vec![Sums {
+            vec![Counts {
                 phases: store.phases(problem),
                 taps: taps_z * taps_y * taps,
                 positions: rows_z * rows_y * positions,
@@ -158,7 +165,7 @@ fn sums_of_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<Sums> 
         _ => {
             let of_phase = |phase: &Phase| {
                 let taps = phase.taps.len();
-                Sums { phases: 1, taps, positions: taps, loads: loads(taps), rows: 1, lines: 1 }
+                Counts { phases: 1, taps, positions: taps, loads: loads(taps), rows: 1, lines: 1 }
             };
             x.phases.iter().map(of_phase).collect()
         }
@@ -216,15 +223,15 @@ fn channel_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileSh
     };
     let joint = store == Store::Transposed;
     pixel_tiles(problem, target, vector, vectors, |n| {
-        let tiles = sums_of_tiles(problem, target, if joint { Store::Interleaved } else { Store::Strided });
+        let tiles = counts_of_tiles(problem, target, if joint { Store::Interleaved } else { Store::Strided });
         let blocks = cut_channels(vectors, n);
-        let of_sums = |sums: Sums| -> Vec<PixelTile> {
-            let Sums { phases, taps, positions, .. } = sums;
+        let of_counts = |counts: Counts| -> Vec<PixelTile> {
+            let Counts { phases, taps, positions, .. } = counts;
             let tile =
                 |&(vectors, count): &(usize, usize)| PixelTile { phases, taps, positions, vectors, count };
             blocks.iter().map(tile).collect()
         };
-        tiles.into_iter().flat_map(of_sums).collect()
+        tiles.into_iter().flat_map(of_counts).collect()
     })
 }
 
@@ -334,11 +341,11 @@ fn mean_rows(problem: &Problem) -> usize {
 /// Tiles with lanes along the width, over all channels and columns, remainders included.
 fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileShape> {
     // Phases are mostly alike.
-    let mut tiles: Vec<(Sums, f64)> = vec![];
-    for sums in sums_of_tiles(problem, target, store) {
-        match tiles.iter_mut().find(|(known, _)| *known == sums) {
-            Some((_, count)) => *count += 1.0,
-            None => tiles.push((sums, 1.0)),
+    let mut tiles: Vec<(Counts, f64)> = vec![];
+    for counts in counts_of_tiles(problem, target, store) {
+        match tiles.iter_mut().find(|(known, _)| *known == counts) {
+            Some((_, times)) => *times += 1.0,
+            None => tiles.push((counts, 1.0)),
         }
     }
     let vectors = problem.axes[2].steps().div_ceil(target.lanes());
@@ -355,7 +362,7 @@ fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileShap
             let mut cycles = 0.0;
             for (n, times) in cut_sizes(vectors, n) {
                 for (m, count) in cut_channels(problem.cout, m) {
-                    let of_tile = |(tile, count): &(Sums, f64)| {
+                    let of_tile = |(tile, count): &(Counts, f64)| {
                         count * width_cycles(problem, target, store, tile, (m, n))
                     };
                     cycles += (times * count) as f64 * tiles.iter().map(of_tile).sum::<f64>();
@@ -373,10 +380,10 @@ fn width_cycles(
     problem: &Problem,
     target: &Target,
     store: Store,
-    tile: &Sums,
+    tile: &Counts,
     (m, n): (usize, usize),
 ) -> f64 {
-    let &Sums { phases, taps, positions, loads, rows, lines } = tile;
+    let &Counts { phases, taps, positions, loads, rows, lines } = tile;
     let joint = store == Store::Joint;
     // Rows of taps in one call.
     let in_call = (problem.cin * if joint { rows } else { mean_rows(problem) }).max(1) as f64;
