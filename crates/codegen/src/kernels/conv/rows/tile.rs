@@ -121,86 +121,8 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
             }
         }
     }
+    add_up(&mut b, spec, [x, w], copies, &accumulators);
     let lanes = b.lanes();
-    let per_row: usize = spec.positions.iter().map(|position| position.phases.len()).sum();
-    let has_taps = per_row > 0 && !spec.rows.is_empty();
-    if has_taps || spec.copies.is_some() {
-        let fma = per_row * spec.m * spec.n;
-        let joint = spec.row_phases.len() > 1;
-        let all: usize = spec.rows.iter().map(|row| fma * row.phases.len()).sum();
-        let row_step = uniform(spec.rows.iter().map(|row| row.offset));
-        let position_step = uniform(spec.positions.iter().map(|position| position.offset))
-            .filter(|_| spec.positions.iter().all(|position| position.phases == spec.positions[0].phases));
-        let taps = |b: &mut TileBuilder, row: &Row, positions: &[Position], weight: &mut i32| {
-            for position in positions {
-                step(b, spec, [x, w], (row, position), weight, &accumulators);
-            }
-        };
-        let here = Row::at(0);
-        let channel = |b: &mut TileBuilder| match (row_step, position_step) {
-            _ if !has_taps => {}
-            // Everything written out.
-            _ if joint || all <= UNROLLED => {
-                let mut weight = 0;
-                for row in &spec.rows {
-                    taps(b, row, &spec.positions, &mut weight);
-                }
-                b.advance(w, 4 * weight);
-            }
-            // A loop over the positions, rows written out.
-            (_, Some(position_step)) if fma > UNROLLED => {
-                let count = spec.positions.len();
-                for &Row { offset: row, .. } in &spec.rows {
-                    b.advance(x, row);
-                    let bytes = 4 * (spec.m * spec.positions[0].phases.len()) as i32;
-                    b.repeat(count as u32, &[(x, position_step), (w, bytes)], |b| {
-                        taps(b, &here, &spec.positions[..1], &mut 0);
-                    });
-                    b.advance(x, -row - count as i32 * position_step);
-                }
-            }
-            // A loop over the rows, positions written out.
-            (Some(row_step), _) => {
-                let count = spec.rows.len() as i32;
-                b.advance(x, spec.rows[0].offset);
-                b.repeat(count as u32, &[(x, row_step), (w, 4 * (per_row * spec.m) as i32)], |b| {
-                    taps(b, &here, &spec.positions, &mut 0);
-                });
-                b.advance(x, -spec.rows[0].offset - count * row_step);
-            }
-            _ => {
-                for row in &spec.rows {
-                    let mut weight = 0;
-                    taps(b, row, &spec.positions, &mut weight);
-                    b.advance(w, 4 * weight);
-                }
-            }
-        };
-        let next = [(x, spec.channel_stride)];
-        let mut left = spec.cin;
-        if let Some((copies, [from, to, ask])) = copies {
-            let each = spec.cin / copies.channels;
-            left -= each * copies.channels;
-            // The last channels ask for what another tile copies.
-            let ahead = copies.ahead;
-            let of_later = from.at(ahead as i32 * copies.source[0]);
-            for (channels, asked, moves) in
-                [(copies.channels - ahead, of_later, None), (ahead, ask.at(0), Some((ask, copies.source[0])))]
-            {
-                let moving = [(from, copies.source[0]), (to, copies.target[0])];
-                let moving: Vec<_> = moving.into_iter().chain(moves).collect();
-                if channels > 0 {
-                    b.repeat(channels as u32, &moving, |b| {
-                        copy(b, copies, [from.at(0), to.at(0), asked]);
-                        b.repeat(each as u32, &next, channel);
-                    });
-                }
-            }
-        }
-        if left > 0 {
-            b.repeat(left as u32, &next, channel);
-        }
-    }
     // What needs registers works on what was stored, once the sums are done with.
     let (light, heavy) = spec.finish.split();
     let places = |row: usize, m: usize, n: usize| places(spec, lanes, (row, m, n));
@@ -229,6 +151,96 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
         }
     }
     b.finish()
+}
+
+/// Sums over all input channels, and the copies beside them.
+fn add_up(
+    b: &mut TileBuilder,
+    spec: &TileSpec,
+    [x, w]: [Pointer; 2],
+    copies: Option<(&Copies, [Pointer; 3])>,
+    accumulators: &[Vector],
+) {
+    let per_row: usize = spec.positions.iter().map(|position| position.phases.len()).sum();
+    let has_taps = per_row > 0 && !spec.rows.is_empty();
+    if !has_taps && spec.copies.is_none() {
+        return;
+    }
+    let fma = per_row * spec.m * spec.n;
+    let joint = spec.row_phases.len() > 1;
+    let all: usize = spec.rows.iter().map(|row| fma * row.phases.len()).sum();
+    let row_step = uniform(spec.rows.iter().map(|row| row.offset));
+    let position_step = uniform(spec.positions.iter().map(|position| position.offset))
+        .filter(|_| spec.positions.iter().all(|position| position.phases == spec.positions[0].phases));
+    let taps = |b: &mut TileBuilder, row: &Row, positions: &[Position], weight: &mut i32| {
+        for position in positions {
+            step(b, spec, [x, w], (row, position), weight, accumulators);
+        }
+    };
+    let here = Row::at(0);
+    let channel = |b: &mut TileBuilder| match (row_step, position_step) {
+        _ if !has_taps => {}
+        // Everything written out.
+        _ if joint || all <= UNROLLED => {
+            let mut weight = 0;
+            for row in &spec.rows {
+                taps(b, row, &spec.positions, &mut weight);
+            }
+            b.advance(w, 4 * weight);
+        }
+        // A loop over the positions, rows written out.
+        (_, Some(position_step)) if fma > UNROLLED => {
+            let count = spec.positions.len();
+            for &Row { offset: row, .. } in &spec.rows {
+                b.advance(x, row);
+                let bytes = 4 * (spec.m * spec.positions[0].phases.len()) as i32;
+                b.repeat(count as u32, &[(x, position_step), (w, bytes)], |b| {
+                    taps(b, &here, &spec.positions[..1], &mut 0);
+                });
+                b.advance(x, -row - count as i32 * position_step);
+            }
+        }
+        // A loop over the rows, positions written out.
+        (Some(row_step), _) => {
+            let count = spec.rows.len() as i32;
+            b.advance(x, spec.rows[0].offset);
+            b.repeat(count as u32, &[(x, row_step), (w, 4 * (per_row * spec.m) as i32)], |b| {
+                taps(b, &here, &spec.positions, &mut 0);
+            });
+            b.advance(x, -spec.rows[0].offset - count * row_step);
+        }
+        _ => {
+            for row in &spec.rows {
+                let mut weight = 0;
+                taps(b, row, &spec.positions, &mut weight);
+                b.advance(w, 4 * weight);
+            }
+        }
+    };
+    let next = [(x, spec.channel_stride)];
+    let mut left = spec.cin;
+    if let Some((copies, [from, to, ask])) = copies {
+        let each = spec.cin / copies.channels;
+        left -= each * copies.channels;
+        // The last channels ask for what another tile copies.
+        let ahead = copies.ahead;
+        let of_later = from.at(ahead as i32 * copies.source[0]);
+        for (channels, asked, moves) in
+            [(copies.channels - ahead, of_later, None), (ahead, ask.at(0), Some((ask, copies.source[0])))]
+        {
+            let moving = [(from, copies.source[0]), (to, copies.target[0])];
+            let moving: Vec<_> = moving.into_iter().chain(moves).collect();
+            if channels > 0 {
+                b.repeat(channels as u32, &moving, |b| {
+                    copy(b, copies, [from.at(0), to.at(0), asked]);
+                    b.repeat(each as u32, &next, channel);
+                });
+            }
+        }
+    }
+    if left > 0 {
+        b.repeat(left as u32, &next, channel);
+    }
 }
 
 /// Where the results of a row phase, a channel and a vector of steps go: for each part of a vector that lies in one row, the number of the
