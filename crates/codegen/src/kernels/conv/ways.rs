@@ -89,7 +89,7 @@ impl fmt::Display for Way {
     }
 }
 
-/// Columns of residues up to which they take twice as long as is estimated, where a vector is a cache line.
+/// Columns below which residues take twice as long as is estimated, where a vector is a cache line.
 const NARROW: usize = 16;
 
 /// What ways are chosen for.
@@ -138,7 +138,7 @@ impl<'a> Setting<'a> {
         let mut cycles = 0.0;
         let of_columns = |columns: Columns| {
             let (own, way) = self.choose_whole(&columns.problem);
-            // Estimates leave out what it takes to copy rows of a few vectors one by one.
+            // Estimates leave out what it takes to copy rows that do not fill a vector.
             let narrow = self.target.lanes() == 16 && columns.problem.axes[2].output < NARROW;
             cycles += if narrow { 2.0 * own } else { own };
             (columns, way)
