@@ -228,20 +228,8 @@ fn windows_that_roll() {
         let mut seen = 0;
         for number in 0..cases(80) {
             let layer = rolling_layer(12 << 32 | number as u64);
-            let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
-            let target = &targets[number % targets.len()];
-            for (_, schedules) in of_form(&graph, Form::SubPixel, target)
-                .into_iter()
-                .filter(|(name, _)| name.contains("rolling"))
-            {
-                let way = Way {
-                    fast_math: FastMath::Off,
-                    schedules,
-                    ..Way::new(Form::SubPixel, target, 1 + number % 2)
-                };
-                check(tell, &layer, &graph, &inputs, &way);
-                seen += 1;
-            }
+            let way = Way::new(Form::SubPixel, &targets[number % targets.len()], 1 + number % 2);
+            seen += check_others(tell, &layer, number, &way, |_, name| name.contains("rolling"));
         }
         assert!(seen > cases(80), "only {seen} schedules had windows that roll");
     });
@@ -283,13 +271,28 @@ fn filtered_layers() {
     });
 }
 
-/// The [other schedules](others) of a graph in a form.
-fn of_form(graph: &Graph, form: Form, target: &Target) -> Vec<(String, Schedules)> {
-    let compiler = Compiler::new().form(form).target(target.clone());
-    others(compiler.rewrite(&Model::from_graph(graph.clone())).unwrap().graph(), target)
+/// A layer under the schedules, by their number and name, that measurements may choose in the place of the estimated ones;
+/// counts them.
+fn check_others(
+    tell: &mut Cases,
+    layer: &Layer,
+    number: usize,
+    way: &Way<'_>,
+    is_wanted: impl Fn(usize, &str) -> bool,
+) -> usize {
+    let (graph, inputs) = with_epilogue(layer, &mut Random::new(number as u64));
+    let compiler = Compiler::new().form(way.form).target(way.target.clone());
+    let rewritten = compiler.rewrite(&Model::from_graph(graph.clone())).unwrap();
+    let others = others(rewritten.graph(), way.target).into_iter().enumerate();
+    let wanted: Vec<_> = others.filter(|(index, (name, _))| is_wanted(*index, name)).collect();
+    for (_, (_, schedules)) in &wanted {
+        let schedules = schedules.clone();
+        let way = Way { fast_math: FastMath::Off, schedules, ..Way::new(way.form, way.target, way.threads) };
+        check(tell, layer, &graph, &inputs, &way);
+    }
+    wanted.len()
 }
 
-/// Schedules that measurements may choose in the place of the estimated ones.
 #[test]
 fn other_schedules() {
     in_child("guard::other_schedules", |tell| {
@@ -299,16 +302,9 @@ fn other_schedules() {
             let layers =
                 [random_layer, deep_layer, strided_layer, blockwise_layer, stacked_layer, rolling_layer];
             let layer = layers[number % 6](8 << 32 | number as u64);
-            let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
-            let target = &targets[number / 6 % targets.len()];
-            let form = FORMS[number / 2 % 2];
-            let others = of_form(&graph, form, target);
+            let way = Way::new(FORMS[number / 2 % 2], &targets[number / 6 % targets.len()], 1);
             // A third of them each time: that is one of every kind.
-            for (_, schedules) in others.into_iter().skip(number % 3).step_by(3) {
-                let way = Way { fast_math: FastMath::Off, schedules, ..Way::new(form, target, 1) };
-                check(tell, &layer, &graph, &inputs, &way);
-                seen += 1;
-            }
+            seen += check_others(tell, &layer, number, &way, |index, _| index % 3 == number % 3);
         }
         assert!(seen > 2 * cases(60), "only {seen} schedules");
     });
