@@ -5,6 +5,7 @@ use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::exec::FunctionId;
 use crate::tile::{Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
+use std::ops::Range;
 
 /// Strides of the window in scratch memory, in bytes.
 ///
@@ -52,25 +53,15 @@ pub(super) fn copy_rows(
     builder.add_tile(tile)
 }
 
-/// Zeroes rows of all channels: parameters `target, rows`.
+/// Zeroes these elements in rows of all channels: parameters `target, rows`.
 pub(super) fn zero_rows(
     builder: &mut Builder<'_>,
     name: &str,
     window: &Window,
     cin: usize,
+    elements: &[Range<usize>],
 ) -> Result<FunctionId, CompileError> {
-    let tile = write_zeros(builder.tile(name), window, cin);
-    builder.add_tile(tile)
-}
-
-/// Zeroes the positions before and behind what is copied, in so many rows of all channels: parameter `target`.
-pub(super) fn zero_sides(
-    builder: &mut Builder<'_>,
-    name: &str,
-    spec: &PackSpec,
-    rows: usize,
-) -> Result<FunctionId, CompileError> {
-    let tile = write_sides(builder.tile(name), spec, rows);
+    let tile = write_zeros(builder.tile(name), window, cin, elements);
     builder.add_tile(tile)
 }
 
@@ -102,29 +93,22 @@ fn write_copy(mut b: TileBuilder, spec: &PackSpec) -> Result<Tile, TileError> {
     b.finish()
 }
 
-fn write_zeros(mut b: TileBuilder, window: &Window, cin: usize) -> Result<Tile, TileError> {
+fn write_zeros(
+    mut b: TileBuilder,
+    window: &Window,
+    cin: usize,
+    elements: &[Range<usize>],
+) -> Result<Tile, TileError> {
     let target = b.pointer("target");
     let rows = b.count("rows");
     let zero = b.zero();
     b.repeat(cin as u32, &[(target, window.channel_bytes)], |b| {
         b.repeat(rows, &[(target, window.row_bytes)], |b| {
-            fill(b, target, zero, 0, window.row_bytes as usize / 4);
+            for range in elements {
+                fill(b, target, zero, range.start, range.end);
+            }
         });
         b.advance_by(target, rows, -window.row_bytes);
-    });
-    b.finish()
-}
-
-fn write_sides(mut b: TileBuilder, spec: &PackSpec, rows: usize) -> Result<Tile, TileError> {
-    let target = b.pointer("target");
-    let zero = b.zero();
-    let row_bytes = spec.window.row_bytes;
-    b.repeat(spec.cin as u32, &[(target, spec.window.channel_bytes)], |b| {
-        b.repeat(rows as u32, &[(target, row_bytes)], |b| {
-            fill(b, target, zero, 0, spec.first);
-            fill(b, target, zero, spec.first + spec.elements, spec.positions);
-        });
-        b.advance(target, -(rows as i32) * row_bytes);
     });
     b.finish()
 }

@@ -161,7 +161,8 @@ impl Windows {
         }
         if shape.packed {
             let zero = builder.unique(&format!("{name}_zero"));
-            self.zero = Some(pack::zero_rows(builder, &zero, &self.layout, problem.cin)?);
+            let row = 0..self.layout.row_bytes as usize / 4;
+            self.zero = Some(pack::zero_rows(builder, &zero, &self.layout, problem.cin, &[row])?);
         }
         for (kind, &end) in kinds.iter().zip(&ends) {
             let &(first, elements, from, steps, last) = kind;

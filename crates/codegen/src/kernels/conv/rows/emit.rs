@@ -3,8 +3,8 @@
 use super::super::bounds::{at_least, each_channel_tile, repeat, rest_of, smaller, when};
 use super::super::job::{Bases, Job};
 use super::super::problem::Problem;
+use super::copying::{Held, Next, Slice};
 use super::nest::Nest;
-use super::roll::{Held, Next, Slice};
 use super::schedule::{Schedule, Source, Store};
 use super::shapes::is_small;
 use crate::exec::Glue;

@@ -6,16 +6,16 @@
 //! - [`tile`] writes the micro-kernel with lanes along the width, [`pixels`] the one with lanes along the channels or the
 //!   phases.
 //! - [`super::window`] has the copies into scratch memory, with zeros where the input ends.
-//! - [`rolling`] has windows that tiles of the one before copy, [`roll`] their code.
+//! - [`rolling`] has windows that tiles of the one before copy, [`copying`] their code.
 //! - [`phases`] says which phases tiles compute together, and what these read.
 //! - [`nest`] puts these together; [`emit`] writes the loops around it all.
 
+mod copying;
 mod emit;
 mod nest;
 mod others;
 mod phases;
 mod pixels;
-mod roll;
 mod rolling;
 mod schedule;
 mod shapes;

@@ -1,6 +1,6 @@
 //! Windows that roll over the input: while tiles work on one, they copy what the next one adds to it. Where there are few
 //! output channels, copies take long beside the multiply-adds that they are for; this way they hide behind them. Plain
-//! values; [`super::roll`] makes the code.
+//! values; [`super::copying`] makes the code.
 
 use super::super::problem::{Axis, Problem};
 use super::schedule::Store;
@@ -28,13 +28,13 @@ pub(in super::super) struct Rolling {
     pub room: usize,
 }
 
-/// Multiply-adds for each element of the input, of which copies beside them are a small part, and beyond which copies do not matter.
+/// Multiply-adds for each element of the input: with fewer, copies do not hide behind them; with more, copies take little anyway.
 const WORTH_ROLLING: RangeInclusive<usize> = 12..=300;
 
-/// As many where the input comes from memory: the parts of rows that tiles copy come slower than whole ones.
+/// The fewest multiply-adds for each element where the input comes from memory, which gives parts of rows more slowly than whole ones.
 const WORTH_IN_MEMORY: usize = 100;
 
-/// Bytes of a row below which that is so from any cache but the second.
+/// Rows of fewer bytes come as slowly wherever the input is, unless it fits the second-level cache.
 const SHORT_ROW: usize = 256;
 
 /// Cycles of a window of which the code around its tiles is a small part.

@@ -49,17 +49,6 @@ impl Rolls {
         (tiles, products): (usize, usize),
     ) -> Result<Self, CompileError> {
         let (layout, cin) = (windows.layout, job.problem.cin);
-        let copy = |positions: usize, first: usize, elements: usize| PackSpec {
-            window: layout,
-            cin,
-            source_channel: layout.channel_bytes,
-            source_row: layout.row_bytes,
-            row_step: 1,
-            positions,
-            first,
-            elements,
-            step: 1,
-        };
         let [shift_name, sides_name] =
             ["shift", "sides"].map(|what| builder.unique(&format!("{}_{what}", job.name)));
         let kind = windows.kinds.first();
@@ -70,12 +59,25 @@ impl Rolls {
         };
         let shift = match rolling.shared() {
             0 => None,
-            _ => Some(pack::copy_rows(builder, &shift_name, &copy(shared, 0, shared))?),
+            _ => {
+                let spec = PackSpec {
+                    window: layout,
+                    cin,
+                    source_channel: layout.channel_bytes,
+                    source_row: layout.row_bytes,
+                    row_step: 1,
+                    positions: shared,
+                    first: 0,
+                    elements: shared,
+                    step: 1,
+                };
+                Some(pack::copy_rows(builder, &shift_name, &spec)?)
+            }
         };
         let sides = match sides {
             Some(kind) => {
-                let spec = copy(positions, kind.first, kind.elements);
-                Some(pack::zero_sides(builder, &sides_name, &spec, rolling.room)?)
+                let beside = [0..kind.first, kind.first + kind.elements..positions];
+                Some(pack::zero_rows(builder, &sides_name, &layout, cin, &beside)?)
             }
             None => None,
         };
@@ -173,8 +175,11 @@ pub(super) struct Slice {
 impl Emit<'_, '_> {
     /// Prepares scratch memory, once.
     pub fn begin_rolling(&self, glue: &mut Glue<'_>, bases: &Bases) {
-        if let Some(sides) = self.nest.rolls.as_ref().and_then(|rolls| rolls.sides) {
-            glue.call(sides, &[bases.scratch]);
+        if let Some(rolls) = &self.nest.rolls
+            && let Some(sides) = rolls.sides
+        {
+            let rows = glue.constant(rolls.rolling.room as i64);
+            glue.call(sides, &[bases.scratch, rows]);
         }
     }
 
