@@ -73,7 +73,7 @@ impl Compiler {
         self
     }
 
-    /// Threads that share each layer; results do not depend on their number.
+    /// Threads that share each layer of a run; results do not depend on their number. Compiling takes what processors there are.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);

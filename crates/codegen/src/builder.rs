@@ -2,7 +2,8 @@
 
 use crate::compile::{Choice, FastMath, Options, Schedules};
 use crate::error::CompileError;
-use crate::exec::{CodeModule, FunctionId, Glue};
+use crate::exec::{CodeModule, FunctionId, Glue, LoweredModule};
+use crate::jobs;
 use crate::memory::{ALIGNMENT, AlignedBytes};
 use crate::packing::{Pack, Packing};
 use crate::program::{Kernel, Operand, Port, Space, Step, Work};
@@ -149,7 +150,7 @@ impl<'a> Builder<'a> {
         self.weights.bytes(data.to_vec())
     }
 
-    /// Appends weights, aligned to a cache line, which are written when everything else is done.
+    /// Appends weights, aligned to a cache line, which are written at the end.
     pub(crate) fn pack_later(&mut self, pack: impl Pack + 'a) -> Operand {
         self.weights.pack(pack)
     }
@@ -220,9 +221,12 @@ impl<'a> Builder<'a> {
         CompileError::Unsupported { node, op, problem }
     }
 
-    /// Steps, packed weights, scratch bytes of a thread, and the module.
-    pub(crate) fn finish(self) -> Result<(Vec<Step>, AlignedBytes, usize, CodeModule), CompileError> {
-        let weights = self.weights.finish(self.threads)?;
-        Ok((self.steps, weights, self.scratch_bytes, self.module))
+    /// Writes weights and machine code, on all processors. Gives steps, packed weights, scratch bytes of a thread, and the
+    /// code.
+    pub(crate) fn finish(self) -> Result<(Vec<Step>, AlignedBytes, usize, LoweredModule), CompileError> {
+        let mut weights = self.weights.zeroed()?;
+        let jobs = self.weights.jobs(weights.as_mut_slice());
+        let module = self.module.lower_beside(jobs, jobs::processors())?;
+        Ok((self.steps, weights, self.scratch_bytes, module))
     }
 }

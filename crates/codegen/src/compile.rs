@@ -2,7 +2,7 @@
 
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::exec::CodeModule;
+use crate::exec::{CodeModule, LoweredModule};
 use crate::kernels;
 use crate::memory::AlignedBytes;
 use crate::program::{Operand, Port, Program, Space, Step, Work};
@@ -95,7 +95,7 @@ pub fn check_operators(graph: &Graph) -> Result<(), CompileError> {
 
 /// A compiled network whose code is not in executable memory yet: all that a listing for another machine needs.
 pub struct Compiled {
-    module: CodeModule,
+    module: LoweredModule,
     steps: Vec<Step>,
     weights: AlignedBytes,
     inputs: Vec<Port>,
@@ -113,7 +113,7 @@ impl Compiled {
     }
 
     /// The code, for listings.
-    pub fn module(&self) -> &CodeModule {
+    pub fn module(&self) -> &LoweredModule {
         &self.module
     }
 

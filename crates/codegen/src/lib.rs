@@ -6,6 +6,7 @@ mod builder;
 pub mod compile;
 pub mod error;
 pub mod exec;
+mod jobs;
 mod kernels;
 pub mod lower;
 pub mod memory;

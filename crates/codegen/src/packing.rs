@@ -1,11 +1,10 @@
 //! Packed weights: places are given out while kernels are made, and all is written at the end, once, into its final memory.
 
 use crate::error::CompileError;
+use crate::jobs::Job;
 use crate::memory::{ALIGNMENT, AlignedBytes};
 use crate::program::{Operand, Space};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 /// Weights in another order, written by tasks that may run at the same time.
 pub(crate) trait Pack: Send + Sync {
@@ -17,8 +16,21 @@ pub(crate) trait Pack: Send + Sync {
     fn write(&self, task: usize, stretches: &mut [&mut [f32]]);
 }
 
-/// Bytes below which a second thread is not worth its start.
-const WORTH_A_THREAD_BYTES: usize = 1 << 20;
+/// Asks for weights that are read soon: those that follow each other in packed order may lie pages apart in the model, which
+/// the processor does not foresee.
+pub(crate) fn prefetch(soon: &[[u8; 4]]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // The last one, too: weights need not begin with a cache line.
+        for at in soon.iter().step_by(ALIGNMENT / 4).chain(soon.last()) {
+            // SAFETY: a prefetch neither faults nor changes anything.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.as_ptr().cast()) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = soon;
+}
 
 enum Source<'a> {
     Bytes(Vec<u8>),
@@ -26,18 +38,15 @@ enum Source<'a> {
     Pack(Box<dyn Pack + 'a>),
 }
 
+/// Bytes that are copied, and floats that are packed, in a microsecond.
+const COPIED_PER_US: usize = 10_000;
+const PACKED_PER_US: usize = 1_000;
+
 /// What there is to pack.
 #[derive(Default)]
 pub(crate) struct Packing<'a> {
     sources: Vec<(usize, Source<'a>)>,
     len: usize,
-}
-
-/// Stretches to be written, and by whom.
-struct Task<'t> {
-    pack: &'t dyn Pack,
-    number: usize,
-    stretches: Vec<&'t mut [f32]>,
 }
 
 impl<'a> Packing<'a> {
@@ -65,19 +74,26 @@ impl<'a> Packing<'a> {
         Operand::new(Space::Weights, offset, len)
     }
 
-    /// All of it, written on so many threads.
-    pub(crate) fn finish(self, threads: usize) -> Result<AlignedBytes, CompileError> {
-        let mut memory = AlignedBytes::zeroed(self.len)
-            .ok_or(CompileError::Memory { what: "packed weights", bytes: self.len })?;
-        let mut rest = memory.as_mut_slice();
-        let mut at = 0;
-        let mut tasks = vec![];
+    /// Memory for all of it.
+    pub(crate) fn zeroed(&self) -> Result<AlignedBytes, CompileError> {
+        AlignedBytes::zeroed(self.len).ok_or(CompileError::Memory { what: "packed weights", bytes: self.len })
+    }
+
+    /// What writes all of it into zeroed memory of its size.
+    pub(crate) fn jobs<'j>(&'j self, memory: &'j mut [u8]) -> Vec<Job<'j>> {
+        let (mut rest, mut at) = (memory, 0);
+        let mut jobs: Vec<Job<'j>> = vec![];
         for (offset, source) in &self.sources {
             rest = rest.split_at_mut(offset - at).1;
             at = *offset;
             match source {
                 Source::Bytes(bytes) => rest[..bytes.len()].copy_from_slice(bytes),
-                Source::Borrowed(bytes) => rest[..bytes.len()].copy_from_slice(bytes),
+                Source::Borrowed(bytes) => {
+                    let (copy, behind) = rest.split_at_mut(bytes.len());
+                    (rest, at) = (behind, at + bytes.len());
+                    let microseconds = bytes.len() / COPIED_PER_US;
+                    jobs.push(Job { microseconds, work: Box::new(|| copy.copy_from_slice(bytes)) });
+                }
                 Source::Pack(pack) => {
                     let mut by_task: BTreeMap<usize, Vec<&mut [f32]>> = BTreeMap::new();
                     for (floats, task) in pack.stretches() {
@@ -85,38 +101,22 @@ impl<'a> Packing<'a> {
                         (rest, at) = (behind, at + 4 * floats);
                         by_task.entry(task).or_default().push(bytemuck::cast_slice_mut(stretch));
                     }
-                    let pack = pack.as_ref();
-                    tasks.extend(by_task.into_iter().map(|(number, stretches)| Task {
-                        pack,
-                        number,
-                        stretches,
+                    jobs.extend(by_task.into_iter().map(|(task, mut stretches)| Job {
+                        microseconds: stretches.iter().map(|floats| floats.len()).sum::<usize>()
+                            / PACKED_PER_US,
+                        work: Box::new(move || pack.write(task, &mut stretches)),
                     }));
                 }
             }
         }
-        let threads = threads.min(self.len / WORTH_A_THREAD_BYTES);
-        let queue = Mutex::new(tasks.into_iter());
-        let work = || {
-            loop {
-                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let Some(mut task) = next else { return };
-                task.pack.write(task.number, &mut task.stretches);
-            }
-        };
-        thread::scope(|scope| {
-            for _ in 1..threads {
-                // Without another thread this one does it all.
-                let _ = thread::Builder::new().spawn_scoped(scope, work);
-            }
-            work();
-        });
-        Ok(memory)
+        jobs
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jobs;
 
     /// Stretches that hold the number of their task.
     struct Numbers(Vec<(usize, usize)>);
@@ -141,7 +141,8 @@ mod tests {
             let a = packing.borrowed(&borrowed);
             let b = packing.pack(Numbers(vec![(factor, 2), (2, 1), (3, 2), (0, 7)]));
             let c = packing.bytes(vec![8; 5]);
-            let memory = packing.finish(threads).unwrap();
+            let mut memory = packing.zeroed().unwrap();
+            jobs::run(packing.jobs(memory.as_mut_slice()), threads);
             assert_eq!((a.offset, b.offset, c.offset % ALIGNMENT), (0, 64, 0));
             let bytes = memory.as_slice();
             assert_eq!((&bytes[..4], &bytes[c.offset..]), (&[9, 9, 9, 0][..], &[8; 5][..]));

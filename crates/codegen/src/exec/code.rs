@@ -6,7 +6,8 @@ use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{Linkage, Module};
 
-use super::{CodeError, Compiled, FunctionId, Kind};
+use super::lowered::Compiled;
+use super::{CodeError, FunctionId, Kind};
 
 /// One step of a program.
 ///

@@ -6,7 +6,7 @@ use cranelift_codegen::ir::{ExtFuncData, ExternalName, Function, InstBuilder, Us
 use cranelift_codegen::isa::TargetFrontendConfig;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
-use super::{Compiled, FunctionId};
+use super::{Declared, FunctionId};
 
 /// A function under construction, with its parameters.
 ///
@@ -16,7 +16,7 @@ pub struct Glue<'a> {
     pub builder: FunctionBuilder<'a>,
     /// The parameters.
     pub params: Vec<Value>,
-    functions: &'a [Compiled],
+    functions: &'a [Declared],
     /// The first call that cannot be.
     misuse: Option<String>,
 }
@@ -25,7 +25,7 @@ impl<'a> Glue<'a> {
     pub(super) fn new(
         function: &'a mut Function,
         context: &'a mut FunctionBuilderContext,
-        functions: &'a [Compiled],
+        functions: &'a [Declared],
     ) -> Glue<'a> {
         let mut builder = FunctionBuilder::new(function, context);
         let entry = builder.create_block();
@@ -67,7 +67,7 @@ impl<'a> Glue<'a> {
 
     /// Calls a tile or another function of the module. Too few or too many arguments are refused when it compiles.
     pub fn call(&mut self, callee: FunctionId, args: &[Value]) {
-        let Compiled { name, signature, .. } = &self.functions[callee.0 as usize];
+        let Declared { name, signature, .. } = &self.functions[callee.0 as usize];
         let (given, expected) = (args.len(), signature.params.len());
         if given != expected {
             let text = || format!("it calls {name} with {given} arguments, and that takes {expected}");

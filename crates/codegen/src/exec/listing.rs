@@ -4,28 +4,29 @@ use std::fmt::Write as _;
 
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter};
 
-use super::{Code, CodeModule, Compiled};
+use super::lowered::Compiled;
+use super::{Code, LoweredModule};
 use cranelift_module::ModuleRelocTarget;
 
-impl CodeModule {
-    /// Cranelift's IR of each function; an assembled tile shows as its listing. Needs [`CodeModule::keep_text`].
+impl LoweredModule {
+    /// Cranelift's IR of each function; an assembled tile shows as its listing. Needs [`super::CodeModule::keep_text`].
     pub fn clif(&self) -> String {
         clif(&self.functions)
     }
 
-    /// Each function as assembly. Off x86 this needs [`CodeModule::keep_text`].
+    /// Each function as assembly. Off x86 this needs [`super::CodeModule::keep_text`].
     pub fn asm(&self) -> String {
         asm(&self.functions)
     }
 }
 
 impl Code {
-    /// As [`CodeModule::clif`].
+    /// As [`LoweredModule::clif`].
     pub fn clif(&self) -> String {
         clif(&self.functions)
     }
 
-    /// As [`CodeModule::asm`].
+    /// As [`LoweredModule::asm`].
     pub fn asm(&self) -> String {
         asm(&self.functions)
     }

@@ -1,26 +1,29 @@
 //! From tiles and Cranelift functions to machine code in executable memory.
 //!
-//! A [`CodeModule`] collects functions as bytes with relocations; [`CodeModule::finish`] places them in memory, once,
-//! and hands out a [`Code`], which frees the memory when it is dropped. The unsafe part of running code is here.
+//! A [`CodeModule`] collects functions; in a [`LoweredModule`] they are bytes with relocations, each made by itself, so that
+//! threads can share the work; [`LoweredModule::finish`] places them in memory, once, and hands out a [`Code`], which frees
+//! the memory when it is dropped. The unsafe part of running code is here.
 
 mod code;
 mod glue;
 mod listing;
+mod lowered;
 
 use std::collections::HashMap;
 
-use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{AbiParam, Function, Signature, UserFuncName, types::I64};
+use cranelift_codegen::isa;
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::settings::{self, Configurable};
-use cranelift_codegen::{Context, isa};
 use cranelift_frontend::FunctionBuilderContext;
-use cranelift_module::{FuncId, ModuleError, ModuleReloc, ModuleRelocTarget};
+use cranelift_module::ModuleError;
 
 pub use self::code::{Code, StepFn};
 pub use self::glue::Glue;
+pub use self::lowered::LoweredModule;
+use crate::jobs::{self, Job};
 use crate::lower::{self, LowerError};
-use crate::target::{Isa, Target, X86Level};
+use crate::target::{Target, X86Level};
 use crate::tile::Tile;
 
 /// Why functions could not be made or placed.
@@ -81,33 +84,29 @@ enum Kind {
     Inner,
 }
 
-/// A finished function that has no place yet.
-struct Compiled {
+/// A function whose code is still to be made.
+struct Declared {
     name: String,
     kind: Kind,
     signature: Signature,
-    bytes: Vec<u8>,
-    align: u64,
-    /// Bytes of code at the front; literals follow.
-    code_len: usize,
-    relocs: Vec<ModuleReloc>,
-    /// Cranelift's IR, or the listing of an assembled tile; empty where texts are not kept.
-    ir: String,
-    /// Cranelift's own disassembly, for machines that ours does not know.
-    vcode: Option<String>,
+    body: Body,
 }
 
-/// Functions that belong together, on their way to memory.
+enum Body {
+    Tile(Tile),
+    Glue(Box<Function>),
+}
+
+/// Functions that belong together, before they are machine code.
 pub struct CodeModule {
     target: Target,
     /// For the code around tiles.
     isa: OwnedTargetIsa,
     /// For tiles, see [`CodeModule::optimise_tiles`].
     tile_isa: OwnedTargetIsa,
-    functions: Vec<Compiled>,
-    tiles: HashMap<String, (Tile, FunctionId)>,
+    functions: Vec<Declared>,
+    names: HashMap<String, FunctionId>,
     keep_text: bool,
-    context: Context,
     builder: FunctionBuilderContext,
 }
 
@@ -123,14 +122,13 @@ impl CodeModule {
             isa: cranelift_isa(target, "none", "single_pass")?,
             tile_isa: cranelift_isa(target, "none", "backtracking")?,
             functions: Vec::new(),
-            tiles: HashMap::new(),
+            names: HashMap::new(),
             keep_text: false,
-            context: Context::new(),
             builder: FunctionBuilderContext::new(),
         })
     }
 
-    /// Keeps the IR of every function, for [`CodeModule::clif`] and, off x86, [`CodeModule::asm`]. Costs time.
+    /// Keeps the IR of every function, for [`LoweredModule::clif`] and, off x86, [`LoweredModule::asm`]. Costs time.
     #[must_use]
     pub fn keep_text(mut self) -> CodeModule {
         self.keep_text = true;
@@ -147,67 +145,26 @@ impl CodeModule {
         Ok(self)
     }
 
-    /// The target that all functions are for.
-    pub fn target(&self) -> &Target {
-        &self.target
-    }
-
-    /// Bytes of code and literals so far.
-    pub fn code_bytes(&self) -> usize {
-        self.functions.iter().map(|f| f.bytes.len()).sum()
-    }
-
-    /// The bytes of a function: code, then literals. Calls in it are not resolved.
-    ///
-    /// # Panics
-    /// Where the number is of another module.
-    pub fn machine_code(&self, id: FunctionId) -> &[u8] {
-        &self.functions[id.0 as usize].bytes
-    }
-
     /// Adds a tile. The same tile twice is the same function.
     ///
     /// # Errors
-    /// [`CodeError::Lower`] where it has no code for the target, [`CodeError::Duplicate`] where its name is taken.
+    /// [`CodeError::Lower`] where it is not for the target, [`CodeError::Duplicate`] where its name is taken.
     pub fn tile(&mut self, tile: &Tile) -> Result<FunctionId, CodeError> {
-        if let Some((known, id)) = self.tiles.get(tile.name()) {
-            if known == tile {
-                return Ok(*id);
-            }
-            return Err(CodeError::Duplicate { name: tile.name().to_owned() });
+        if let Some(&id) = self.names.get(tile.name())
+            && matches!(&self.functions[id.0 as usize].body, Body::Tile(known) if known == tile)
+        {
+            return Ok(id);
         }
+        lower::check(tile, &self.target)?;
         let kind = Kind::Tile { params: tile.pointer_params() + tile.count_params() };
         let signature = lower::cranelift::signature(tile, &*self.tile_isa);
-        let id = match self.target.isa() {
-            Isa::X86V3 | Isa::X86V4 => {
-                let code = lower::x86::lower(tile, &self.target)?;
-                self.add(Compiled {
-                    name: tile.name().to_owned(),
-                    kind,
-                    signature,
-                    bytes: code.bytes,
-                    align: lower::x86::ALIGN as u64,
-                    code_len: code.code_len,
-                    relocs: Vec::new(),
-                    ir: if self.keep_text { tile.to_string() } else { String::new() },
-                    vcode: None,
-                })?
-            }
-            Isa::Portable => {
-                let mut function = Function::with_name_signature(UserFuncName::default(), signature);
-                let (isa, context) = (&*self.tile_isa, &mut self.builder);
-                lower::cranelift::lower(tile, &self.target, isa, &mut function, context)?;
-                self.compile(tile.name(), kind, function)?
-            }
-        };
-        self.tiles.insert(tile.name().to_owned(), (tile.clone(), id));
-        Ok(id)
+        self.add(Declared { name: tile.name().to_owned(), kind, signature, body: Body::Tile(tile.clone()) })
     }
 
     /// Adds a step function, see [`StepFn`]: `build` writes its body, up to the return, which follows by itself.
     ///
     /// # Errors
-    /// [`CodeError::Function`] where Cranelift refuses it, [`CodeError::Duplicate`] where its name is taken.
+    /// [`CodeError::Function`] where it makes a call that cannot be, [`CodeError::Duplicate`] where its name is taken.
     pub fn step(&mut self, name: &str, build: impl FnOnce(&mut Glue<'_>)) -> Result<FunctionId, CodeError> {
         self.glue(name, Kind::Step, 4, build)
     }
@@ -234,64 +191,52 @@ impl CodeModule {
     ) -> Result<FunctionId, CodeError> {
         let mut signature = Signature::new(self.isa.default_call_conv());
         signature.params = vec![AbiParam::new(I64); params];
-        let mut function = Function::with_name_signature(UserFuncName::default(), signature);
+        let mut function = Function::with_name_signature(UserFuncName::default(), signature.clone());
         let mut glue = Glue::new(&mut function, &mut self.builder, &self.functions);
         build(&mut glue);
         glue.finish(self.isa.frontend_config())
             .map_err(|message| CodeError::Function { name: name.to_owned(), message })?;
-        self.compile(name, kind, function)
+        self.add(Declared { name: name.to_owned(), kind, signature, body: Body::Glue(Box::new(function)) })
     }
 
-    fn compile(&mut self, name: &str, kind: Kind, function: Function) -> Result<FunctionId, CodeError> {
-        let refused = |message: String| CodeError::Function { name: name.to_owned(), message };
-        let isa = if matches!(kind, Kind::Tile { .. }) { &self.tile_isa } else { &self.isa };
-        let id = FuncId::from_u32(self.functions.len() as u32);
-        self.context.clear();
-        self.context.func = function;
-        self.context.set_disasm(self.keep_text && self.target.x86_level().is_none());
-        let ir = if self.keep_text { self.context.func.display().to_string() } else { String::new() };
-        self.context
-            .compile(&**isa, &mut ControlPlane::default())
-            .map_err(|e| refused(cranelift_codegen::print_errors::pretty_error(e.func, e.inner)))?;
-        let compiled = self.context.take_compiled_code().ok_or_else(|| refused("no code came out".into()))?;
-        let align = u64::from(compiled.buffer.alignment.max(isa.function_alignment().minimum));
-        let (bytes, vcode) = (compiled.code_buffer().to_vec(), compiled.vcode.clone());
-        let relocs: Vec<ModuleReloc> = compiled
-            .buffer
-            .relocs()
-            .iter()
-            .map(|r| ModuleReloc::from_mach_reloc(r, &self.context.func, id))
-            .collect();
-        if let Some(call) = relocs.iter().find_map(|r| match r.name {
-            ModuleRelocTarget::LibCall(call) => Some(call),
-            _ => None,
-        }) {
-            return Err(refused(format!("needs the library function {call}, and no library is linked")));
+    fn add(&mut self, declared: Declared) -> Result<FunctionId, CodeError> {
+        let id = FunctionId(self.functions.len() as u32);
+        if self.names.contains_key(&declared.name) {
+            return Err(CodeError::Duplicate { name: declared.name });
         }
-        let signature = self.context.func.signature.clone();
-        let (name, code_len) = (name.to_owned(), bytes.len());
-        self.add(Compiled { name, kind, signature, bytes, align, code_len, relocs, ir, vcode })
+        self.names.insert(declared.name.clone(), id);
+        self.functions.push(declared);
+        Ok(id)
     }
 
-    fn add(&mut self, compiled: Compiled) -> Result<FunctionId, CodeError> {
-        if self.functions.iter().any(|f| f.name == compiled.name) {
-            return Err(CodeError::Duplicate { name: compiled.name });
-        }
-        self.functions.push(compiled);
-        Ok(FunctionId(self.functions.len() as u32 - 1))
-    }
-
-    /// Places everything in executable memory.
+    /// Makes the machine code of all functions, on one thread.
     ///
     /// # Errors
-    /// [`CodeError::Foreign`] where the target is not this machine, [`CodeError::Memory`] where there is none.
-    pub fn finish(self) -> Result<Code, CodeError> {
-        if !self.target.runs_here() {
-            return Err(CodeError::Foreign { target: self.target.to_string() });
-        }
-        Code::place(self.functions, self.isa)
+    /// [`CodeError::Lower`] and [`CodeError::Function`] where a function has none.
+    pub fn lower(self) -> Result<LoweredModule, CodeError> {
+        self.lower_beside(vec![], 1)
+    }
+
+    /// As [`CodeModule::lower`], with other jobs, on so many threads.
+    pub(crate) fn lower_beside(
+        self,
+        others: Vec<Job<'_>>,
+        threads: usize,
+    ) -> Result<LoweredModule, CodeError> {
+        let module = &self;
+        let mut code: Vec<_> = self.functions.iter().map(|_| None).collect();
+        let lowerings = self.functions.iter().zip(0..).zip(&mut code).map(|((function, id), code)| Job {
+            microseconds: LOWERING_US,
+            work: Box::new(move || *code = Some(function.lower(module, FunctionId(id)))),
+        });
+        jobs::run(lowerings.chain(others).collect(), threads);
+        let functions = code.into_iter().flatten().collect::<Result<Vec<_>, _>>()?;
+        Ok(LoweredModule { target: self.target, isa: self.isa, functions })
     }
 }
+
+/// What making the code of a function takes, in microseconds.
+const LOWERING_US: usize = 80;
 
 /// Cranelift's view of a target.
 fn cranelift_isa(target: &Target, opt_level: &str, allocator: &str) -> Result<OwnedTargetIsa, CodeError> {

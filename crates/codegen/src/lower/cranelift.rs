@@ -11,8 +11,7 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 
-use super::LowerError;
-use crate::target::{Isa, Target, X86Level};
+use crate::target::{Target, X86Level};
 use crate::tile::{
     Address, BinaryOp, Cmp, Count, FmaOp, Inst, Lanes, Loop, Operand, Pattern, Pointer, ShiftOp, Stmt, Tile,
     Trips, UnaryOp, Vector,
@@ -25,12 +24,7 @@ pub(crate) fn lower(
     isa: &dyn TargetIsa,
     function: &mut Function,
     context: &mut FunctionBuilderContext,
-) -> Result<(), LowerError> {
-    let lanes = Isa::Portable.lanes();
-    if tile.lanes() != lanes {
-        let (tile, got) = (tile.name().to_owned(), tile.lanes());
-        return Err(LowerError::Lanes { tile, lanes: got, isa: Isa::Portable.name(), expected: lanes });
-    }
+) {
     let mut builder = FunctionBuilder::new(function, context);
     let entry = builder.create_block();
     builder.append_block_params_for_function_params(entry);
@@ -57,7 +51,6 @@ pub(crate) fn lower(
     lowering.block(tile.body());
     lowering.builder.ins().return_(&[]);
     lowering.builder.finalize(isa.frontend_config());
-    Ok(())
 }
 
 /// The signature of a tile: pointers, then counts, all of 64 bits; nothing comes back.

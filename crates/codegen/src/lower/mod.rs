@@ -3,8 +3,9 @@
 pub(crate) mod cranelift;
 pub(crate) mod x86;
 
-use crate::target::Isa;
-use crate::tile::{Inst, Needs, Operand};
+use crate::target::{Isa, Target};
+use crate::tile::{Inst, Needs, Operand, Tile};
+use target_lexicon::OperatingSystem;
 
 /// Parameters that arrive in registers; the System V and AAPCS64 conventions have at least these.
 pub(crate) const REGISTER_PARAMS: usize = 6;
@@ -44,6 +45,19 @@ pub enum LowerError {
     /// The tile is not valid for the target it is lowered for.
     #[error(transparent)]
     Tile(#[from] crate::tile::TileError),
+}
+
+/// Refuses tiles that have no code for the target, whatever is in them.
+pub(crate) fn check(tile: &Tile, target: &Target) -> Result<(), LowerError> {
+    let isa = target.isa();
+    if isa != Isa::Portable && target.triple().operating_system == OperatingSystem::Windows {
+        return Err(LowerError::CallingConvention { triple: target.triple().to_string() });
+    }
+    if tile.lanes() != isa.lanes() {
+        let (tile, lanes) = (tile.name().to_owned(), tile.lanes());
+        return Err(LowerError::Lanes { tile, lanes, isa: isa.name(), expected: isa.lanes() });
+    }
+    Ok(())
 }
 
 /// Scratch registers that the lowering for `isa` takes for an instruction.

@@ -56,7 +56,7 @@ pub fn execute(tile: &Tile, target: &Target, case: &Case, edge: Edge) -> Vec<Vec
     if !target.runs_here() {
         return emulate(tile, target, case);
     }
-    let code = module.finish().unwrap();
+    let code = module.lower().unwrap().finish().unwrap();
     let mut blocks: Vec<Guarded> = vec![];
     for floats in &case.buffers {
         let mut block = Guarded::new(4 * floats.len(), edge);
@@ -81,7 +81,7 @@ pub fn execute(tile: &Tile, target: &Target, case: &Case, edge: Edge) -> Vec<Vec
 pub fn emulate(tile: &Tile, target: &Target, case: &Case) -> Vec<Vec<f32>> {
     let mut module = CodeModule::new(target).unwrap();
     let id = module.tile(tile).unwrap();
-    emulator::run(module.machine_code(id), &case.buffers, &case.offsets, &case.counts)
+    emulator::run(module.lower().unwrap().machine_code(id), &case.buffers, &case.offsets, &case.counts)
 }
 
 /// Equal bits, or both NaN.

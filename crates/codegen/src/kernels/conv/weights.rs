@@ -1,7 +1,7 @@
 //! The weights of a convolution of either kind, and their order for kernels: by group, block of output channels, input
 //! channel, tap, channel of the block.
 
-use crate::packing::Pack;
+use crate::packing::{Pack, prefetch};
 use std::ops::Range;
 use tconvc_ir::{DType, Error, Result, Tensor};
 
@@ -105,11 +105,13 @@ impl<'a> Weights<'a> {
         }
     }
 
-    /// All taps between an input channel and the output channels `co..co + count` of a group, channel by channel, where they
-    /// lie like that.
-    pub fn patches(&self, group: usize, co: usize, count: usize, ci: usize) -> Option<&'a [[u8; 4]]> {
-        let start = self.pair(group, co, ci);
-        (self.layout == Layout::Deconv).then(|| &self.data[start..start + count * self.taps()])
+    /// All taps between an input channel and output channels of a group, channel by channel, as they lie in the weights of a
+    /// transposed convolution; of another there are none.
+    pub fn patches(&self, group: usize, co: Range<usize>, ci: usize) -> &'a [[u8; 4]] {
+        match self.layout {
+            Layout::Conv => &[],
+            Layout::Deconv => &self.data[self.pair(group, co.start, ci)..][..co.len() * self.taps()],
+        }
     }
 }
 
@@ -163,6 +165,9 @@ impl Blocks<'_> {
 /// Input channels times taps that are read of an output channel before the next.
 const RUN: usize = 64;
 
+/// Input channels whose weights are read together, while those of the next are asked for.
+const AT_ONCE: usize = 8;
+
 impl Pack for Blocks<'_> {
     /// A task for each block of each group; a stretch of it in each part.
     fn stretches(&self) -> Vec<(usize, usize)> {
@@ -187,50 +192,67 @@ impl Pack for Blocks<'_> {
         if group >= self.weights.groups {
             return;
         }
-        let padded = exist.next_multiple_of(self.grain);
-        let (weights, cin, all) = (&self.weights, self.weights.cin, self.weights.taps());
         for (taps, part) in self.parts.iter().zip(stretches.iter()) {
-            debug_assert_eq!(part.len(), cin * taps.len() * padded);
+            let channels = exist.next_multiple_of(self.grain) * self.weights.cin;
+            debug_assert_eq!(part.len(), channels * taps.len());
         }
-        if weights.layout == Layout::Deconv {
-            for ci in 0..cin {
-                let Some(patches) = weights.patches(group, first, exist, ci) else { return };
-                for (taps, part) in self.parts.iter().zip(stretches.iter_mut()) {
-                    let rows = part[ci * taps.len() * padded..].chunks_exact_mut(self.run * padded);
-                    for (taps, row) in taps.chunks_exact(self.run).zip(rows) {
+        match self.weights.layout {
+            Layout::Conv => self.write_conv(group, first..first + exist, stretches),
+            Layout::Deconv => self.write_deconv(group, first..first + exist, stretches),
+        }
+    }
+}
+
+impl Blocks<'_> {
+    fn write_conv(&self, group: usize, block: Range<usize>, parts: &mut [&mut [f32]]) {
+        debug_assert_eq!(self.run, 1, "runs are of transposed convolutions");
+        let (weights, all) = (&self.weights, self.weights.taps());
+        let padded = block.len().next_multiple_of(self.grain);
+        for (taps, part) in self.parts.iter().zip(parts) {
+            let in_order = taps.len() == all && taps.iter().copied().eq(0..all);
+            // A stretch of each output channel after the other, so that what is written stays near.
+            let step = if in_order { RUN } else { taps.len() };
+            for (run, rows) in part.chunks_mut((step * padded).max(1)).enumerate() {
+                for (channel, co) in block.clone().enumerate() {
+                    let rows = rows.chunks_exact_mut(padded);
+                    if in_order {
+                        let data = &weights.data[weights.pair(group, co, 0) + run * RUN..];
+                        for (row, value) in rows.zip(data) {
+                            row[channel] = float(*value);
+                        }
+                    } else {
+                        let data = &weights.data[weights.pair(group, co, run)..];
+                        for (row, &tap) in rows.zip(taps) {
+                            row[channel] = float(data[tap]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn write_deconv(&self, group: usize, block: Range<usize>, parts: &mut [&mut [f32]]) {
+        let (cin, all) = (self.weights.cin, self.weights.taps());
+        let patches = |ci| self.weights.patches(group, block.clone(), ci);
+        let padded = block.len().next_multiple_of(self.grain);
+        for from in (0..cin).step_by(AT_ONCE) {
+            let inputs = from..cin.min(from + AT_ONCE);
+            (inputs.end..cin.min(inputs.end + AT_ONCE)).for_each(|soon| prefetch(patches(soon)));
+            for (taps, part) in self.parts.iter().zip(parts.iter_mut()) {
+                let rows = &mut part[from * taps.len() * padded..];
+                let mut rows = rows.chunks_exact_mut((self.run * padded).max(1));
+                for patches in inputs.clone().map(patches) {
+                    for (taps, row) in taps.chunks_exact(self.run).zip(&mut rows) {
                         if let &[tap] = taps {
-                            for (value, patch) in row.iter_mut().zip(patches.chunks_exact(all)) {
-                                *value = float(patch[tap]);
-                            }
+                            row.iter_mut()
+                                .zip(patches.chunks_exact(all))
+                                .for_each(|(value, patch)| *value = float(patch[tap]));
                             continue;
                         }
                         for (patch, values) in patches.chunks_exact(all).zip(row.chunks_exact_mut(self.run)) {
                             for (&tap, value) in taps.iter().zip(values) {
                                 *value = patch.get(tap).copied().map_or(0.0, float);
                             }
-                        }
-                    }
-                }
-            }
-            return;
-        }
-        debug_assert_eq!(self.run, 1, "runs are of transposed convolutions");
-        for (taps, part) in self.parts.iter().zip(stretches.iter_mut()) {
-            let in_order = taps.len() == all && taps.iter().copied().eq(0..all);
-            // A stretch of each output channel after the other, so that what is written stays near.
-            let step = if in_order { RUN } else { taps.len() };
-            for (run, rows) in part.chunks_mut((step * padded).max(1)).enumerate() {
-                for channel in 0..exist {
-                    let rows = rows.chunks_exact_mut(padded);
-                    if in_order {
-                        let data = &weights.data[weights.pair(group, first + channel, 0) + run * RUN..];
-                        for (row, value) in rows.zip(data) {
-                            row[channel] = float(*value);
-                        }
-                    } else {
-                        let data = &weights.data[weights.pair(group, first + channel, run)..];
-                        for (row, &tap) in rows.zip(taps) {
-                            row[channel] = float(data[tap]);
                         }
                     }
                 }
@@ -242,6 +264,7 @@ impl Pack for Blocks<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jobs;
     use crate::packing::Packing;
 
     #[test]
@@ -263,7 +286,8 @@ mod tests {
                         let starts = blocks.starts();
                         let mut packing = Packing::default();
                         packing.pack(blocks);
-                        let memory = packing.finish(1).unwrap();
+                        let mut memory = packing.zeroed().unwrap();
+                        jobs::run(packing.jobs(memory.as_mut_slice()), 1);
                         let floats: &[f32] = bytemuck::cast_slice(memory.as_slice());
                         for (taps, start) in parts.iter().zip(starts) {
                             let mut at = start;
@@ -305,7 +329,8 @@ mod tests {
             let blocks = Blocks { weights, parts: vec![taps.clone()], run: 4, block, grain: 1 };
             let mut packing = Packing::default();
             packing.pack(blocks);
-            let memory = packing.finish(1).unwrap();
+            let mut memory = packing.zeroed().unwrap();
+            jobs::run(packing.jobs(memory.as_mut_slice()), 1);
             let floats: &[f32] = bytemuck::cast_slice(memory.as_slice());
             let mut expected = vec![];
             for first in (0..cout).step_by(block) {

@@ -10,7 +10,6 @@ mod emit;
 mod shuffle;
 
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
-use target_lexicon::OperatingSystem;
 
 use self::asm::Asm;
 pub(crate) use self::asm::{ALIGN, MachineCode};
@@ -44,13 +43,6 @@ const FIRST_SAVED: u8 = 9;
 /// Machine code for a tile.
 pub(crate) fn lower(tile: &Tile, target: &Target) -> Result<MachineCode, LowerError> {
     let isa = target.isa();
-    if matches!(target.triple().operating_system, OperatingSystem::Windows) {
-        return Err(LowerError::CallingConvention { triple: target.triple().to_string() });
-    }
-    if tile.lanes() != isa.lanes() {
-        let (tile, lanes) = (tile.name().to_owned(), tile.lanes());
-        return Err(LowerError::Lanes { tile, lanes, isa: isa.name(), expected: isa.lanes() });
-    }
     let registers =
         Registers { vectors: target.vector_registers(), generals: GENERAL.len(), args: REGISTER_PARAMS };
     let assignment = assign(tile, registers, |inst| needs(inst, isa))?;

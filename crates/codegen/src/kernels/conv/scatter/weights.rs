@@ -38,7 +38,7 @@ impl Pack for Columns<'_> {
         };
         let rows = stretch.chunks_exact_mut(self.row(channels).max(1));
         for (ci, row) in rows.enumerate() {
-            let Some(patches) = self.weights.patches(task / blocks, first, channels, ci) else { return };
+            let patches = self.weights.patches(task / blocks, first..first + channels, ci);
             let all = patches.len() / channels;
             if self.taps.len() == all {
                 for (value, weight) in row.iter_mut().zip(patches) {
