@@ -14,7 +14,7 @@ use crate::geometries::{
 use crate::layer::{Axis, Layer};
 use crate::models::{arrays, models};
 use crate::networks::{exactly, live};
-use crate::schedules::others;
+use crate::schedules::{has_tiles_over_rows, others};
 use crate::support::{FORMS, Random, cases, targets};
 use proptest::strategy::{Strategy, ValueTree};
 use std::fmt::{self, Display};
@@ -232,6 +232,20 @@ fn windows_that_roll() {
             seen += check_others(tell, &layer, number, &way, |_, name| name.contains("rolling"));
         }
         assert!(seen > cases(80), "only {seen} schedules had windows that roll");
+    });
+}
+
+#[test]
+fn tiles_over_rows() {
+    in_child("guard::tiles_over_rows", |tell| {
+        let (targets, mut seen) = (targets(), 0);
+        for number in 0..cases(90) {
+            let layers = [random_layer, stacked_layer, rolling_layer];
+            let layer = layers[number % 3](13 << 32 | number as u64);
+            let way = Way::new(Form::SubPixel, &targets[number / 3 % targets.len()], 1 + number % 2);
+            seen += check_others(tell, &layer, number, &way, |_, name| has_tiles_over_rows(name));
+        }
+        assert!(seen > 2 * cases(90), "only {seen} schedules had tiles over rows");
     });
 }
 

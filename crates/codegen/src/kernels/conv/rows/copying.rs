@@ -92,18 +92,17 @@ impl Rolls {
         Ok(Self { rolling, channels, ahead, turns: tiles, shift, sides })
     }
 
-    /// What a tile copies, of the window after one of this kind, at its step `first` and of `width` steps.
+    /// What a tile of so many rows copies, of the window after one of this kind, at its step `first` and of `width` steps.
     pub fn copies(
         &self,
         problem: &Problem,
         layout: &Window,
         kind: &Kind,
-        first: usize,
-        width: usize,
+        (height, first, width): (usize, usize, usize),
     ) -> Option<Copies> {
         let [_, y, _] = &problem.axes;
         let (rows, elements) = match self.rolling.along {
-            Along::Rows => (y.in_stride, kind.elements),
+            Along::Rows => (height * y.in_stride, kind.elements),
             Along::Columns if kind.last => return None,
             Along::Columns => (1, self.rolling.new),
         };

@@ -216,7 +216,7 @@ impl Emit<'_, '_> {
             let offset = add(glue, place, tile.first, plane);
             let in_all = glue.builder.ins().iadd(group_channel, tile.first);
             let bias = glue.element(bases.bias, in_all, 4);
-            repeat(glue, rows, |glue, row| {
+            self.each_row(glue, rows, &|glue, row, height| {
                 let offset = add(glue, offset, row, out_row);
                 let source = glue.element(source, row, in_row);
                 let runs = &group.code[kind].runs;
@@ -232,8 +232,9 @@ impl Emit<'_, '_> {
                         let target = glue.builder.ins().iadd(bases.output, offset);
                         let mut args = vec![source, weights, bias, target];
                         args.extend(bases.finish_at(glue, in_all, offset));
-                        let plain = run.codes[tile.size];
-                        let (Some(next), Some(&copying)) = (next, run.copying.get(tile.size)) else {
+                        let codes = &run.codes[height];
+                        let plain = codes.plain[tile.size];
+                        let (Some(next), Some(&copying)) = (next, codes.copying.get(tile.size)) else {
                             return glue.call(plain, &args);
                         };
                         let turn = glue.add_constant(tile.number, (number * tiles) as i64);
@@ -245,5 +246,21 @@ impl Emit<'_, '_> {
                 }
             });
         });
+    }
+
+    /// Runs `body` for the first of the rows that tiles take together, with the number of the tiles' height.
+    fn each_row<'g>(&self, glue: &mut Glue<'g>, rows: Value, body: &dyn Fn(&mut Glue<'g>, Value, usize)) {
+        let heights = self.nest.schedule.heights(&self.job.problem);
+        let mut done = glue.constant(0);
+        for (index, &height) in heights.iter().enumerate() {
+            let left = glue.builder.ins().isub(rows, done);
+            let count = if height > 1 { glue.builder.ins().udiv_imm_u(left, height as i64) } else { left };
+            repeat(glue, count, |glue, i| {
+                let row = glue.builder.ins().imul_imm_s(i, height as i64);
+                let row = glue.builder.ins().iadd(row, done);
+                body(glue, row, index);
+            });
+            done = glue.builder.ins().imul_imm_s(count, height as i64);
+        }
     }
 }

@@ -23,4 +23,4 @@ mod tile;
 
 pub(super) use nest::build;
 pub(super) use schedule::{Schedule, Store, direct_cycles};
-pub(super) use tile::{Position, Row, TileSpec, build as build_tile};
+pub(super) use tile::{Position, Row, Segment, Span, TileSpec, build as build_tile};

@@ -14,7 +14,7 @@ use super::pixels::{self, PixelSpec, Point};
 use super::rolling::Rolling;
 use super::schedule::{Schedule, Source, Store};
 use super::shapes::is_small;
-use super::tile::{self, TileSpec};
+use super::tile::{self, Segment, Span, TileSpec};
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::exec::FunctionId;
@@ -31,11 +31,11 @@ pub(in super::super) fn build<'a>(
     loop {
         match Nest::new(builder, job, &schedule) {
             // The epilogue or the interleaving may need more registers than the schedule left.
-            Err(CompileError::Tile { .. }) if schedule.m * schedule.n > 1 => {
-                if schedule.m >= schedule.n {
-                    schedule.m -= 1;
-                } else {
-                    schedule.n -= 1;
+            Err(CompileError::Tile { .. }) if schedule.m * schedule.n * schedule.stack > 1 => {
+                let Schedule { m, n, stack, .. } = &mut schedule;
+                let most = (*m).max(*n).max(*stack);
+                if let Some(count) = [m, n, stack].into_iter().find(|count| **count == most) {
+                    *count -= 1;
                 }
             }
             Err(CompileError::Tile { .. }) if schedule.store.is_interleaved() => {
@@ -75,8 +75,14 @@ pub(super) struct Run {
     pub source_step: i64,
     pub target_step: i64,
     pub count: usize,
-    /// Code for each size of channel tile; the same with copies of what the next window adds, where there is anything.
-    pub codes: Vec<FunctionId>,
+    /// Of tiles of [`Schedule::stack`] rows, and of one row for those that are left.
+    pub codes: Vec<Codes>,
+}
+
+/// Code for each size of channel tile; the same with copies of what the next window adds, where there is anything.
+#[derive(PartialEq, Default)]
+pub(super) struct Codes {
+    pub plain: Vec<FunctionId>,
     pub copying: Vec<FunctionId>,
 }
 
@@ -113,7 +119,7 @@ impl Nest {
         let [z, y, _] = &job.problem.axes;
         let row_phases = if store == Store::Joint { 1 } else { z.phases.len() * y.phases.len() };
         let tiles = row_phases * job.problem.cout.div_ceil(schedule.m);
-        let products = job.problem.taps() * schedule.m * schedule.n / row_phases;
+        let products = job.problem.taps() * schedule.m * schedule.n * schedule.stack / row_phases;
         let rolls = rolling
             .map(|rolling| Rolls::new(builder, job, &windows, rolling, (tiles, products)))
             .transpose()?;
@@ -197,52 +203,57 @@ impl Nest {
             if kind.last {
                 outputs = outputs.min(x.output.saturating_sub((kind.before + first) * x.out_stride));
             }
-            let copies = self
-                .rolls
-                .as_ref()
-                .and_then(|rolls| rolls.copies(problem, &self.windows.layout, kind, first, width));
-            let (mut tiles, mut copying) = (vec![], vec![]);
-            for (m, _) in cut_channels(problem.cout, self.schedule.m) {
-                let mut spec = TileSpec {
-                    m,
-                    n,
-                    phases: group.x_phases.len(),
-                    cin: problem.cin,
-                    channel_stride: self.windows.layout.channel_bytes,
-                    row_phases: group.row_targets(problem),
-                    rows: group.rows.clone(),
-                    positions: group.positions.clone(),
-                    steps: exist,
-                    outputs,
-                    segments: segments(problem, first..first + exist),
-                    step_stride: x.out_stride,
-                    output_stride: 4 * problem.output.plane as i32,
-                    ahead: WEIGHTS_AHEAD,
-                    mask_loads: self.schedule.source == Source::Direct,
-                    copies: None,
-                    finish: job.finish.clone(),
-                };
-                let mut code_of = |spec: &TileSpec| match codes.get(spec) {
-                    Some(&code) => Ok::<_, CompileError>(code),
-                    None => {
-                        let name = builder.unique(&format!("{}_m{m}n{n}", job.name));
-                        let code = tile::build(builder, &name, spec)?;
-                        codes.insert(spec.clone(), code);
-                        Ok(code)
+            // A lone phase stores the steps that it has.
+            let units = if group.x_phases.len() == x.out_stride { x.out_stride } else { 1 };
+            let outputs = if units == x.out_stride { outputs } else { exist };
+            let steps_here = first..first + exist;
+            let mut by_height = vec![];
+            for height in self.schedule.heights(problem) {
+                let copies = self.rolls.as_ref();
+                let layout = &self.windows.layout;
+                let copies =
+                    copies.and_then(|rolls| rolls.copies(problem, layout, kind, (height, first, width)));
+                let mut of_height = Codes::default();
+                for (m, _) in cut_channels(problem.cout, self.schedule.m) {
+                    let mut spec = TileSpec {
+                        m,
+                        vectors: self.spans(problem, height, exist),
+                        phases: group.x_phases.len(),
+                        cin: problem.cin,
+                        channel_stride: layout.channel_bytes,
+                        row_phases: group.row_targets(problem),
+                        rows: group.rows.clone(),
+                        positions: group.positions.clone(),
+                        segments: self.segments(problem, height, &steps_here, (outputs, units)),
+                        step_stride: x.out_stride,
+                        output_stride: 4 * problem.output.plane as i32,
+                        ahead: WEIGHTS_AHEAD,
+                        mask_loads: self.schedule.source == Source::Direct,
+                        copies: None,
+                        finish: job.finish.clone(),
+                    };
+                    let mut code_of = |spec: &TileSpec| match codes.get(spec) {
+                        Some(&code) => Ok::<_, CompileError>(code),
+                        None => {
+                            let name = builder.unique(&format!("{}_m{m}n{}", job.name, spec.vectors.len()));
+                            let code = tile::build(builder, &name, spec)?;
+                            codes.insert(spec.clone(), code);
+                            Ok(code)
+                        }
+                    };
+                    of_height.plain.push(code_of(&spec)?);
+                    if copies.is_some() {
+                        spec.copies.clone_from(&copies);
+                        of_height.copying.push(code_of(&spec)?);
                     }
-                };
-                tiles.push(code_of(&spec)?);
-                if copies.is_some() {
-                    spec.copies.clone_from(&copies);
-                    copying.push(code_of(&spec)?);
                 }
+                by_height.push(of_height);
             }
             let (source_step, target_step) =
                 (4 * width as i64, 4 * (problem.place(first + width) - problem.place(first)) as i64);
             match runs.last_mut() {
                 Some(run)
-                    if run.codes == tiles
-                        && run.copying == copying
+                    if run.codes == by_height
                         && run.source_step == source_step
                         && run.target + run.count as i64 * run.target_step
                             == 4 * problem.place(first) as i64 =>
@@ -255,13 +266,55 @@ impl Nest {
                     source_step,
                     target_step,
                     count: 1,
-                    codes: tiles,
-                    copying,
+                    codes: by_height,
                 }),
             }
             first += width;
         }
         Ok(TileRuns { runs })
+    }
+
+    /// The vectors of a tile of so many rows, of so many steps each.
+    fn spans(&self, problem: &Problem, height: usize, steps: usize) -> Vec<Span> {
+        let row = problem.axes[1].in_stride as i32 * self.windows.layout.row_bytes;
+        let starts = (0..steps).step_by(self.lanes);
+        let of_row = |index: usize| {
+            starts.clone().map(move |first| Span {
+                offset: index as i32 * row + 4 * first as i32,
+                steps: (steps - first).min(self.lanes),
+            })
+        };
+        (0..height).flat_map(of_row).collect()
+    }
+
+    /// The rows of the output that results of a tile of so many rows lie in, of the steps of each and of so many `outputs`; these are of
+    /// one phase, or of all where they are `units` a step.
+    fn segments(
+        &self,
+        problem: &Problem,
+        height: usize,
+        steps: &Range<usize>,
+        (outputs, units): (usize, usize),
+    ) -> Vec<Segment> {
+        let folded = problem.folds.first().map_or(usize::MAX, |fold| fold.steps);
+        let row = 4 * (problem.axes[1].out_stride * problem.output.row) as i32;
+        let start = problem.place(steps.start);
+        let mut segments = vec![];
+        for index in 0..height {
+            let before = index * steps.len().next_multiple_of(self.lanes);
+            let mut first = steps.start;
+            while first < steps.end {
+                let next = (first / folded + 1).saturating_mul(folded);
+                let end = (next - steps.start).saturating_mul(units).min(outputs);
+                segments.push(Segment {
+                    first: before + first - steps.start,
+                    end: before * units + end,
+                    offset: index as i32 * row + 4 * (problem.place(first) - start) as i32,
+                });
+                first = next;
+            }
+        }
+        segments
     }
 
     /// Tiles with lanes along the channels or along phases: over the pixels of a row of an x-block, or over all of a small image.
@@ -326,7 +379,7 @@ impl Nest {
                     )
                 };
             let of_tile: Vec<Point> = pixels.iter().flat_map(of_pixel).collect();
-            let mut tiles = vec![];
+            let mut tiles = Codes::default();
             for (channels, _) in cut_channels(problem.cout, self.channel_block(problem).0) {
                 let spec = PixelSpec {
                     vectors: self.vectors(problem, channels, group.x_phases.len()),
@@ -337,7 +390,7 @@ impl Nest {
                     points: of_tile.clone(),
                     finish: job.finish.clone(),
                 };
-                tiles.push(match codes.get(&spec) {
+                tiles.plain.push(match codes.get(&spec) {
                     Some(&code) => code,
                     None => {
                         let name = builder.unique(&format!("{}_p{count}c{}", job.name, spec.vectors.len()));
@@ -349,7 +402,7 @@ impl Nest {
             }
             match runs.last_mut() {
                 Some(run)
-                    if run.codes == tiles
+                    if run.codes.first() == Some(&tiles)
                         && (run.count == 1
                             || (
                                 run.source + run.count as i64 * run.source_step,
@@ -368,8 +421,7 @@ impl Nest {
                         source_step: 0,
                         target_step: 0,
                         count: 1,
-                        codes: tiles,
-                        copying: vec![],
+                        codes: vec![tiles],
                     });
                 }
             }
@@ -440,17 +492,4 @@ impl Nest {
         });
         Ok(())
     }
-}
-
-/// The rows of the output that these steps lie in, as [`TileSpec::segments`].
-fn segments(problem: &Problem, steps: Range<usize>) -> Vec<(usize, i32)> {
-    let row = problem.folds.first().map_or(usize::MAX, |fold| fold.steps);
-    let start = problem.place(steps.start);
-    let mut segments = vec![];
-    let mut first = steps.start;
-    while first < steps.end {
-        segments.push((first - steps.start, 4 * (problem.place(first) - start) as i32));
-        first = (first / row + 1).saturating_mul(row);
-    }
-    segments
 }

@@ -4,7 +4,7 @@ use super::super::problem::Problem;
 use super::super::tiling::accumulators;
 use super::rolling::Rolling;
 use super::schedule::{Schedule, Source, Store, Window, readable_in_place};
-use super::shapes::{TileShape, is_small, is_written_out, tiles_of};
+use super::shapes::{TileShape, can_stack, is_small, is_written_out, tiles_of};
 use crate::target::Target;
 use std::fmt;
 
@@ -33,11 +33,12 @@ impl Source {
     }
 }
 
-/// `channels 6x2 packed 8x64 4`: store, tile, source, window, parts.
+/// `channels 6x2 packed 8x64 4`: store, tile, source, window, parts. A tile over two rows is `6x2x2`.
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { source, store, m, n, rows, columns, parts } = self;
-        write!(f, "{} {m}x{n} {} {rows}x{columns} {parts}", store.name(), source.name())
+        let Self { source, store, m, n, stack, rows, columns, parts } = self;
+        let stack = if *stack > 1 { format!("x{stack}") } else { String::new() };
+        write!(f, "{} {m}x{n}{stack} {} {rows}x{columns} {parts}", store.name(), source.name())
     }
 }
 
@@ -53,21 +54,28 @@ impl Schedule {
         let mut words = text.split(' ');
         let store = words.next()?;
         let store = Store::ALL.into_iter().find(|known| known.name() == store)?;
-        let (m, n) = pair(words.next()?)?;
+        let tile = words.next()?;
+        let (tile, stack) = match tile.match_indices('x').nth(1) {
+            Some((at, _)) => (&tile[..at], tile[at + 1..].parse().ok()?),
+            None => (tile, 1),
+        };
+        let (m, n) = pair(tile)?;
         let source = words.next()?;
         let source = Source::ALL.into_iter().find(|known| known.name() == source)?;
         let (rows, columns) = pair(words.next()?)?;
         let parts = words.next()?.parse().ok()?;
-        let schedule = Self { source, store, m, n, rows, columns, parts };
+        let schedule = Self { source, store, m, n, stack, rows, columns, parts };
         (words.next().is_none() && schedule.fits(problem, target)).then_some(schedule)
     }
 
     fn fits(&self, problem: &Problem, target: &Target) -> bool {
         let [_, y, x] = &problem.axes;
-        let &Self { source, store, m, n, rows, columns, parts } = self;
+        let &Self { source, store, m, n, stack, rows, columns, parts } = self;
         let (lanes, whole) = (target.lanes(), rows == y.steps() && columns == x.steps());
         let in_range = (1..=28).contains(&m)
             && (1..=6).contains(&n)
+            && (1..=rows).contains(&stack)
+            && (stack == 1 || can_stack(problem, store))
             && (1..=y.steps()).contains(&rows)
             && (1..=x.steps()).contains(&columns);
         if !in_range
@@ -82,8 +90,9 @@ impl Schedule {
             Source::Rolling if parts > 1 => return false,
             Source::Rolling | Source::Direct => 0,
         };
-        (store.phases(problem) * m * n <= accumulators(target, n))
-            && (store != Store::Joint || is_written_out(problem, m * n))
+        let vectors = n * stack;
+        (store.phases(problem) * m * vectors <= accumulators(target, vectors))
+            && (store != Store::Joint || is_written_out(problem, m * vectors))
             && (columns == x.steps() || columns.is_multiple_of(problem.grain(lanes)))
             && (whole || !store.is_by_pixels() || !is_small(problem))
             && (rows == 1 || whole || window <= 2 * target.caches().l2_bytes)
@@ -102,16 +111,22 @@ impl Schedule {
         for store in Store::ALL.into_iter().filter(|store| store.fits(problem, target)) {
             let tiles = tiles_of(problem, target, store);
             let best = tiles.iter().map(|tile| tile.cycles).fold(f64::INFINITY, f64::min);
-            for TileShape { cycles, m, n } in tiles {
+            for tile in tiles {
+                let TileShape { cycles, m, n, stack } = tile;
                 let near = if store == self.store { 1.5 } else { 1.01 };
                 if cycles <= near * best {
-                    others.push(Self::with_tile(problem, target, threads, self.source, store, (m, n)));
-                    others.push(Self { store, m, n, ..self.clone() });
+                    others.push(Self::with_tile(problem, target, threads, self.source, store, tile));
+                    let tiled = Self { store, m, n, stack, ..self.clone() };
+                    if stack > 1 {
+                        let (source, columns) = (Source::Rolling, x.steps());
+                        others.push(Self { source, rows: stack, columns, parts: 1, ..tiled.clone() });
+                    }
+                    others.push(tiled);
                 }
             }
         }
         for source in Source::ALL {
-            let tile = (self.m, self.n);
+            let tile = TileShape { cycles: 0.0, m: self.m, n: self.n, stack: self.stack };
             others.push(Self::with_tile(problem, target, threads, source, self.store, tile));
         }
         let grain = problem.grain(lanes);

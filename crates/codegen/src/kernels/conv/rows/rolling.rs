@@ -93,13 +93,13 @@ impl Rolling {
         WORTH_ROLLING.contains(&products) && !near && !in_pieces && problem.axes.iter().all(busy)
     }
 
-    /// Steps along y and x of windows that are worth it, for tiles of `n` vectors.
+    /// Steps along y and x of windows that are worth it, for tiles of `n` vectors in each of `stack` rows.
     pub fn choose(
         problem: &Problem,
         target: &Target,
         threads: usize,
         store: Store,
-        n: usize,
+        (n, stack): (usize, usize),
     ) -> Option<(usize, usize)> {
         let ([z, y, x], caches) = (&problem.axes, target.caches());
         let products = problem.cin * problem.cout * problem.taps();
@@ -121,7 +121,7 @@ impl Rolling {
                     .is_some_and(|rolling| rolling.moves_little())
         };
         if y.steps() > 1 {
-            return (1..=y.steps()).map(|rows| (rows, x.steps())).find(fits);
+            return (stack..=y.steps()).step_by(stack).map(|rows| (rows, x.steps())).find(fits);
         }
         // The fewest vectors, full or not.
         let (steps, lanes) = (x.steps(), target.lanes());

@@ -4,7 +4,9 @@ use super::super::problem::{Axis, Problem};
 use super::super::tiling::is_uneven;
 use super::pixels::transposes;
 use super::rolling::Rolling;
-use super::shapes::{best_tile, is_paged, is_small, phase_groups, phases_and_channels, planes_of_tiles};
+use super::shapes::{
+    TileShape, best_tile, is_paged, is_small, phase_groups, phases_and_channels, planes_of_tiles,
+};
 use crate::target::Target;
 use std::ops::Range;
 use tconvc_ir::geometry::Phase;
@@ -99,6 +101,8 @@ pub(in super::super) struct Schedule {
     pub m: usize,
     /// Vectors of a tile, for each phase; of channels or of phases where lanes run along these.
     pub n: usize,
+    /// Rows that a tile with lanes along the width takes so many vectors of.
+    pub stack: usize,
     /// Steps (outputs of a phase) along y that share a window.
     pub rows: usize,
     /// Steps along x that share a window; a multiple of the lanes, or all of them.
@@ -128,7 +132,7 @@ impl Schedule {
     pub fn choose(problem: &Problem, target: &Target, threads: usize) -> Self {
         let source = if is_worth_packing(problem) { Source::Rolling } else { Source::Direct };
         let (store, tile) = best_tile(problem, target);
-        Self::with_tile(problem, target, threads, source, store, (tile.m, tile.n))
+        Self::with_tile(problem, target, threads, source, store, tile)
     }
 
     /// The schedule with these tiles; window and units of work follow. Windows are packed where they cannot roll, or need not.
@@ -138,13 +142,13 @@ impl Schedule {
         threads: usize,
         source: Source,
         store: Store,
-        (m, n): (usize, usize),
+        TileShape { m, n, stack, .. }: TileShape,
     ) -> Self {
         let x = &problem.axes[2];
-        let mut schedule = Self { source, store, m, n, rows: 1, columns: 1, parts: 1 };
+        let mut schedule = Self { source, store, m, n, stack, rows: stack, columns: 1, parts: 1 };
         let tiles = schedule.most_parts(problem, target);
         if source == Source::Rolling {
-            if let Some((rows, columns)) = Rolling::choose(problem, target, threads, store, n) {
+            if let Some((rows, columns)) = Rolling::choose(problem, target, threads, store, (n, stack)) {
                 return Self { rows, columns, ..schedule };
             }
             schedule.source = Source::Packed;
@@ -165,6 +169,9 @@ impl Schedule {
             (schedule.rows, schedule.columns) = (window.rows, window.columns);
             if store.phases(problem) < x.phases.len() {
                 schedule.keep_rows_near(problem, target, tiles);
+            }
+            if schedule.rows < problem.axes[1].steps() {
+                schedule.rows = (schedule.rows / stack).max(1) * stack;
             }
         }
         let outer = problem.batch
@@ -203,6 +210,18 @@ impl Schedule {
         if self.store.is_by_pixels() && is_small(problem) { planes_of_tiles(problem) } else { 1 }
     }
 
+    /// Rows of the tiles that are needed: as many as [`Schedule::stack`], and one where rows are left.
+    pub fn heights(&self, problem: &Problem) -> Vec<usize> {
+        let left = |rows: usize| !rows.is_multiple_of(self.stack);
+        let of_phase =
+            |phase: &Phase| phase.count >= self.rows && left(self.rows) || left(phase.count % self.rows);
+        let mut heights = vec![self.stack];
+        if problem.axes[1].phases.iter().any(of_phase) {
+            heights.push(1);
+        }
+        heights
+    }
+
     /// Tiles beside each other in what [`Schedule::parts`] divides.
     pub fn most_parts(&self, problem: &Problem, target: &Target) -> usize {
         let [z, y, x] = &problem.axes;
@@ -229,7 +248,7 @@ pub(in super::super) fn direct_cycles(problem: &Problem, target: &Target) -> f64
     let [z, y, x] = &problem.axes;
     let (store, tile) = best_tile(problem, target);
     let rows = |axis: &Axis| axis.phases.iter().map(|phase| phase.count * phase.taps.len()).sum::<usize>();
-    let rolling = Rolling::choose(problem, target, 1, store, tile.n);
+    let rolling = Rolling::choose(problem, target, 1, store, (tile.n, tile.stack));
     let copies = match rolling.filter(|_| is_worth_packing(problem)) {
         Some(_) => 1.0,
         None => 3.0 * Window::choose(problem, target, Source::Packed, 1).copies,

@@ -6,23 +6,25 @@ use super::super::tiling::{
 };
 use super::pixels::{held_taps, transposes};
 use super::schedule::Store;
-use crate::target::Target;
+use crate::target::{Isa, Target};
 use std::ops::Range;
 use tconvc_ir::geometry::Phase;
 
 /// A shape of the tiles that store in one way.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct TileShape {
+pub(in super::super) struct TileShape {
     /// Cycles of all tiles over a row of the output, for each input channel and row of taps.
     pub cycles: f64,
     /// Output channels; pixels where tiles are of pixels.
     pub m: usize,
     /// Vectors.
     pub n: usize,
+    /// Rows that it takes so many vectors of.
+    pub stack: usize,
 }
 
 impl TileShape {
-    const NONE: Self = Self { cycles: f64::INFINITY, m: 1, n: 1 };
+    const NONE: Self = Self { cycles: f64::INFINITY, m: 1, n: 1, stack: 1 };
 
     /// The better one; of those that are about even, this.
     fn or_better(self, other: Self) -> Self {
@@ -303,7 +305,7 @@ fn pixel_tiles(
                     cycles += (parts * count) as f64 * (BY_PIXELS * once + 1.0 + stores);
                 }
             }
-            best = best.or_better(TileShape { cycles: cycles * share, m, n });
+            best = best.or_better(TileShape { cycles: cycles * share, m, n, stack: 1 });
         }
         shapes.push(best);
     }
@@ -349,39 +351,63 @@ fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileShap
         }
     }
     let vectors = problem.axes[2].steps().div_ceil(target.lanes());
+    let rows = problem.axes[1].steps();
+    let highest = if can_stack(problem, store) { rows.clamp(1, MOST_STACKED) } else { 1 };
     let mut shapes = vec![];
-    for n in 1..=vectors.clamp(1, 6) {
-        let mut best = TileShape { n, ..TileShape::NONE };
+    let sizes = (1..=vectors.clamp(1, 6)).flat_map(|n| (1..=highest).map(move |stack| (n, stack)));
+    for (n, stack) in sizes.filter(|(n, stack)| n * stack <= 6) {
+        let mut best = TileShape { n, stack, ..TileShape::NONE };
         for m in 1..=problem.cout.clamp(1, 16) {
-            let room = accumulators(target, n);
-            if tiles.iter().any(|(tile, _)| tile.phases * m * n > room)
-                || store == Store::Joint && !is_written_out(problem, m * n)
+            let sums = m * n * stack;
+            let room = accumulators(target, n * stack);
+            if tiles.iter().any(|(tile, _)| tile.phases * sums > room)
+                || store == Store::Joint && !is_written_out(problem, sums)
             {
                 continue;
             }
             let mut cycles = 0.0;
-            for (n, times) in cut_sizes(vectors, n) {
-                for (m, count) in cut_channels(problem.cout, m) {
-                    let of_tile = |(tile, count): &(Counts, f64)| {
-                        count * width_cycles(problem, target, store, tile, (m, n))
-                    };
-                    cycles += (times * count) as f64 * tiles.iter().map(of_tile).sum::<f64>();
+            for (height, share) in [(stack, rows / stack * stack), (1, rows % stack)] {
+                for (n, times) in cut_sizes(vectors, n) {
+                    for (m, count) in cut_channels(problem.cout, m) {
+                        let of_tile = |(tile, count): &(Counts, f64)| {
+                            count * width_cycles(problem, target, store, tile, (m, n, height))
+                        };
+                        let of_tiles = tiles.iter().map(of_tile).sum::<f64>() / height as f64;
+                        cycles += (times * count * share) as f64 / rows as f64 * of_tiles;
+                    }
                 }
             }
-            best = best.or_better(TileShape { cycles, m, n });
+            let cycles = cycles * if stack > 1 { STACKED } else { 1.0 };
+            best = best.or_better(TileShape { cycles, m, n, stack });
         }
         shapes.push(best);
     }
     shapes
 }
 
-/// Cycles of a tile of `m` channels by `n` vectors along the width, for each input channel and row of taps.
+/// Cycles of a lane that is stored for itself: of the widest vectors it is extracted first.
+fn stored_lane(target: &Target) -> f64 {
+    if target.isa() == Isa::X86V4 { 1.5 } else { 1.0 }
+}
+
+/// How much longer tiles of several rows take than is estimated otherwise.
+const STACKED: f64 = 1.05;
+
+/// The most rows that tiles take together.
+const MOST_STACKED: usize = 4;
+
+/// Whether tiles may take several rows.
+pub(super) fn can_stack(problem: &Problem, store: Store) -> bool {
+    !store.is_by_pixels() && problem.folds.is_empty()
+}
+
+/// Cycles of a tile of `m` channels by `n` vectors along the width of so many rows, for each input channel and row of taps.
 fn width_cycles(
     problem: &Problem,
     target: &Target,
     store: Store,
     tile: &Counts,
-    (m, n): (usize, usize),
+    (m, n, height): (usize, usize, usize),
 ) -> f64 {
     let &Counts { phases, taps, positions, loads, rows, lines } = tile;
     let joint = store == Store::Joint;
@@ -393,13 +419,15 @@ fn width_cycles(
     let (low, high) = problem.axes[2].shifts();
     let others = (positions / lines.max(1)).saturating_sub(1) * (vectors + line);
     let halo = if high > low { others.min(4 * (high - low) as usize + line) } else { 0 };
-    let bytes = (lines * (vectors + halo)) as f64;
+    let bytes = (height * lines * (vectors + halo)) as f64;
     // Before the next ones come, all tiles along the row pass over it. Windows fit the second-level cache.
     let along = if problem.cout > m { problem.axes[2].steps().div_ceil(n * target.lanes()) } else { 1 };
     let window = bytes * in_call / rows as f64 * along as f64;
     let stream = bytes / bytes_per_cycle(target, window.min(target.caches().l2_bytes as f64 / 2.0));
+    let n = n * height;
     let work = tile_cycles(phases, taps, loads, m, n).max(stream) * if joint { JOINT } else { 1.0 };
     // A call, and stores: whole vectors, or one lane after the other.
-    let stores = m * n * if store == Store::Strided { target.lanes() } else { phases };
-    work / rows as f64 + (CALL + stores as f64) / in_call
+    let vector =
+        if store == Store::Strided { stored_lane(target) * target.lanes() as f64 } else { phases as f64 };
+    work / rows as f64 + (CALL + (m * n) as f64 * vector) / in_call
 }

@@ -46,11 +46,31 @@ pub(in super::super) struct Copies {
     pub target: [i32; 2],
 }
 
+/// A vector of neighbouring steps.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(in super::super) struct Span {
+    /// Bytes from the tile's place in what it reads.
+    pub offset: i32,
+    /// Steps that exist; loads beyond are masked.
+    pub steps: usize,
+}
+
+/// Lanes of a tile whose results lie in one row of the output.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(in super::super) struct Segment {
+    /// The first of its steps, counted by the lanes of the vectors.
+    pub first: usize,
+    /// Where what may be stored ends: a step, or an element where phases interleave, in the same count.
+    pub end: usize,
+    /// Bytes from the tile's place in the output to that of the first step.
+    pub offset: i32,
+}
+
 /// Everything the code of a tile depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in super::super) struct TileSpec {
     pub m: usize,
-    pub n: usize,
+    pub vectors: Vec<Span>,
     /// Number of x-phases.
     pub phases: usize,
     pub cin: usize,
@@ -61,12 +81,7 @@ pub(in super::super) struct TileSpec {
     /// Rows of taps.
     pub rows: Vec<Row>,
     pub positions: Vec<Position>,
-    /// Steps along x that exist; loads and stores beyond are masked.
-    pub steps: usize,
-    /// Elements of the output row from its first to the end of what may be stored.
-    pub outputs: usize,
-    /// Rows of the output that the steps lie in: the first step in each, and bytes to its place from that of the tile.
-    pub segments: Vec<(usize, i32)>,
+    pub segments: Vec<Segment>,
     /// Elements between neighbouring steps of a phase in the output row; the number of phases where they interleave.
     pub step_stride: usize,
     /// Bytes between output channels.
@@ -82,7 +97,7 @@ pub(in super::super) struct TileSpec {
 impl TileSpec {
     /// The number of the sum of a phase, a channel and a vector.
     fn sum(&self, phase: usize, channel: usize, vector: usize) -> usize {
-        (phase * self.m + channel) * self.n + vector
+        (phase * self.m + channel) * self.vectors.len() + vector
     }
 }
 
@@ -116,7 +131,7 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
     let mut accumulators = vec![];
     for _ in 0..spec.row_phases.len() * spec.phases {
         for m in 0..spec.m {
-            for _ in 0..spec.n {
+            for _ in &spec.vectors {
                 accumulators.push(b.load_splat(bias.float(m as i32)));
             }
         }
@@ -127,7 +142,7 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileE
     let (light, heavy) = spec.finish.split();
     let places = |row: usize, m: usize, n: usize| places(spec, lanes, (row, m, n));
     let all = (0..spec.row_phases.len())
-        .flat_map(|row| (0..spec.m).flat_map(move |m| (0..spec.n).map(move |n| (row, m, n))));
+        .flat_map(|row| (0..spec.m).flat_map(move |m| (0..spec.vectors.len()).map(move |n| (row, m, n))));
     for (row, m, n) in all.clone() {
         let phases = row * spec.phases..(row + 1) * spec.phases;
         let vectors: Vec<Vector> = phases.map(|f| accumulators[spec.sum(f, m, n)]).collect();
@@ -166,7 +181,7 @@ fn add_up(
     if !has_taps && spec.copies.is_none() {
         return;
     }
-    let fma = per_row * spec.m * spec.n;
+    let fma = per_row * spec.m * spec.vectors.len();
     let joint = spec.row_phases.len() > 1;
     let all: usize = spec.rows.iter().map(|row| fma * row.phases.len()).sum();
     let row_step = uniform(spec.rows.iter().map(|row| row.offset));
@@ -250,14 +265,12 @@ fn places(spec: &TileSpec, lanes: usize, (row, m, n): (usize, usize, usize)) -> 
     // Vectors of neighbouring elements; those of a lone phase are a stride apart.
     let (vectors, unit, stride) =
         if interleaved { (spec.phases, spec.phases, 1) } else { (1, 1, spec.step_stride) };
-    let end = if interleaved { spec.outputs } else { spec.steps };
     let stride = 4 * stride as i32;
     let mut places = vec![];
     for index in 0..vectors {
         let start = (n * vectors + index) * lanes;
-        for (i, &(first, offset)) in spec.segments.iter().enumerate() {
-            let next = spec.segments.get(i + 1).map_or(usize::MAX, |(next, _)| next * unit);
-            let (from, to) = ((first * unit).max(start), next.min(start + lanes).min(end));
+        for &Segment { first, end, offset } in &spec.segments {
+            let (from, to) = ((first * unit).max(start), end.min(start + lanes));
             if from < to {
                 let channel = spec.row_phases[row] + m as i32 * spec.output_stride;
                 let offset = channel + offset + (from - first * unit) as i32 * stride;
@@ -297,19 +310,20 @@ fn step(
     accumulators: &[Vector],
 ) {
     let lanes = b.lanes();
-    let vectors: Vec<Vector> = (0..spec.n)
-        .map(|n| {
-            let from = x.at(row.offset + position.offset + (4 * n * lanes) as i32);
-            let exist = spec.steps.saturating_sub(n * lanes).min(lanes);
-            if spec.mask_loads && exist < lanes {
-                b.load_lanes(from, Lanes::First(exist as u8))
+    let vectors: Vec<Vector> = spec
+        .vectors
+        .iter()
+        .map(|span| {
+            let from = x.at(row.offset + position.offset + span.offset);
+            if spec.mask_loads && span.steps < lanes {
+                b.load_lanes(from, Lanes::First(span.steps as u8))
             } else {
                 b.load(from)
             }
         })
         .collect();
     // A splat as an operand is a load each time: used more than once, it takes a register.
-    let embedded = spec.n == 1 && b.target().isa() == Isa::X86V4;
+    let embedded = spec.vectors.len() == 1 && b.target().isa() == Isa::X86V4;
     let phases = row.phases.iter().flat_map(|row| position.phases.iter().map(move |f| row * spec.phases + f));
     for f in phases {
         for m in 0..spec.m {

@@ -5,7 +5,7 @@ use super::super::bounds::{at_least, each_channel_tile, repeat, rest_of, smaller
 use super::super::epilogue::Finish;
 use super::super::job::{Bases, Job, operands};
 use super::super::problem::Problem;
-use super::super::rows::{Position, Row, TileSpec, build_tile};
+use super::super::rows::{Position, Row, Segment, Span, TileSpec, build_tile};
 use super::super::tiling::cut_channels;
 use super::super::window::{WindowShape, Windows};
 use super::points::Filtering;
@@ -282,18 +282,17 @@ impl<'a> Nest<'a> {
         let (n, cin) = (self.schedule.vectors, self.job.problem.cin);
         // Input channels written out one after the other, as rows of taps are.
         let unrolled = [4, 2, 1].into_iter().find(|unrolled| cin.is_multiple_of(*unrolled)).unwrap_or(1);
+        let vectors = (0..n).map(|i| Span { offset: (4 * i * self.lanes) as i32, steps: self.lanes });
         let spec = TileSpec {
             m,
-            n,
+            vectors: vectors.collect(),
             phases: 1,
             cin: cin / unrolled,
             channel_stride: unrolled as i32 * self.layout.channel,
             row_phases: vec![0],
             rows: (0..unrolled as i32).map(|i| Row::at(i * self.layout.channel)).collect(),
             positions: vec![Position { offset: 0, phases: vec![0] }],
-            steps: n * self.lanes,
-            outputs: n * self.lanes,
-            segments: vec![(0, 0)],
+            segments: vec![Segment { first: 0, end: n * self.lanes, offset: 0 }],
             step_stride: 1,
             output_stride: self.layout.channel,
             ahead: PRODUCT_AHEAD,
