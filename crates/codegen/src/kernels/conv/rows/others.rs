@@ -4,7 +4,7 @@ use super::super::problem::Problem;
 use super::super::tiling::accumulators;
 use super::rolling::Rolling;
 use super::schedule::{Schedule, Source, Store, Window, readable_in_place};
-use super::shapes::{TileShape, can_stack, is_small, is_written_out, tiles_of};
+use super::shapes::{TileShape, can_stack, fits_registers, is_small, is_written_out, tiles_of};
 use crate::target::Target;
 use std::fmt;
 
@@ -91,7 +91,12 @@ impl Schedule {
             Source::Rolling | Source::Direct => 0,
         };
         let vectors = n * stack;
-        (store.phases(problem) * m * vectors <= accumulators(target, vectors))
+        let registers = if store.is_by_pixels() {
+            store.phases(problem) * m * n <= accumulators(target, n)
+        } else {
+            fits_registers(problem, target, store, (m, vectors))
+        };
+        registers
             && (store != Store::Joint || is_written_out(problem, m * vectors))
             && (columns == x.steps() || columns.is_multiple_of(problem.grain(lanes)))
             && (whole || !store.is_by_pixels() || !is_small(problem))

@@ -121,27 +121,50 @@ struct Counts {
     taps: usize,
     positions: usize,
     loads: usize,
+    /// The most phases that a position feeds.
+    fed: usize,
     /// Rows of taps that the tile takes the place of, and rows of the input that it reads.
     rows: usize,
     lines: usize,
 }
 
+impl Counts {
+    /// Whether there are registers for the sums of so many channels and vectors, and beside them for these vectors, or the
+    /// weights that meet a position.
+    fn fit(&self, target: &Target, m: usize, vectors: usize) -> bool {
+        self.phases * m * vectors <= accumulators(target, vectors.min(self.fed * m))
+    }
+}
+
+/// Whether there are registers for tiles with lanes along the width, of so many channels and vectors.
+pub(super) fn fits_registers(
+    problem: &Problem,
+    target: &Target,
+    store: Store,
+    (m, vectors): (usize, usize),
+) -> bool {
+    counts_of_tiles(problem, target, store).iter().all(|tile| tile.fit(target, m, vectors))
+}
+
 /// The tiles over a row of the output, each for all rows of taps that it has: one that interleaves all phases, or one a phase.
 fn counts_of_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<Counts> {
     let [z, y, x] = &problem.axes;
-    // Taps, and positions that differ.
+    // Taps, positions that differ, and the most taps that read one.
     let count = |axis: &Axis| {
         let taps = axis.phases.iter().flat_map(|phase| &phase.taps);
         let mut shifts: Vec<i64> = taps.map(|tap| tap.shift).collect();
-        let taps = shifts.len();
         shifts.sort_unstable();
-        shifts.dedup();
-        (taps, shifts.len())
+        let (mut positions, mut most) = (0, 0);
+        for same in shifts.chunk_by(|a, b| a == b) {
+            (positions, most) = (positions + 1, most.max(same.len()));
+        }
+        (shifts.len(), positions, most)
     };
-    // Where a vector is a cache line, one that lies in two takes two loads: all but the first of neighbouring positions.
-    let split = target.lanes() == 16;
-    let loads = |positions: usize| if split { (2 * positions).saturating_sub(1) } else { positions };
-    let (taps, positions) = count(x);
+    // A vector that lies in two cache lines takes two loads: of neighbouring positions all but the first, if a vector is a line,
+    // and half of them, if it is half of one.
+    let in_two = |positions: usize| positions.saturating_sub(1) * target.vector_bytes() / LINE_BYTES as usize;
+    let loads = |positions: usize| positions + in_two(positions);
+    let (taps, positions, fed) = count(x);
     match store {
         Store::Interleaved => {
             vec![Counts {
@@ -149,17 +172,19 @@ fn counts_of_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<Coun
                 taps,
                 positions,
                 loads: loads(positions),
+                fed,
                 rows: 1,
                 lines: 1,
             }]
         }
         Store::Joint => {
-            let ((taps_z, rows_z), (taps_y, rows_y)) = (count(z), count(y));
+            let ((taps_z, rows_z, fed_z), (taps_y, rows_y, fed_y)) = (count(z), count(y));
             vec![Counts {
                 phases: store.phases(problem),
                 taps: taps_z * taps_y * taps,
                 positions: rows_z * rows_y * positions,
                 loads: rows_z * rows_y * loads(positions),
+                fed: fed_z * fed_y * fed,
                 rows: taps_z * taps_y,
                 lines: rows_z * rows_y,
             }]
@@ -167,7 +192,7 @@ fn counts_of_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<Coun
         _ => {
             let of_phase = |phase: &Phase| {
                 let taps = phase.taps.len();
-                Counts { phases: 1, taps, positions: taps, loads: loads(taps), rows: 1, lines: 1 }
+                Counts { phases: 1, taps, positions: taps, loads: loads(taps), fed: 1, rows: 1, lines: 1 }
             };
             x.phases.iter().map(of_phase).collect()
         }
@@ -358,10 +383,8 @@ fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileShap
     for (n, stack) in sizes.filter(|(n, stack)| n * stack <= 6) {
         let mut best = TileShape { n, stack, ..TileShape::NONE };
         for m in 1..=problem.cout.clamp(1, 16) {
-            let sums = m * n * stack;
-            let room = accumulators(target, n * stack);
-            if tiles.iter().any(|(tile, _)| tile.phases * sums > room)
-                || store == Store::Joint && !is_written_out(problem, sums)
+            if !tiles.iter().all(|(tile, _)| tile.fit(target, m, n * stack))
+                || store == Store::Joint && !is_written_out(problem, m * n * stack)
             {
                 continue;
             }
@@ -409,7 +432,7 @@ fn width_cycles(
     tile: &Counts,
     (m, n, height): (usize, usize, usize),
 ) -> f64 {
-    let &Counts { phases, taps, positions, loads, rows, lines } = tile;
+    let &Counts { phases, taps, positions, loads, rows, lines, .. } = tile;
     let joint = store == Store::Joint;
     // Rows of taps in one call.
     let in_call = (problem.cin * if joint { rows } else { mean_rows(problem) }).max(1) as f64;

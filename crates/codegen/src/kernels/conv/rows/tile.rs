@@ -99,6 +99,13 @@ impl TileSpec {
     fn sum(&self, phase: usize, channel: usize, vector: usize) -> usize {
         (phase * self.m + channel) * self.vectors.len() + vector
     }
+
+    /// The most phases that a position of a row feeds.
+    fn most_fed(&self) -> usize {
+        let rows = self.rows.iter().map(|row| row.phases.len()).max();
+        let positions = self.positions.iter().map(|position| position.phases.len()).max();
+        rows.unwrap_or(0) * positions.unwrap_or(0)
+    }
 }
 
 /// Multiply-adds that are written out per input channel; beyond that, rows and positions of taps become loops.
@@ -310,32 +317,42 @@ fn step(
     accumulators: &[Vector],
 ) {
     let lanes = b.lanes();
-    let vectors: Vec<Vector> = spec
-        .vectors
-        .iter()
-        .map(|span| {
-            let from = x.at(row.offset + position.offset + span.offset);
-            if spec.mask_loads && span.steps < lanes {
-                b.load_lanes(from, Lanes::First(span.steps as u8))
-            } else {
-                b.load(from)
-            }
-        })
-        .collect();
+    let load = |b: &mut TileBuilder, span: &Span| {
+        let from = x.at(row.offset + position.offset + span.offset);
+        if spec.mask_loads && span.steps < lanes {
+            b.load_lanes(from, Lanes::First(span.steps as u8))
+        } else {
+            b.load(from)
+        }
+    };
+    let phases = row.phases.iter().flat_map(|row| position.phases.iter().map(move |f| row * spec.phases + f));
+    let sums: Vec<(usize, usize)> = phases.flat_map(|f| (0..spec.m).map(move |m| (f, m))).collect();
     // A splat as an operand is a load each time: used more than once, it takes a register.
     let embedded = spec.vectors.len() == 1 && b.target().isa() == Isa::X86V4;
-    let phases = row.phases.iter().flat_map(|row| position.phases.iter().map(move |f| row * spec.phases + f));
-    for f in phases {
-        for m in 0..spec.m {
-            if 4 * *weight % LINE_BYTES == 0 {
-                b.prefetch(w.float(*weight).plus(spec.ahead));
-            }
-            let splat = w.float(*weight).splat();
-            let factor = if embedded { splat } else { Operand::Vector(b.load_splat(w.float(*weight))) };
-            for (n, &vector) in vectors.iter().enumerate() {
+    let mut factor = |b: &mut TileBuilder| {
+        if 4 * *weight % LINE_BYTES == 0 {
+            b.prefetch(w.float(*weight).plus(spec.ahead));
+        }
+        let at = w.float(*weight);
+        *weight += 1;
+        if embedded { at.splat() } else { Operand::Vector(b.load_splat(at)) }
+    };
+    // What there is less of stays in registers.
+    if spec.most_fed() * spec.m < spec.vectors.len() {
+        let factors: Vec<Operand> = sums.iter().map(|_| factor(b)).collect();
+        for (n, span) in spec.vectors.iter().enumerate() {
+            let vector = load(b, span);
+            for (&(f, m), &factor) in sums.iter().zip(&factors) {
                 b.fma(accumulators[spec.sum(f, m, n)], vector, factor);
             }
-            *weight += 1;
+        }
+        return;
+    }
+    let vectors: Vec<Vector> = spec.vectors.iter().map(|span| load(b, span)).collect();
+    for (f, m) in sums {
+        let factor = factor(b);
+        for (n, &vector) in vectors.iter().enumerate() {
+            b.fma(accumulators[spec.sum(f, m, n)], vector, factor);
         }
     }
 }
