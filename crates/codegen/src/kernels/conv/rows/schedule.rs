@@ -174,12 +174,16 @@ impl Schedule {
                 schedule.rows = (schedule.rows / stack).max(1) * stack;
             }
         }
-        let outer = problem.batch
-            * problem.groups
-            * problem.axes[0].steps().div_ceil(schedule.planes(problem))
-            * problem.axes[1].steps().div_ceil(schedule.rows)
-            * x.steps().div_ceil(schedule.columns);
-        let even = if is_uneven(outer, threads) { (4 * threads).div_ceil(outer) } else { 1 };
+        let outer = schedule.windows(problem);
+        let mut even = if is_uneven(outer, threads) { (4 * threads).div_ceil(outer) } else { 1 };
+        if !store.is_by_pixels() && is_uneven(outer * tiles.min(even), threads) {
+            // Few tiles of channels do not share out evenly: smaller windows do.
+            let fewer =
+                Self { rows: schedule.rows.div_ceil(threads).next_multiple_of(stack), ..schedule.clone() };
+            if !is_uneven(fewer.windows(problem), threads) {
+                (schedule.rows, even) = (fewer.rows, 1);
+            }
+        }
         schedule.parts = if store.is_by_channels() {
             // Parts are outermost: weights are read once, and all images pass over a part of them.
             tiles.min((4 * threads).max(if problem.batch > 1 { tiles.div_ceil(4) } else { 1 }))
@@ -187,6 +191,15 @@ impl Schedule {
             tiles.min(even.max(schedule.parts))
         };
         schedule
+    }
+
+    /// Windows of all images and groups.
+    fn windows(&self, problem: &Problem) -> usize {
+        let [z, y, x] = &problem.axes;
+        let of_group = z.steps().div_ceil(self.planes(problem))
+            * y.steps().div_ceil(self.rows)
+            * x.steps().div_ceil(self.columns);
+        problem.batch * problem.groups * of_group
     }
 
     /// Fewer rows, and parts of the channels, so that the rows of a y-phase, which each x-phase writes in a pass of its own,
