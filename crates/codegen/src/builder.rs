@@ -226,7 +226,7 @@ impl<'a> Builder<'a> {
     pub(crate) fn finish(self) -> Result<(Vec<Step>, AlignedBytes, usize, LoweredModule), CompileError> {
         let mut weights = self.weights.zeroed()?;
         let jobs = self.weights.jobs(weights.as_mut_slice());
-        let module = self.module.lower_beside(jobs, jobs::processors())?;
+        let module = self.module.lower_beside(jobs, jobs::processors)?;
         Ok((self.steps, weights, self.scratch_bytes, module))
     }
 }

@@ -19,25 +19,34 @@ pub(crate) fn processors() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-/// Does all jobs, on so many threads at most.
-pub(crate) fn run(jobs: Vec<Job<'_>>, threads: usize) {
+/// Does all jobs, on so many threads at most. Their number is only asked for where a second one is worth its start, and there.
+pub(crate) fn run(jobs: Vec<Job<'_>>, threads: impl FnOnce() -> usize + Send) {
     let total: usize = jobs.iter().map(|job| job.microseconds).sum();
-    let threads = threads.min(total / WORTH_A_THREAD_US).min(jobs.len());
+    let worth = (total / WORTH_A_THREAD_US).min(jobs.len());
     let queue = Mutex::new(VecDeque::from(jobs));
     // From both ends: jobs of one kind begin with waiting for each other, where what all of them need is made.
     let next = |at_end: bool| {
         let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
         if at_end { queue.pop_back() } else { queue.pop_front() }
     };
-    let work = |at_end| {
+    let work = &|at_end| {
         while let Some(job) = next(at_end) {
             (job.work)();
         }
     };
     thread::scope(|scope| {
-        for _ in 1..threads {
-            // Without another thread this one does it all.
-            let _ = thread::Builder::new().spawn_scoped(scope, || work(true));
+        // Without another thread this one does it all.
+        let second = move || {
+            let threads = worth.min(threads());
+            for _ in 2..threads {
+                let _ = thread::Builder::new().spawn_scoped(scope, || work(true));
+            }
+            if threads > 1 {
+                work(true);
+            }
+        };
+        if worth > 1 {
+            let _ = thread::Builder::new().spawn_scoped(scope, second);
         }
         work(false);
     });
@@ -54,7 +63,7 @@ mod tests {
                 let mut done = vec![0; count];
                 let jobs =
                     done.iter_mut().map(|done| Job { microseconds: 100, work: Box::new(|| *done += 1) });
-                run(jobs.collect(), threads);
+                run(jobs.collect(), || threads);
                 assert_eq!(done, vec![1; count], "{threads} threads");
             }
         }

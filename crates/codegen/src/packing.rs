@@ -142,7 +142,7 @@ mod tests {
             let b = packing.pack(Numbers(vec![(factor, 2), (2, 1), (3, 2), (0, 7)]));
             let c = packing.bytes(vec![8; 5]);
             let mut memory = packing.zeroed().unwrap();
-            jobs::run(packing.jobs(memory.as_mut_slice()), threads);
+            jobs::run(packing.jobs(memory.as_mut_slice()), || threads);
             assert_eq!((a.offset, b.offset, c.offset % ALIGNMENT), (0, 64, 0));
             let bytes = memory.as_slice();
             assert_eq!((&bytes[..4], &bytes[c.offset..]), (&[9, 9, 9, 0][..], &[8; 5][..]));

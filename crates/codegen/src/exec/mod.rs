@@ -214,14 +214,14 @@ impl CodeModule {
     /// # Errors
     /// [`CodeError::Lower`] and [`CodeError::Function`] where a function has none.
     pub fn lower(self) -> Result<LoweredModule, CodeError> {
-        self.lower_beside(vec![], 1)
+        self.lower_beside(vec![], || 1)
     }
 
     /// As [`CodeModule::lower`], with other jobs, on so many threads.
     pub(crate) fn lower_beside(
         self,
         others: Vec<Job<'_>>,
-        threads: usize,
+        threads: impl FnOnce() -> usize + Send,
     ) -> Result<LoweredModule, CodeError> {
         let module = &self;
         let mut code: Vec<_> = self.functions.iter().map(|_| None).collect();

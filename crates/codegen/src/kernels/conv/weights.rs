@@ -287,7 +287,7 @@ mod tests {
                         let mut packing = Packing::default();
                         packing.pack(blocks);
                         let mut memory = packing.zeroed().unwrap();
-                        jobs::run(packing.jobs(memory.as_mut_slice()), 1);
+                        jobs::run(packing.jobs(memory.as_mut_slice()), || 1);
                         let floats: &[f32] = bytemuck::cast_slice(memory.as_slice());
                         for (taps, start) in parts.iter().zip(starts) {
                             let mut at = start;
@@ -330,7 +330,7 @@ mod tests {
             let mut packing = Packing::default();
             packing.pack(blocks);
             let mut memory = packing.zeroed().unwrap();
-            jobs::run(packing.jobs(memory.as_mut_slice()), 1);
+            jobs::run(packing.jobs(memory.as_mut_slice()), || 1);
             let floats: &[f32] = bytemuck::cast_slice(memory.as_slice());
             let mut expected = vec![];
             for first in (0..cout).step_by(block) {
