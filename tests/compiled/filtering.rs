@@ -10,7 +10,8 @@ use tconvc_testing::check_close;
 /// Share of the largest magnitude of the output: a tenth of what forms may differ by.
 pub const TOLERANCE: f64 = 1e-5;
 
-/// Layers that filtering is made for: neighbouring taps, strides 1 to 3, some channels, every size from a tile up.
+/// Layers that filtering is made for: neighbouring taps, strides 1 to 3, some channels, every size from a tile up; along a lone
+/// axis long kernels as well.
 pub fn wide_layer(seed: u64) -> Layer {
     let mut random = Random::new(seed);
     let dimensions = 1 + random.below(2);
@@ -19,9 +20,14 @@ pub fn wide_layer(seed: u64) -> Layer {
         // Taps a stride apart are neighbours, and leave phases without any.
         let dilation = if random.below(4) == 0 { stride } else { 1 };
         let spread = if dilation > 1 { 1 } else { stride };
+        let long = dimensions == 1 && stride == 1 && random.below(2) == 0;
         let axis = Axis {
             input: 1 + random.below([90, 30][dimensions - 1]),
-            kernel: (2 + random.below(3)) * spread - random.below(spread),
+            kernel: if long {
+                4 + random.below(14)
+            } else {
+                (2 + random.below(3)) * spread - random.below(spread)
+            },
             stride,
             dilation,
             pads: [random.between(-2, 4), random.between(-2, 4)],

@@ -80,6 +80,20 @@ fn dilated_along_one_axis() {
     }
 }
 
+/// Kernels in pieces, along a line and in rows of a plane.
+#[test]
+fn long_kernels() {
+    for kernel in 4..=32 {
+        for width in [kernel, 40, 131] {
+            let pad = kernel as i64 / 2;
+            filtered(&[1, 16, width], &[18, 16, kernel], &[pad, pad - 1], 1);
+        }
+        filtered(&[2, 20, 5, 37], &[9, 20, 1, kernel], &[0, 3, 0, kernel as i64 - 1], 1);
+    }
+    filtered(&[1, 32, 700], &[34, 16, 11], &[5, 5], 2);
+    filtered(&[1, 200, 600], &[20, 200, 7], &[0, 0], 1);
+}
+
 /// Channels beyond which blocks hold few tiles.
 #[test]
 fn many_channels() {

@@ -11,7 +11,7 @@ use super::super::window::{WindowShape, Windows};
 use super::points::Filtering;
 use super::schedule::{Schedule, filterings, tiles_of};
 use super::transform::{self, InputSpec, OutputSpec};
-use super::weights::Transformed;
+use super::weights::{Kernels, Transformed};
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::exec::{FunctionId, Glue};
@@ -31,11 +31,14 @@ pub(in super::super) fn build<'w>(
     schedule: &Schedule,
 ) -> Result<(), CompileError> {
     let [_, y, x] = &job.problem.axes;
-    let phases = |axis, m| filterings(axis, m).into_iter().map(|(of, kernels, _)| (of, kernels)).collect();
+    let phases = |axis, m, pieces| {
+        filterings(axis, m, pieces).into_iter().map(|(of, kernels, _)| (of, kernels)).collect()
+    };
     let weights = Transformed {
         weights: job.weights,
-        ys: phases(y, schedule.m[0]),
-        xs: phases(x, schedule.m[1]),
+        ys: phases(y, schedule.m[0], 1),
+        xs: phases(x, schedule.m[1], schedule.pieces),
+        pieces: schedule.pieces,
         m: schedule.channels,
     };
     let nest = Nest::new(builder, job, schedule, &weights)?;
@@ -116,7 +119,7 @@ impl<'a> Nest<'a> {
         weights: &Transformed<'_>,
     ) -> Result<Self, CompileError> {
         let problem = &job.problem;
-        let tiles = tiles_of(problem, schedule.m);
+        let tiles = tiles_of(problem, schedule.m, schedule.pieces);
         let lanes = builder.target.lanes();
         let shape = WindowShape {
             planes: 1,
@@ -128,14 +131,17 @@ impl<'a> Nest<'a> {
         };
         let windows = Windows::new(builder, &job.name, &tiles, &shape)?;
         let [_, y, x] = &problem.axes;
-        let ys = filterings(y, schedule.m[0]);
-        let xs = filterings(x, schedule.m[1]);
+        let ys = filterings(y, schedule.m[0], 1);
+        let xs = filterings(x, schedule.m[1], schedule.pieces);
         let terms = |y: &Filtering| xs.iter().map(|(x, _, _)| y.n() * x.n()).sum::<usize>();
         let most_terms = ys.iter().map(|(y, _, _)| terms(y)).max().unwrap_or(0);
 
         let too_large = || builder.unsupported("its blocks are too large for 32-bit displacements".into());
         // A row of tiles is written in whole vectors: room behind the last.
-        let width = (schedule.rows * schedule.columns).next_multiple_of(schedule.vectors * lanes) + lanes;
+        let beyond = schedule.pieces - 1;
+        let used = schedule.rows * (schedule.columns + beyond) - beyond;
+        let width =
+            used.next_multiple_of(schedule.vectors * lanes) + (beyond + lanes).next_multiple_of(lanes);
         let channel = 4 * width;
         let spread = |bytes: usize| if bytes.is_multiple_of(1024) { bytes + ALIGNMENT } else { bytes };
         let (factor_term, product_term) =
@@ -194,13 +200,13 @@ impl<'a> Nest<'a> {
         &self,
         builder: &mut Builder<'_>,
         (y, first_y): (&Filtering, i64),
-        xs: &[(Filtering, Vec<usize>, i64)],
+        xs: &[(Filtering, Kernels, i64)],
     ) -> Result<Vec<Vec<(FunctionId, i64)>>, CompileError> {
         let [_, y_axis, x_axis] = &self.job.problem.axes;
         let mut known: HashMap<(usize, usize), FunctionId> = HashMap::new();
         let mut inputs = vec![];
         for kind in &self.windows.kinds {
-            let vectors = kind.steps.div_ceil(self.lanes);
+            let vectors = self.pitch(kind.steps).div_ceil(self.lanes);
             let (mut term, mut of_kind) = (0, vec![]);
             for (index, (x, _, first_x)) in xs.iter().enumerate() {
                 // A phase without taps needs no factors.
@@ -242,7 +248,7 @@ impl<'a> Nest<'a> {
         builder: &mut Builder<'_>,
         phase: usize,
         y: &Filtering,
-        xs: &[(Filtering, Vec<usize>, i64)],
+        xs: &[(Filtering, Kernels, i64)],
     ) -> Result<Vec<Outputs>, CompileError> {
         let problem = &self.job.problem;
         let [_, y_axis, x_axis] = &problem.axes;
@@ -291,7 +297,9 @@ impl<'a> Nest<'a> {
             channel_stride: unrolled as i32 * self.layout.channel,
             row_phases: vec![0],
             rows: (0..unrolled as i32).map(|i| Row::at(i * self.layout.channel)).collect(),
-            positions: vec![Position { offset: 0, phases: vec![0] }],
+            positions: (0..self.schedule.pieces as i32)
+                .map(|piece| Position { offset: 4 * piece, phases: vec![0] })
+                .collect(),
             segments: vec![Segment { first: 0, end: n * self.lanes, offset: 0 }],
             step_stride: 1,
             output_stride: self.layout.channel,
@@ -302,6 +310,12 @@ impl<'a> Nest<'a> {
         };
         let name = builder.unique(&format!("{}_m{m}n{n}", self.job.name));
         build_tile(builder, &name, &spec)
+    }
+
+    /// Tiles from one row of a block to the next, where it has so many columns: behind them are those that only the pieces of a
+    /// long kernel read.
+    fn pitch(&self, columns: usize) -> usize {
+        columns + self.schedule.pieces - 1
     }
 
     fn blocks(&self) -> [u64; 2] {
@@ -346,7 +360,7 @@ impl<'a> Nest<'a> {
         let (problem, schedule, layout) = (&self.job.problem, self.schedule, &self.layout);
         let [m_y, m_x] = schedule.m;
         let [_, y, x] = &problem.axes;
-        let columns = self.windows.kinds[kind].steps;
+        let pitch = self.pitch(self.windows.kinds[kind].steps) as i64;
         // Rows of tiles of this phase in the block.
         let all = group.rows.div_ceil(m_y) as i64;
         let most = glue.constant(schedule.rows as i64);
@@ -360,7 +374,7 @@ impl<'a> Nest<'a> {
         let row_of_tiles = m_y as i64 * i64::from(self.windows.layout.row_bytes);
         repeat(glue, rows, |glue, row| {
             let source = glue.element(bases.scratch, row, row_of_tiles);
-            let target = glue.element(factors, row, 4 * columns as i64);
+            let target = glue.element(factors, row, 4 * pitch);
             for &(code, first) in &group.inputs[kind] {
                 let target = glue.add_constant(target, first);
                 glue.call(code, &[source, target, temporary]);
@@ -368,8 +382,9 @@ impl<'a> Nest<'a> {
         });
 
         let run = schedule.vectors * self.lanes;
-        let tiles = glue.builder.ins().imul_imm_s(rows, columns as i64);
-        let tiles = glue.add_constant(tiles, run as i64 - 1);
+        let tiles = glue.builder.ins().imul_imm_s(rows, pitch);
+        // Nothing is asked of the tiles behind the last row.
+        let tiles = glue.add_constant(tiles, (run - schedule.pieces) as i64);
         let runs = glue.builder.ins().udiv_imm_u(tiles, run as i64);
 
         // Place of the block's first output of the phase.
@@ -381,7 +396,7 @@ impl<'a> Nest<'a> {
         let place = glue.element(place, unit.x, 4 * (m_x * x.out_stride) as i64);
         let place = glue.add_constant(place, group.first as i64 * row_bytes);
 
-        let per_channel = 4 * (group.terms * problem.cin) as i64;
+        let per_channel = 4 * (group.terms * problem.cin * schedule.pieces) as i64;
         let weights = glue.add_constant(bases.weights, 4 * group.weights as i64);
         let weights = glue.element(weights, unit.group, per_channel * problem.cout as i64);
         let zeros = glue.add_constant(bases.weights, 4 * self.zeros as i64);
@@ -391,7 +406,8 @@ impl<'a> Nest<'a> {
             let product = self.products[tile.size];
             let weights = glue.element(weights, tile.first, per_channel);
             glue.for_count(group.terms as u64, |glue, term| {
-                let weights = glue.element(weights, term, 4 * (problem.cin * tile.count) as i64);
+                let of_term = 4 * (problem.cin * schedule.pieces * tile.count) as i64;
+                let weights = glue.element(weights, term, of_term);
                 let factors = glue.element(factors, term, i64::from(layout.factor_term));
                 let products = glue.element(products, term, i64::from(layout.product_term));
                 repeat(glue, runs, |glue, i| {
@@ -406,7 +422,7 @@ impl<'a> Nest<'a> {
             let number = glue.constant(tile.count as i64);
             repeat(glue, rows, |glue, row| {
                 let place = glue.element(place, row, (m_y * y.out_stride) as i64 * row_bytes);
-                let source = glue.element(products, row, 4 * columns as i64);
+                let source = glue.element(products, row, 4 * pitch);
                 let target = glue.builder.ins().iadd(bases.output, place);
                 let mut args = vec![source, bias, target, temporary];
                 args.extend(bases.finish_at(glue, in_all, place));

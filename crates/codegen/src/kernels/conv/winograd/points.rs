@@ -13,18 +13,23 @@ pub(super) struct Filtering {
     pub input: Vec<Vec<f64>>,
 }
 
-/// The most products along an axis.
+/// The most products along an axis, and along one where the other has none.
 pub(super) const MOST: usize = 6;
+pub(super) const MOST_ALONE: usize = 7;
 
 /// So many points in the order in which they are taken; infinity is the last, besides. Pairs of opposite sign share their sums.
 /// Up to three, small whole numbers make the cheapest matrices; beyond, these fractions have a third of the rounding
 /// error of 1 and 2, and their powers are exact in binary.
 fn points(count: usize) -> &'static [f64] {
-    if count <= 3 { &[0.0, 1.0, -1.0][..count] } else { &[0.0, 0.75, -0.75, 1.5, -1.5][..count] }
+    match count {
+        0..=3 => &[0.0, 1.0, -1.0][..count],
+        4..=5 => &[0.0, 0.75, -0.75, 1.5, -1.5][..count],
+        _ => &[0.25, -0.25, 0.875, -0.875, 1.75, -1.75][..count.min(6)],
+    }
 }
 
 impl Filtering {
-    /// The matrices; `m + r - 1` must be at most [`MOST`], unless one of the two is 1. Without taps there are no products,
+    /// The matrices; `m + r - 1` must be at most [`MOST_ALONE`], unless one of the two is 1. Without taps there are no products,
     /// and the outputs are zero.
     pub fn new(m: usize, r: usize) -> Self {
         if r == 0 {
@@ -94,8 +99,8 @@ mod tests {
     /// All matrices give the correlation, exactly where all numbers are small integers times a common denominator.
     #[test]
     fn filtering_is_correlation() {
-        for m in 1..=MOST {
-            for r in 1..=MOST + 1 - m {
+        for m in 1..=MOST_ALONE {
+            for r in 1..=MOST_ALONE + 1 - m {
                 let f = Filtering::new(m, r);
                 let inputs: Vec<f64> = (0..f.n()).map(|i| ((i * 7 + 3) % 11) as f64 - 5.0).collect();
                 let taps: Vec<f64> = (0..r).map(|i| ((i * 5 + 2) % 7) as f64 - 3.0).collect();

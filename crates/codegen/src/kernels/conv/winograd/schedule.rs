@@ -2,7 +2,8 @@
 
 use super::super::problem::{Axis, Problem};
 use super::super::tiling::{accumulators, cut_channels, is_uneven, tile_cycles};
-use super::points::{Filtering, MOST};
+use super::points::{Filtering, MOST, MOST_ALONE};
+use super::weights::Kernels;
 use crate::target::Target;
 use tconvc_ir::geometry::{Phase, PhaseTap};
 
@@ -11,6 +12,9 @@ use tconvc_ir::geometry::{Phase, PhaseTap};
 pub(in super::super) struct Schedule {
     /// Outputs of a phase along y and x that a tile makes.
     pub m: [usize; 2],
+    /// Pieces of `m` taps each that long kernels along x are cut into: a tile's result is the sum of those of the pieces, each
+    /// with the input of one of the tiles that follow.
+    pub pieces: usize,
     /// Tiles along y and x in a block.
     pub rows: usize,
     pub columns: usize,
@@ -35,6 +39,9 @@ const DRAM_BYTES: f64 = 4.0;
 /// Share of the time of a stream of weights that products do not hide, where several threads read them.
 const SHARED: f64 = 0.25;
 
+/// Pieces of a kernel: fewer than a vector has lanes, and few enough that their sum is as exact as one in order.
+const MOST_PIECES: usize = 8;
+
 /// Output channels of a product tile; a block of a lone vector has twice as many.
 const MOST_CHANNELS: usize = 12;
 
@@ -58,10 +65,11 @@ pub(super) fn sorted(phase: &Phase) -> Vec<PhaseTap> {
 
 /// The convolution as its tiles see it: a step along an axis is a tile, which reads all positions from the first to the last
 /// that any phase needs. Its windows are those of the tiles.
-pub(super) fn tiles_of(problem: &Problem, m: [usize; 2]) -> Problem {
+pub(super) fn tiles_of(problem: &Problem, m: [usize; 2], pieces: usize) -> Problem {
     let mut tiles = problem.clone();
-    for (axis, m) in tiles.axes[1..].iter_mut().zip(m) {
+    for ((axis, m), pieces) in tiles.axes[1..].iter_mut().zip(m).zip([1, pieces]) {
         let (low, high) = axis.shifts();
+        let high = if pieces > 1 { low + (pieces * m) as i64 - 1 } else { high };
         let taps = (low..high + m as i64).map(|shift| PhaseTap { kernel: 0, shift }).collect();
         let count = axis.steps().div_ceil(m);
         *axis = Axis {
@@ -89,27 +97,39 @@ impl Schedule {
         if !flat || !is_dense(y) || !is_dense(x) || taps_y * taps_x < 2 {
             return vec![];
         }
-        let pairs = outputs_of(taps_y)
-            .into_iter()
-            .flat_map(|m_y| outputs_of(taps_x).into_iter().map(move |m_x| [m_y, m_x]));
+        let most = |other: usize| if other == 1 { MOST_ALONE } else { MOST };
+        let ms_x = outputs_of(taps_x, most(taps_y));
+        let ms_y = outputs_of(taps_y, most(taps_x));
+        let whole = ms_y.into_iter().flat_map(|m_y| ms_x.iter().map(move |&m_x| ([m_y, m_x], 1)));
+        let long = taps_y == 1 && x.phases.len() == 1;
+        let in_pieces = [3, 4].into_iter().filter(|&m| long && taps_x > m);
+        let in_pieces =
+            in_pieces.map(|m| ([1, m], taps_x.div_ceil(m))).filter(|(_, pieces)| *pieces <= MOST_PIECES);
         // All results of a row are interleaved in registers.
-        pairs
-            .filter(|[_, m_x]| m_x * x.phases.len() <= 8)
-            .filter_map(|m| Self::with(problem, target, m, threads))
+        whole
+            .chain(in_pieces)
+            .filter(|([_, m_x], _)| m_x * x.phases.len() <= 8)
+            .filter_map(|(m, pieces)| Self::with(problem, target, (m, pieces), threads))
             .collect()
     }
 
     /// Cycles and schedule with tiles of `m` outputs; nothing where the weights would grow too much.
-    fn with(problem: &Problem, target: &Target, m: [usize; 2], threads: usize) -> Option<(f64, Self)> {
+    fn with(
+        problem: &Problem,
+        target: &Target,
+        (m, pieces): ([usize; 2], usize),
+        threads: usize,
+    ) -> Option<(f64, Self)> {
         let [_, y, x] = &problem.axes;
         let lanes = target.lanes();
         let products = |axis: &Axis, m: usize| -> usize {
             axis.phases.iter().map(|phase| Filtering::products(m, phase.taps.len())).sum()
         };
-        let (products_y, products_x) = (products(y, m[0]), products(x, m[1]));
+        let products_x = if pieces > 1 { Filtering::products(m[1], m[1]) } else { products(x, m[1]) };
+        let products_y = products(y, m[0]);
         let terms = products_y * products_x;
         let pairs = problem.groups * problem.cin * problem.cout;
-        let (bytes, plain_bytes) = (4 * terms * pairs, 4 * y.kernel * x.kernel * pairs);
+        let (bytes, plain_bytes) = (4 * terms * pieces * pairs, 4 * y.kernel * x.kernel * pairs);
         if bytes > MOST_WEIGHT_BYTES.max(9 * plain_bytes / 4) {
             return None;
         }
@@ -141,7 +161,7 @@ impl Schedule {
         // Cycles of the products of an image, and the tile that they take, with blocks of so many rows.
         let products = |rows: usize, most: usize| {
             let (product, channels, vectors) =
-                micro_kernel(problem, target, (rows * columns).div_ceil(lanes), most);
+                micro_kernel(problem, target, (rows * columns).div_ceil(lanes), (most, pieces));
             let block = |rows: usize, first: usize| {
                 (rows * columns.min(tiles_x - first)).div_ceil(vectors * lanes) * vectors
             };
@@ -165,7 +185,7 @@ impl Schedule {
         // Threads do not change the choice of a filtering.
         let cycles = images as f64 * (in_products + inputs + outputs + 0.5 * stream * passes as f64);
         let tiles = problem.cout.div_ceil(channels);
-        let mut schedule = Self { m, rows, columns, channels, vectors, channel_parts: 1 };
+        let mut schedule = Self { m, pieces, rows, columns, channels, vectors, channel_parts: 1 };
         if !is_uneven(images * passes, threads) {
             return Some((cycles, schedule));
         }
@@ -185,14 +205,21 @@ impl Schedule {
     }
 }
 
-/// Outputs that tiles may make under so many taps at most.
-fn outputs_of(taps: usize) -> Vec<usize> {
-    if taps == 1 { vec![1] } else { (2..=4).filter(|m| m + taps - 1 <= MOST).collect() }
+/// Outputs that tiles may make under so many taps at most, with so many products.
+fn outputs_of(taps: usize, most: usize) -> Vec<usize> {
+    if taps == 1 { vec![1] } else { (2..=4).filter(|m| m + taps - 1 <= most).collect() }
 }
 
 /// The product tile that needs the fewest cycles for all channels and so many vectors: cycles of a vector for each input
-/// channel, channels (up to so many) and vectors.
-fn micro_kernel(problem: &Problem, target: &Target, vectors: usize, most: usize) -> (f64, usize, usize) {
+/// channel, channels (up to so many) and vectors; for so many pieces.
+fn micro_kernel(
+    problem: &Problem,
+    target: &Target,
+    vectors: usize,
+    (most, pieces): (usize, usize),
+) -> (f64, usize, usize) {
+    // All pieces but the first read vectors that lie in two cache lines.
+    let loads = 2 * pieces - 1;
     let mut best = (f64::INFINITY, 1, 1);
     for n in 1..=vectors.clamp(1, 4) {
         for m in 1..=problem.cout.clamp(1, most) {
@@ -203,7 +230,7 @@ fn micro_kernel(problem: &Problem, target: &Target, vectors: usize, most: usize)
             let call = 30.0 / problem.cin.max(1) as f64;
             let tiles = cut_channels(problem.cout, m).into_iter();
             let cycles: f64 =
-                tiles.map(|(m, count)| count as f64 * (tile_cycles(1, 1, 1, m, n) + call)).sum();
+                tiles.map(|(m, count)| count as f64 * (tile_cycles(1, pieces, loads, m, n) + call)).sum();
             let cycles = cycles * vectors.div_ceil(n) as f64 / vectors as f64;
             if cycles < best.0 * 0.999 {
                 best = (cycles, m, n);
@@ -213,22 +240,26 @@ fn micro_kernel(problem: &Problem, target: &Target, vectors: usize, most: usize)
     best
 }
 
-/// `winograd 2x2 4x8 6x2 1`: outputs, block, tile of the product, parts.
+/// `winograd 2x2 4x8 6x2 1`: outputs, block, tile of the product, parts. With kernels in three pieces it is `2x2/3`.
 impl std::fmt::Display for Schedule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { m: [y, x], rows, columns, channels, vectors, channel_parts } = self;
-        write!(f, "winograd {y}x{x} {rows}x{columns} {channels}x{vectors} {channel_parts}")
+        let Self { m: [y, x], pieces, rows, columns, channels, vectors, channel_parts } = self;
+        let pieces = if *pieces > 1 { format!("/{pieces}") } else { String::new() };
+        write!(f, "winograd {y}x{x}{pieces} {rows}x{columns} {channels}x{vectors} {channel_parts}")
     }
 }
 
-/// Filterings of the phases of an axis.
-pub(super) fn filterings(axis: &Axis, m: usize) -> Vec<(Filtering, Vec<usize>, i64)> {
+/// Filterings of the phases of an axis whose kernels are in so many pieces.
+pub(super) fn filterings(axis: &Axis, m: usize, pieces: usize) -> Vec<(Filtering, Kernels, i64)> {
     axis.phases
         .iter()
         .map(|phase| {
             let taps = sorted(phase);
             let first = taps.first().map_or(0, |tap| tap.shift);
-            (Filtering::new(m, taps.len()), taps.iter().map(|tap| tap.kernel).collect(), first)
+            let each = if pieces > 1 { m } else { taps.len() };
+            let mut kernels: Kernels = taps.iter().map(|tap| Some(tap.kernel)).collect();
+            kernels.resize(pieces * each, None);
+            (Filtering::new(m, each), kernels, first)
         })
         .collect()
 }

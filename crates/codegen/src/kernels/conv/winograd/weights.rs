@@ -5,20 +5,22 @@ use super::super::weights::Weights;
 use super::points::Filtering;
 use crate::packing::Pack;
 
-/// The taps of a phase along one axis as kernel indices, in the order of the inputs they read.
-pub(super) type Kernels = Vec<usize>;
+/// The taps of a phase along one axis as kernel indices, in the order of the inputs they read; a piece of them after the other, and
+/// none where the last one has fewer.
+pub(super) type Kernels = Vec<Option<usize>>;
 
 /// Input channels that are transformed together.
 const AT_ONCE: usize = 8;
 
 /// Weights of a part for each y-phase: group, tile of `m` output channels, product term (of all x-phases), input channel,
-/// channel. Behind them are `m` zeros.
+/// piece of the kernel along x, channel. Behind them are `m` zeros.
 ///
 /// Sums are made in f64 and rounded once.
 pub(super) struct Transformed<'a> {
     pub weights: Weights<'a>,
     pub ys: Vec<(Filtering, Kernels)>,
     pub xs: Vec<(Filtering, Kernels)>,
+    pub pieces: usize,
     pub m: usize,
 }
 
@@ -36,7 +38,7 @@ impl Transformed<'_> {
 
     /// Floats for an output channel.
     fn floats(&self, y: &Filtering) -> usize {
-        self.weights.cin() * self.xs.iter().map(|(x, _)| y.n() * x.n()).sum::<usize>()
+        self.weights.cin() * self.pieces * self.xs.iter().map(|(x, _)| y.n() * x.n()).sum::<usize>()
     }
 
     /// First channel and number of channels of each tile of a group.
@@ -73,30 +75,39 @@ impl Transformed<'_> {
     #[inline(always)]
     fn tile_anywhere(&self, group: usize, first: usize, size: usize, stretches: &mut [&mut [f32]]) {
         let cin = self.weights.cin();
-        let (mut kernels, mut half, mut sums) = (vec![], vec![], vec![]);
+        let (mut kernels, mut half, mut sums, mut zeros) = (vec![], vec![], vec![], vec![]);
         for from in (0..cin).step_by(AT_ONCE) {
             let channels = from..cin.min(from + AT_ONCE);
             // Of some input channels, as of one with so many outputs.
             let width = channels.len() * size;
             self.weights.by_tap(group, first..first + size, channels, &mut kernels);
-            let line = |ky: usize, kx: usize| {
-                let tap = self.weights.tap([0, ky, kx]);
-                &kernels[tap * width..(tap + 1) * width]
+            zeros.resize(width, 0.0);
+            let line = |ky: Option<usize>, kx: Option<usize>| match (ky, kx) {
+                (Some(ky), Some(kx)) => {
+                    let tap = self.weights.tap([0, ky, kx]);
+                    &kernels[tap * width..(tap + 1) * width]
+                }
+                _ => &zeros[..],
             };
             sums.resize(width, 0.0);
             for ((y, y_kernels), stretch) in self.ys.iter().zip(stretches.iter_mut()) {
                 let mut term = 0;
                 for (x, x_kernels) in self.xs.iter().filter(|(x, _)| y.n() * x.n() > 0) {
-                    for (i, factors) in y.weights.iter().enumerate() {
-                        half.resize(x.r * width, 0.0);
-                        for (to, &kx) in half.chunks_exact_mut(width).zip(x_kernels) {
-                            combine(to, factors, y_kernels.iter().map(|&ky| line(ky, kx)));
-                        }
-                        for (j, factors) in x.weights.iter().enumerate() {
-                            combine(&mut sums, factors, half.chunks_exact(width));
-                            let at = ((term + i * x.n() + j) * cin + from) * size;
-                            for (to, &sum) in stretch[at..at + width].iter_mut().zip(&sums) {
-                                *to = sum as f32;
+                    for (piece, x_kernels) in x_kernels.chunks_exact(x.r).enumerate() {
+                        for (i, factors) in y.weights.iter().enumerate() {
+                            half.resize(x.r * width, 0.0);
+                            for (to, &kx) in half.chunks_exact_mut(width).zip(x_kernels) {
+                                combine(to, factors, y_kernels.iter().map(|&ky| line(ky, kx)));
+                            }
+                            for (j, factors) in x.weights.iter().enumerate() {
+                                combine(&mut sums, factors, half.chunks_exact(width));
+                                let at = ((term + i * x.n() + j) * cin + from) * self.pieces + piece;
+                                let rows = stretch[at * size..].chunks_mut(self.pieces * size);
+                                for (row, sums) in rows.zip(sums.chunks_exact(size)) {
+                                    for (to, &sum) in row.iter_mut().zip(sums) {
+                                        *to = sum as f32;
+                                    }
+                                }
                             }
                         }
                     }
