@@ -3,8 +3,8 @@
 use crate::epilogue::with_epilogue;
 use crate::layer::{Axis, Layer};
 use crate::support::{Random, cases, targets};
-use tconvc::{Compiler, Form, Model, Tensor};
-use tconvc_ir::interp;
+use tconvc::{Compiler, DType, Form, Model, Tensor};
+use tconvc_ir::{Graph, interp};
 use tconvc_testing::check_close;
 
 /// Share of the largest magnitude of the output: a tenth of what forms may differ by.
@@ -69,6 +69,37 @@ fn random_layers_with_epilogues() {
         filtered += usize::from(report.contains("winograd"));
     }
     assert!(3 * filtered > cases(120), "only {filtered} layers were filtered");
+}
+
+/// Dilated kernels whose residues are rows, finished by what takes many registers, and by what only adds.
+#[test]
+fn residues_as_rows_with_epilogues() {
+    let targets = targets();
+    let mut seen = 0;
+    for (number, finish) in ["Gelu(%a)", "Relu(%a)", "Sigmoid(%a)"].into_iter().cycle().take(9).enumerate() {
+        let (kernel, dilation) = [(7, 3), (11, 2), (7, 5)][number / 3];
+        let pad = dilation * (kernel / 2);
+        let text = format!(
+            "input %x : f32[2, 48, 611]\nconst @w : f32[48, 48, {kernel}] = seeded(1)\nconst @b : f32[48] = seeded(2)\n\
+             %a = Conv(%x, @w, @b) {{dilations=[{dilation}], pads=[{pad}, {pad}]}}\n%c = {finish}\n\
+             %y = Add(%c, %x)\noutput %y\n"
+        );
+        let mut graph: Graph = text.parse().unwrap();
+        tconvc_ir::infer::infer(&mut graph).unwrap();
+        let model = Model::from_graph(graph);
+        let x = Tensor::seeded(DType::F32, [2, 48, 611], 3).unwrap();
+        let expected = model.interpret([("x", x.view())]).unwrap();
+        let expected = [("y".to_owned(), expected[0].clone())];
+        for target in targets.iter().filter(|target| target.lanes() > 4) {
+            let compiled = Compiler::new().target(target.clone()).threads(2).compile(&model).unwrap();
+            let found = [("y".to_owned(), compiled.run([("x", x.view())]).unwrap()[0].clone())];
+            check_close(&found, &expected, TOLERANCE)
+                .unwrap_or_else(|problem| panic!("{text}{target}: {problem}"));
+            let code = compiled.asm().unwrap_or_default();
+            seen += usize::from(code.contains("winograd1x4_residues"));
+        }
+    }
+    assert!(seen > 9 || targets.len() < 3, "only {seen} were cut into rows");
 }
 
 /// With it off, whole numbers stay exact.

@@ -30,9 +30,10 @@ impl Window {
 pub(super) struct PackSpec {
     pub window: Window,
     pub cin: usize,
-    /// Bytes between channels and between rows of the tensor.
+    /// Bytes between channels and between rows of the tensor, and elements between neighbours in these.
     pub source_channel: i32,
     pub source_row: i32,
+    pub source_step: usize,
     /// Rows of the window between neighbouring rows of the tensor: the zero insertion along y.
     pub row_step: usize,
     /// Positions of the window.
@@ -76,7 +77,7 @@ fn write_copy(mut b: TileBuilder, spec: &PackSpec) -> Result<Tile, TileError> {
             if spec.step > 1 {
                 fill(b, target, zero, 0, spec.positions);
                 scatter(b, source, target, spec);
-            } else if spec.window.in_stride > 1 {
+            } else if spec.window.in_stride * spec.source_step > 1 {
                 if spec.first > 0 || end < spec.positions {
                     fill(b, target, zero, 0, spec.window.row_bytes as usize / 4);
                 }
@@ -166,7 +167,7 @@ fn copy(b: &mut TileBuilder, source: Pointer, target: Pointer, spec: &PackSpec) 
 fn deinterleave(b: &mut TileBuilder, source: Pointer, target: Pointer, spec: &PackSpec) {
     let (s, lanes) = (spec.window.in_stride, b.lanes());
     let block = s * lanes;
-    let shuffled = if s <= 4 { spec.elements / block } else { 0 };
+    let shuffled = if s <= 4 && spec.source_step == 1 { spec.elements / block } else { 0 };
     for i in 0..shuffled {
         let vectors: Vec<Vector> =
             (0..s).map(|k| b.load(source.float((i * block + k * lanes) as i32))).collect();
@@ -179,7 +180,8 @@ fn deinterleave(b: &mut TileBuilder, source: Pointer, target: Pointer, spec: &Pa
         let mut element = shuffled * block + k;
         while element < spec.elements {
             let count = (spec.elements - element).div_ceil(s).min(lanes);
-            let vector = b.gather(source.float(element as i32), 4 * s as i32, count);
+            let from = source.float((element * spec.source_step) as i32);
+            let vector = b.gather(from, 4 * (s * spec.source_step) as i32, count);
             let place = target.at(spec.window.position(spec.first + element));
             b.store_lanes(vector, place, if count == lanes { Lanes::All } else { Lanes::First(count as u8) });
             element += count * s;

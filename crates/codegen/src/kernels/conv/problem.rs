@@ -37,6 +37,7 @@ pub(super) struct Fold {
 /// Elements between neighbours of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pitch {
+    pub column: usize,
     pub row: usize,
     /// Between channels.
     pub plane: usize,
@@ -179,15 +180,15 @@ impl Problem {
             cin: channels.input_per_group(),
             cout: channels.output_per_group(),
             axes,
-            input: Pitch { row: 0, plane: 0, group: 0 },
-            output: Pitch { row: 0, plane: 0, group: 0 },
+            input: Pitch { column: 1, row: 0, plane: 0, group: 0 },
+            output: Pitch { column: 1, row: 0, plane: 0, group: 0 },
             folds: vec![],
         };
         problem.flatten();
         let [z, y, x] = &problem.axes;
         let pitch = |[z, y, x]: [usize; 3], channels| {
             let plane = z * y * x;
-            Pitch { row: x, plane, group: channels * plane }
+            Pitch { column: 1, row: x, plane, group: channels * plane }
         };
         problem.input = pitch([z.input, y.input, x.input], problem.cin);
         problem.output = pitch([z.output, y.output, x.output], problem.cout);

@@ -13,8 +13,8 @@ use crate::program::Operand;
 use crate::target::Target;
 use std::fmt;
 
-/// Name of [`Way::Residues`].
-const RESIDUES: &str = "residues";
+/// Names of [`Way::Residues`].
+const RESIDUES: [&str; 2] = ["residues", "residues lying"];
 
 /// Another view of the same convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +84,10 @@ impl fmt::Display for Way {
             Self::Direct(parts, schedule) => write!(f, "{parts} {schedule}"),
             Self::Filtered(schedule) => schedule.fmt(f),
             Self::Viewed(view, way) => write!(f, "{view} {way}"),
-            Self::Residues(_) => f.write_str(RESIDUES),
+            Self::Residues(ranges) => {
+                let lying = ranges.iter().any(|(columns, _)| columns.problem.input.column > 1);
+                f.write_str(RESIDUES[usize::from(lying)])
+            }
         }
     }
 }
@@ -127,7 +130,8 @@ impl<'a> Setting<'a> {
                 (whole, way) = (cycles, Way::Viewed(view, Box::new(of_view)));
             }
         }
-        match self.residues(problem) {
+        let residues = [self.residues(problem), self.residues_lying(problem)].into_iter().flatten();
+        match residues.min_by(|a, b| a.0.total_cmp(&b.0)) {
             Some((cycles, residues)) if cycles < whole || self.fast_math == FastMath::Always => residues,
             _ => way,
         }
@@ -147,6 +151,20 @@ impl<'a> Setting<'a> {
         Some((cycles, Way::Residues(ways)))
     }
 
+    /// The same with [their columns as rows](Columns::lying), all of them filtered.
+    fn residues_lying(self, problem: &Problem) -> Option<(f64, Way)> {
+        let mut cycles = 0.0;
+        let of_columns = |columns: Columns| {
+            let columns = columns.lying();
+            let filtered = self.filtered(&columns.problem).into_iter();
+            let (own, schedule) = filtered.min_by(|a, b| a.0.total_cmp(&b.0))?;
+            cycles += own * winograd::GAIN;
+            Some((columns, Way::Filtered(schedule)))
+        };
+        let ways: Option<_> = residues::split(problem)?.into_iter().map(of_columns).collect();
+        Some((cycles, Way::Residues(ways?)))
+    }
+
     /// Estimated cycles and way, among those that leave the convolution in one piece.
     fn choose_whole(self, problem: &Problem) -> (f64, Way) {
         let (direct, parts) = depth::choose(problem, self.target);
@@ -164,8 +182,9 @@ impl<'a> Setting<'a> {
 
     /// The way of that name; nothing where it does not fit.
     pub fn named(self, text: &str, problem: &Problem) -> Option<Way> {
-        if text == RESIDUES {
-            return self.residues(problem).map(|(_, way)| way);
+        if let Some(which) = RESIDUES.iter().position(|name| *name == text) {
+            let found = if which == 0 { self.residues(problem) } else { self.residues_lying(problem) };
+            return found.map(|(_, way)| way);
         }
         for view in View::all(problem) {
             if let Some(name) = text.strip_prefix(&format!("{view} ")) {
@@ -216,7 +235,8 @@ impl<'a> Setting<'a> {
             }
         }
         others.extend(self.filtered(problem).into_iter().map(|(_, schedule)| Way::Filtered(schedule)));
-        others.extend(self.residues(problem).map(|(_, way)| way));
+        let residues = [self.residues(problem), self.residues_lying(problem)].into_iter().flatten();
+        others.extend(residues.map(|(_, way)| way));
         others.retain(|other| other != way);
         others
     }

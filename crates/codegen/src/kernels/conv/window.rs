@@ -171,6 +171,7 @@ impl Windows {
                 cin: problem.cin,
                 source_channel: 4 * problem.input.plane as i32,
                 source_row: 4 * problem.input.row as i32,
+                source_step: problem.input.column,
                 row_step: problem.axes[1].insert,
                 positions,
                 first,
@@ -180,7 +181,7 @@ impl Windows {
             let copy = builder.unique(&format!("{name}_pack"));
             let pack = if shape.packed { Some(pack::copy_rows(builder, &copy, &spec)?) } else { None };
             let before = (end - 1) * shape.columns;
-            let copy_from = 4 * (from as i64 - (before * x.in_stride) as i64);
+            let copy_from = 4 * problem.input.column as i64 * (from as i64 - (before * x.in_stride) as i64);
             self.kinds.push(Kind { end, steps, last, before, first, elements, pack, copy_from });
         }
         Ok(())
@@ -225,7 +226,7 @@ impl Windows {
         let [z_step, y_step, x_step] = steps;
         let window = &self.layout;
         let scratch = target;
-        let along_x = glue.builder.ins().imul_imm_s(x_step, 4 * x.in_stride as i64);
+        let along_x = glue.builder.ins().imul_imm_s(x_step, (4 * x.in_stride * problem.input.column) as i64);
         let source = glue.builder.ins().iadd(source, along_x);
         let source = glue.add_constant(source, self.kinds[kind].copy_from);
         // Rows low .. low + total of the zero-inserted input; the tensor has those from 0 on that `insert` divides.

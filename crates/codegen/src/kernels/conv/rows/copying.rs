@@ -65,6 +65,7 @@ impl Rolls {
                     cin,
                     source_channel: layout.channel_bytes,
                     source_row: layout.row_bytes,
+                    source_step: 1,
                     row_step: 1,
                     positions: shared,
                     first: 0,

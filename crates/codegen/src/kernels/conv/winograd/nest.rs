@@ -150,7 +150,8 @@ impl<'a> Nest<'a> {
         let factors = after(windows.bytes(problem.cin));
         let products = factors + after(most_terms * factor_term);
         let temporary = products + after(most_terms * product_term);
-        let scratch_bytes = temporary + most_terms * 4 * lanes;
+        let results = xs.iter().map(|(x, _, _)| x.m).sum::<usize>();
+        let scratch_bytes = temporary + (most_terms + results) * 4 * lanes;
         if i32::try_from(scratch_bytes).is_err() {
             return Err(too_large());
         }
@@ -269,6 +270,7 @@ impl<'a> Nest<'a> {
                     outputs: exist,
                     source_channel: self.layout.channel,
                     source_term: self.layout.product_term,
+                    target_step: 4 * problem.output.column as i32,
                     target_row: (4 * y_axis.out_stride * problem.output.row) as i32,
                     target_channel: 4 * problem.output.plane as i32,
                     finish: &self.job.finish,
@@ -393,7 +395,7 @@ impl<'a> Nest<'a> {
         let channel = glue.builder.ins().imul_imm_s(unit.image, problem.cout as i64);
         let place = glue.builder.ins().imul_imm_s(channel, plane);
         let place = glue.element(place, unit.y, (m_y * y.out_stride) as i64 * row_bytes);
-        let place = glue.element(place, unit.x, 4 * (m_x * x.out_stride) as i64);
+        let place = glue.element(place, unit.x, (4 * m_x * x.out_stride * problem.output.column) as i64);
         let place = glue.add_constant(place, group.first as i64 * row_bytes);
 
         let per_channel = 4 * (group.terms * problem.cin * schedule.pieces) as i64;

@@ -1,6 +1,6 @@
 //! Decides whether a convolution is worth Winograd's filtering, and how it is cut up. Plain values; no code is made here.
 
-use super::super::problem::{Axis, Problem};
+use super::super::problem::{Axis, Pitch, Problem};
 use super::super::tiling::{accumulators, cut_channels, is_uneven, tile_cycles};
 use super::points::{Filtering, MOST, MOST_ALONE};
 use super::weights::Kernels;
@@ -38,6 +38,9 @@ const DRAM_BYTES: f64 = 4.0;
 
 /// Share of the time of a stream of weights that products do not hide, where several threads read them.
 const SHARED: f64 = 0.25;
+
+/// Cycles of a lane that is loaded or stored for itself.
+const LANE: f64 = 1.5;
 
 /// Pieces of a kernel: fewer than a vector has lanes, and few enough that their sum is as exact as one in order.
 const MOST_PIECES: usize = 8;
@@ -154,8 +157,13 @@ impl Schedule {
             * tiles_y;
         let both = m[0] > 1 && m[1] > 1;
         let transform = terms as f64 * if both { 3.5 } else { 2.0 };
-        let window = 2.0 * (products_y * m[1]) as f64;
-        let stores = 2.0 * (m[0] * y.phases.len() * m[1] * x.phases.len()) as f64;
+        // Elements that are no neighbours come and go one by one, and the further they are apart the fewer are in a line.
+        let each = |pitch: Pitch| match pitch.column {
+            1 => 2.0,
+            apart => (LANE + apart.min(16) as f64 / 8.0) * lanes as f64,
+        };
+        let window = each(problem.input) * (products_y * m[1]) as f64;
+        let stores = each(problem.output) * (m[0] * y.phases.len() * m[1] * x.phases.len()) as f64;
         let inputs = in_rows as f64 * cin * (transform + window);
         let outputs = in_rows as f64 * cout * (transform + stores);
         // Cycles of the products of an image, and the tile that they take, with blocks of so many rows.

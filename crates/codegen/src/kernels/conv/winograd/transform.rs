@@ -86,13 +86,14 @@ pub(super) struct OutputSpec<'a> {
     /// Bytes between channels, and between product terms, of what is read.
     pub source_channel: i32,
     pub source_term: i32,
-    /// Bytes between output rows of the phase, and between channels.
+    /// Bytes between neighbours in a row of the output, between output rows of the phase, and between channels.
+    pub target_step: i32,
     pub target_row: i32,
     pub target_channel: i32,
     pub finish: &'a Finish,
 }
 
-/// Parameters `products, bias, y, temporary`, a pointer for each operand of the epilogue, and the number of channels.
+/// Parameters `products, bias, y, temporary` (with room for a vector for each product term, and for each result of a row), a pointer for each operand of the epilogue, and the number of channels.
 pub(super) fn output(mut b: TileBuilder, spec: &OutputSpec<'_>) -> Result<Tile, TileError> {
     let [source, bias, target, temporary] = b.pointers(["products", "bias", "y", "temporary"]);
     let operands: Vec<Pointer> =
@@ -101,7 +102,8 @@ pub(super) fn output(mut b: TileBuilder, spec: &OutputSpec<'_>) -> Result<Tile, 
     let lanes = b.lanes();
     let bytes = b.vector_bytes();
     let streams: usize = spec.xs.iter().map(|x| x.m).sum();
-    let (step, full) = (streams as i32 * bytes, (spec.outputs / (streams * lanes)).min(spec.vectors));
+    let step = (streams * lanes) as i32 * spec.target_step;
+    let full = (spec.outputs / (streams * lanes)).min(spec.vectors);
     // Those that follow the output move along the row with it.
     let along: Vec<Pointer> = std::iter::once(target)
         .chain(
@@ -173,10 +175,10 @@ fn row_of_tiles(
         }
     }
     let places = |row: usize| {
-        let offset = row as i32 * spec.target_row + beyond * streams as i32 * bytes;
+        let offset = row as i32 * spec.target_row + beyond * (streams * lanes) as i32 * spec.target_step;
         (0..streams).map(|j| j * lanes).take_while(|&start| start < exist).map(move |start| Place {
-            offset: offset + 4 * start as i32,
-            stride: 4,
+            offset: offset + spec.target_step * start as i32,
+            stride: spec.target_step,
             count: (exist - start).min(lanes),
             channel: 0,
             across: false,
@@ -203,16 +205,25 @@ fn row_of_tiles(
         }
         let results: Vec<Vector> = results.into_iter().flatten().collect();
         let results = b.interleave(&results);
-        for (vector, place) in results.into_iter().zip(places(row)) {
+        // A finish that needs registers works on what was stored: in place, or beside it where elements are no neighbours.
+        let beside = heavy && spec.target_step > 4;
+        for (index, (vector, place)) in results.into_iter().zip(places(row)).enumerate() {
             let constant = b.load_splat(bias.at(0));
             let sum = b.add(constant, vector);
+            if beside {
+                b.store(sum, temporary.at((term + index as i32) * bytes));
+                continue;
+            }
             let done = if heavy { sum } else { spec.finish.write(b, operands, sum, &place) };
             place.store(b, target, done);
         }
         if heavy {
-            // A finish that needs registers works on what was stored.
-            for place in places(row) {
-                let vector = place.load(b, target);
+            for (index, place) in places(row).enumerate() {
+                let vector = if beside {
+                    b.load(temporary.at((term + index as i32) * bytes))
+                } else {
+                    place.load(b, target)
+                };
                 let done = spec.finish.write(b, operands, vector, &place);
                 place.store(b, target, done);
             }
