@@ -92,6 +92,9 @@ impl fmt::Display for Way {
     }
 }
 
+/// Elements between neighbours of a row beyond which each would be in a line, and soon a page, of its own.
+const MOST_APART: usize = 64;
+
 /// Columns below which residues take twice as long as is estimated, where a vector is a cache line.
 const NARROW: usize = 16;
 
@@ -156,6 +159,9 @@ impl<'a> Setting<'a> {
         let mut cycles = 0.0;
         let of_columns = |columns: Columns| {
             let columns = columns.lying();
+            if columns.problem.input.column > MOST_APART {
+                return None;
+            }
             let filtered = self.filtered(&columns.problem).into_iter();
             let (own, schedule) = filtered.min_by(|a, b| a.0.total_cmp(&b.0))?;
             cycles += own * winograd::GAIN;

@@ -4,7 +4,7 @@ use super::super::bounds::{at_least, each_channel_tile, repeat, rest_of, smaller
 use super::super::job::{Bases, Job};
 use super::super::problem::Problem;
 use super::copying::{Held, Next, Slice};
-use super::nest::Nest;
+use super::nest::{Group, Nest};
 use super::schedule::{Schedule, Source, Store};
 use super::shapes::is_small;
 use crate::exec::Glue;
@@ -49,6 +49,14 @@ pub(super) struct Unit {
     part: Value,
     /// Its window in scratch memory, where it has one.
     window: Value,
+}
+
+/// Where work is: a unit, the kind of its x-block, and the window that follows, where windows roll.
+struct Here<'h> {
+    bases: &'h Bases,
+    unit: Unit,
+    kind: usize,
+    next: Option<Next>,
 }
 
 pub(super) struct Emit<'a, 'b> {
@@ -97,7 +105,7 @@ impl Emit<'_, '_> {
                     unit.window = glue.builder.ins().iadd(bases.scratch, offset);
                 }
                 let next = self.next(glue, &bases, &unit, (index, end), kind, held);
-                self.phases(glue, &bases, &unit, kind, next.as_ref());
+                self.phases(glue, &Here { bases: &bases, unit, kind, next });
             });
         });
     }
@@ -110,92 +118,78 @@ impl Emit<'_, '_> {
         glue.element(bases.input, index, 4 * problem.input.group as i64)
     }
 
-    fn phases(&self, glue: &mut Glue<'_>, bases: &Bases, unit: &Unit, kind: usize, next: Option<&Next>) {
+    fn phases(&self, glue: &mut Glue<'_>, here: &Here<'_>) {
         let schedule = &self.nest.schedule;
         if schedule.store != Store::Phases || schedule.parts == 1 {
             for number in 0..self.nest.groups.len() {
-                self.rows_of(glue, bases, unit, kind, number, next);
+                self.rows_of(glue, here, number);
             }
             return;
         }
         for part in 0..schedule.parts {
             let bound = |part: usize| self.nest.groups.len() * part / schedule.parts;
-            let mine = glue.builder.ins().icmp_imm_u(IntCC::Equal, unit.part, part as i64);
+            let mine = glue.builder.ins().icmp_imm_u(IntCC::Equal, here.unit.part, part as i64);
             when(glue, mine, |glue| {
                 for number in bound(part)..bound(part + 1) {
-                    self.rows_of(glue, bases, unit, kind, number, next);
+                    self.rows_of(glue, here, number);
                 }
             });
         }
     }
 
     /// The rows of a unit that a group of phases has.
-    fn rows_of(
-        &self,
-        glue: &mut Glue<'_>,
-        bases: &Bases,
-        unit: &Unit,
-        kind: usize,
-        number: usize,
-        next: Option<&Next>,
-    ) {
+    fn rows_of(&self, glue: &mut Glue<'_>, here: &Here<'_>, number: usize) {
         let group = &self.nest.groups[number];
         let [z, y, _] = &self.job.problem.axes;
         let (z_phase, y_phase) = (&z.phases[group.z], &y.phases[group.y]);
         // Rows of this phase in the unit.
         let most = glue.constant(self.nest.schedule.rows as i64);
-        let left = rest_of(glue, y_phase.count as i64, unit.y);
+        let left = rest_of(glue, y_phase.count as i64, here.unit.y);
         let left = at_least(glue, left, 0);
         let rows = smaller(glue, most, left);
         if z_phase.count < z.steps() && self.nest.schedule.planes(&self.job.problem) == 1 {
-            let exists = glue.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, unit.z, z_phase.count as i64);
-            when(glue, exists, |glue| self.group(glue, bases, unit, kind, (number, rows), next));
+            let exists =
+                glue.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, here.unit.z, z_phase.count as i64);
+            when(glue, exists, |glue| self.group(glue, here, number, rows));
         } else {
-            self.group(glue, bases, unit, kind, (number, rows), next);
+            self.group(glue, here, number, rows);
         }
     }
 
-    fn group(
-        &self,
-        glue: &mut Glue<'_>,
-        bases: &Bases,
-        unit: &Unit,
-        kind: usize,
-        (number, rows): (usize, Value),
-        next: Option<&Next>,
-    ) {
-        let group = &self.nest.groups[number];
-        let problem = &self.job.problem;
+    /// Addresses of the first row of a group: in what is read, and in the output, as bytes from its start.
+    fn starts(&self, glue: &mut Glue<'_>, here: &Here<'_>, group: &Group) -> [Value; 2] {
+        let (problem, unit) = (&self.job.problem, &here.unit);
         let [z, y, _] = &problem.axes;
-        let schedule = &self.nest.schedule;
-        // Place of the first row in the output, and in what is read.
-        let plane = 4 * problem.output.plane as i64;
         let row_bytes = 4 * problem.output.row as i64;
         let channel = glue.builder.ins().imul_imm_s(unit.image, problem.groups as i64);
         let channel = glue.builder.ins().iadd(channel, unit.group);
-        let channel = glue.builder.ins().imul_imm_s(channel, problem.cout as i64);
-        let mut place = glue.builder.ins().imul_imm_s(channel, plane);
-        let add = |glue: &mut Glue<'_>, place: Value, index: Value, bytes: i64| {
-            let offset = glue.builder.ins().imul_imm_s(index, bytes);
-            glue.builder.ins().iadd(place, offset)
-        };
-        place = add(glue, place, unit.z, z.out_stride as i64 * y.output as i64 * row_bytes);
-        place = add(glue, place, unit.y, y.out_stride as i64 * row_bytes);
-        place = add(glue, place, unit.x, 4 * problem.step_pitch() as i64);
+        let mut place =
+            glue.builder.ins().imul_imm_s(channel, (4 * problem.cout * problem.output.plane) as i64);
+        place = glue.element(place, unit.z, z.out_stride as i64 * y.output as i64 * row_bytes);
+        place = glue.element(place, unit.y, y.out_stride as i64 * row_bytes);
+        place = glue.element(place, unit.x, 4 * problem.step_pitch() as i64);
         let first = (z.phases[group.z].first * y.output + y.phases[group.y].first) as i64 * row_bytes
             + 4 * group.first_x as i64;
         place = glue.add_constant(place, first);
-        let source = if schedule.source == Source::Direct {
-            let mut at = self.input(glue, bases, unit);
-            at = add(glue, at, unit.z, (z.in_stride * y.input * problem.input.row * 4) as i64);
-            at = add(glue, at, unit.y, (y.in_stride * problem.input.row * 4) as i64);
-            add(glue, at, unit.x, 4)
+        let source = if self.nest.schedule.source == Source::Direct {
+            let mut at = self.input(glue, here.bases, unit);
+            at = glue.element(at, unit.z, (z.in_stride * y.input * problem.input.row * 4) as i64);
+            at = glue.element(at, unit.y, (y.in_stride * problem.input.row * 4) as i64);
+            glue.element(at, unit.x, 4)
         } else {
             unit.window
         };
-        let source = glue.add_constant(source, group.base);
+        [glue.add_constant(source, group.base), place]
+    }
+
+    fn group(&self, glue: &mut Glue<'_>, here: &Here<'_>, number: usize, rows: Value) {
+        let Here { bases, unit, kind, next } = here;
+        let group = &self.nest.groups[number];
+        let (problem, schedule) = (&self.job.problem, &self.nest.schedule);
+        let [source, place] = self.starts(glue, here, group);
+        let y = &problem.axes[1];
         let in_row = y.in_stride as i64 * i64::from(self.nest.windows.layout.row_bytes);
-        let out_row = y.out_stride as i64 * row_bytes;
+        let out_row = (4 * y.out_stride * problem.output.row) as i64;
 
         let (block, grain) = self.nest.channel_block(problem);
         // Lanes along the channels have weights up to whole vectors.
@@ -204,7 +198,7 @@ impl Emit<'_, '_> {
         let per_channel = problem.cin * group.taps_per_channel;
         let group_bytes = 4 * (per_channel * padded) as i64;
         let weights = glue.add_constant(bases.weights, 4 * group.weights as i64);
-        let weights = add(glue, weights, unit.group, group_bytes);
+        let weights = glue.element(weights, unit.group, group_bytes);
         let group_channel = glue.builder.ins().imul_imm_s(unit.group, problem.cout as i64);
         let part = match schedule.store {
             Store::Phases => (glue.constant(0), 1),
@@ -213,18 +207,18 @@ impl Emit<'_, '_> {
         let tiles = problem.cout.div_ceil(block);
         each_channel_tile(glue, problem.cout, block, part, &mut |glue, tile| {
             let weights = glue.element(weights, tile.first, 4 * per_channel as i64);
-            let offset = add(glue, place, tile.first, plane);
+            let offset = glue.element(place, tile.first, 4 * problem.output.plane as i64);
             let in_all = glue.builder.ins().iadd(group_channel, tile.first);
             let bias = glue.element(bases.bias, in_all, 4);
             self.each_row(glue, rows, &|glue, row, height| {
-                let offset = add(glue, offset, row, out_row);
+                let offset = glue.element(offset, row, out_row);
                 let source = glue.element(source, row, in_row);
-                let runs = &group.code[kind].runs;
+                let runs = &group.code[*kind].runs;
                 for (index, run) in runs.iter().enumerate() {
                     let is_last = index + 1 == runs.len();
                     let count = glue.constant(run.count as i64);
                     repeat(glue, count, |glue, i| {
-                        let offset = add(glue, offset, i, run.target_step);
+                        let offset = glue.element(offset, i, run.target_step);
                         let offset = glue.add_constant(offset, run.target);
                         let along = glue.builder.ins().imul_imm_s(i, run.source_step);
                         let along = glue.add_constant(along, run.source);
