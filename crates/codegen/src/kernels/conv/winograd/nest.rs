@@ -1,7 +1,7 @@
 //! What a filtered convolution is made of, and the loops around it: a unit of work is a block of tiles of an image and a
 //! part of the output channels.
 
-use super::super::bounds::{at_least, each_channel_tile, repeat, rest_of, smaller};
+use super::super::bounds::{at_least, ceil_div_signed, each_channel_tile, repeat, rest_of, smaller};
 use super::super::epilogue::Finish;
 use super::super::job::{Bases, Job, operands};
 use super::super::problem::Problem;
@@ -386,8 +386,8 @@ impl<'a> Nest<'a> {
         let run = schedule.vectors * self.lanes;
         let tiles = glue.builder.ins().imul_imm_s(rows, pitch);
         // Nothing is asked of the tiles behind the last row.
-        let tiles = glue.add_constant(tiles, (run - schedule.pieces) as i64);
-        let runs = glue.builder.ins().udiv_imm_u(tiles, run as i64);
+        let tiles = glue.add_constant(tiles, 1 - schedule.pieces as i64);
+        let runs = ceil_div_signed(glue, tiles, run as i64);
 
         // Place of the block's first output of the phase.
         let plane = 4 * problem.output.plane as i64;
