@@ -7,12 +7,12 @@ use std::thread;
 
 /// A piece of work, and about how long it takes.
 pub(crate) struct Job<'j> {
-    pub microseconds: usize,
+    pub nanoseconds: usize,
     pub work: Box<dyn FnOnce() + Send + 'j>,
 }
 
 /// Work below this is not worth a thread: ten times its start.
-const WORTH_A_THREAD_US: usize = 500;
+const WORTH_A_THREAD_NS: usize = 500_000;
 
 /// Threads that the system gives this process.
 pub(crate) fn processors() -> usize {
@@ -21,8 +21,8 @@ pub(crate) fn processors() -> usize {
 
 /// Does all jobs, on so many threads at most. Their number is only asked for where a second one is worth its start, and there.
 pub(crate) fn run(jobs: Vec<Job<'_>>, threads: impl FnOnce() -> usize + Send) {
-    let total: usize = jobs.iter().map(|job| job.microseconds).sum();
-    let worth = (total / WORTH_A_THREAD_US).min(jobs.len());
+    let total: usize = jobs.iter().map(|job| job.nanoseconds).sum();
+    let worth = (total / WORTH_A_THREAD_NS).min(jobs.len());
     let queue = Mutex::new(VecDeque::from(jobs));
     // From both ends: jobs of one kind begin with waiting for each other, where what all of them need is made.
     let next = |at_end: bool| {
@@ -62,7 +62,7 @@ mod tests {
             for count in [0, 1, 2, 100] {
                 let mut done = vec![0; count];
                 let jobs =
-                    done.iter_mut().map(|done| Job { microseconds: 100, work: Box::new(|| *done += 1) });
+                    done.iter_mut().map(|done| Job { nanoseconds: 100_000, work: Box::new(|| *done += 1) });
                 run(jobs.collect(), || threads);
                 assert_eq!(done, vec![1; count], "{threads} threads");
             }

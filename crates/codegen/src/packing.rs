@@ -38,9 +38,9 @@ enum Source<'a> {
     Pack(Box<dyn Pack + 'a>),
 }
 
-/// Bytes that are copied, and floats that are packed, in a microsecond.
-const COPIED_PER_US: usize = 10_000;
-const PACKED_PER_US: usize = 1_000;
+/// Bytes that are copied, and floats that are packed, in a nanosecond.
+const COPIED_PER_NS: usize = 10;
+const PACKED_PER_NS: usize = 1;
 
 /// What there is to pack.
 #[derive(Default)]
@@ -91,8 +91,8 @@ impl<'a> Packing<'a> {
                 Source::Borrowed(bytes) => {
                     let (copy, behind) = rest.split_at_mut(bytes.len());
                     (rest, at) = (behind, at + bytes.len());
-                    let microseconds = bytes.len() / COPIED_PER_US;
-                    jobs.push(Job { microseconds, work: Box::new(|| copy.copy_from_slice(bytes)) });
+                    let nanoseconds = bytes.len() / COPIED_PER_NS;
+                    jobs.push(Job { nanoseconds, work: Box::new(|| copy.copy_from_slice(bytes)) });
                 }
                 Source::Pack(pack) => {
                     let mut by_task: BTreeMap<usize, Vec<&mut [f32]>> = BTreeMap::new();
@@ -102,8 +102,8 @@ impl<'a> Packing<'a> {
                         by_task.entry(task).or_default().push(bytemuck::cast_slice_mut(stretch));
                     }
                     jobs.extend(by_task.into_iter().map(|(task, mut stretches)| Job {
-                        microseconds: stretches.iter().map(|floats| floats.len()).sum::<usize>()
-                            / PACKED_PER_US,
+                        nanoseconds: stretches.iter().map(|floats| floats.len()).sum::<usize>()
+                            / PACKED_PER_NS,
                         work: Box::new(move || pack.write(task, &mut stretches)),
                     }));
                 }

@@ -226,7 +226,7 @@ impl CodeModule {
         let module = &self;
         let mut code: Vec<_> = self.functions.iter().map(|_| None).collect();
         let lowerings = self.functions.iter().zip(0..).zip(&mut code).map(|((function, id), code)| Job {
-            microseconds: LOWERING_US,
+            nanoseconds: LOWERING_NS,
             work: Box::new(move || *code = Some(function.lower(module, FunctionId(id)))),
         });
         jobs::run(lowerings.chain(others).collect(), threads);
@@ -235,8 +235,8 @@ impl CodeModule {
     }
 }
 
-/// What making the code of a function takes, in microseconds.
-const LOWERING_US: usize = 80;
+/// What making the code of a function takes, in nanoseconds.
+const LOWERING_NS: usize = 80_000;
 
 /// Cranelift's view of a target.
 fn cranelift_isa(target: &Target, opt_level: &str, allocator: &str) -> Result<OwnedTargetIsa, CodeError> {

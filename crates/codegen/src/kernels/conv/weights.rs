@@ -166,7 +166,7 @@ impl Blocks<'_> {
 const RUN: usize = 64;
 
 /// Input channels whose weights are read together, while those of the next are asked for.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 
 impl Pack for Blocks<'_> {
     /// A task for each block of each group; a stretch of it in each part.
@@ -232,6 +232,30 @@ impl Blocks<'_> {
     }
 
     fn write_deconv(&self, group: usize, block: Range<usize>, parts: &mut [&mut [f32]]) {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has the vectors that the function is compiled for.
+            return unsafe { self.write_deconv_avx512(group, block, parts) };
+        }
+        self.write_deconv_by(group, block, parts, every);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    fn write_deconv_avx512(&self, group: usize, block: Range<usize>, parts: &mut [&mut [f32]]) {
+        self.write_deconv_by(group, block, parts, |step, from, to| every_avx512(step, from, to));
+    }
+
+    /// With a function that writes every so many of some weights.
+    #[expect(clippy::inline_always, reason = "what is not inlined is not compiled for wider vectors")]
+    #[inline(always)]
+    fn write_deconv_by(
+        &self,
+        group: usize,
+        block: Range<usize>,
+        parts: &mut [&mut [f32]],
+        every: impl Fn(usize, &[[u8; 4]], &mut [f32]),
+    ) {
         let (cin, all) = (self.weights.cin, self.weights.taps());
         let patches = |ci| self.weights.patches(group, block.clone(), ci);
         let padded = block.len().next_multiple_of(self.grain);
@@ -244,9 +268,7 @@ impl Blocks<'_> {
                 for patches in inputs.clone().map(patches) {
                     for (taps, row) in taps.chunks_exact(self.run).zip(&mut rows) {
                         if let &[tap] = taps {
-                            row.iter_mut()
-                                .zip(patches.chunks_exact(all))
-                                .for_each(|(value, patch)| *value = float(patch[tap]));
+                            every(all, &patches[tap..], &mut row[..block.len()]);
                             continue;
                         }
                         for (patch, values) in patches.chunks_exact(all).zip(row.chunks_exact_mut(self.run)) {
@@ -259,6 +281,36 @@ impl Blocks<'_> {
             }
         }
     }
+}
+
+/// Every `step`-th weight, as many as there is room for.
+fn every(step: usize, from: &[[u8; 4]], to: &mut [f32]) {
+    for (value, weights) in to.iter_mut().zip(from.chunks(step)) {
+        *value = float(weights[0]);
+    }
+}
+
+/// As [`every`].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn every_avx512(step: usize, from: &[[u8; 4]], to: &mut [f32]) {
+    use std::arch::x86_64::{
+        _mm512_i32gather_ps, _mm512_mullo_epi32, _mm512_set1_epi32, _mm512_setr_epi32, _mm512_storeu_ps,
+    };
+    const LANES: usize = 16;
+    let (vectors, rest) = to.as_chunks_mut::<LANES>();
+    let places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    let places = _mm512_mullo_epi32(places, _mm512_set1_epi32(step as i32));
+    let mut from = from;
+    for vector in vectors {
+        let used = &from[..(LANES - 1) * step + 1];
+        // SAFETY: the last of the places is the last of `used`, and `vector` has a place for each.
+        unsafe {
+            _mm512_storeu_ps(vector.as_mut_ptr(), _mm512_i32gather_ps::<4>(places, used.as_ptr().cast()));
+        }
+        from = from.get(LANES * step..).unwrap_or_default();
+    }
+    every(step, from, rest);
 }
 
 #[cfg(test)]
