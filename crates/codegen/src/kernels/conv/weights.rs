@@ -303,7 +303,7 @@ fn every_avx512(step: usize, from: &[[u8; 4]], to: &mut [f32]) {
     let places = _mm512_mullo_epi32(places, _mm512_set1_epi32(step as i32));
     let mut from = from;
     for vector in vectors {
-        let used = &from[..(LANES - 1) * step + 1];
+        let used = &from[..=(LANES - 1) * step];
         // SAFETY: the last of the places is the last of `used`, and `vector` has a place for each.
         unsafe {
             _mm512_storeu_ps(vector.as_mut_ptr(), _mm512_i32gather_ps::<4>(places, used.as_ptr().cast()));
