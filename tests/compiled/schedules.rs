@@ -147,7 +147,7 @@ fn residues_can_be_chosen() {
                 for (found, expected) in run(other, &x).iter().zip(expected.iter()) {
                     assert!((found - expected).abs() < 1e-5, "{name}: {found}, not {expected}");
                 }
-                for (seen, kind) in seen.iter_mut().zip(["residues", "residues lying"]) {
+                for (seen, kind) in seen.iter_mut().zip(["residues", "residues as rows"]) {
                     *seen += usize::from(name == kind);
                 }
             }

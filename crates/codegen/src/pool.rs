@@ -55,7 +55,7 @@ impl Pool {
     pub fn new(threads: usize) -> std::io::Result<Pool> {
         let count = threads.max(1) - 1;
         // Spinning only helps where nobody else waits for the core.
-        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let cores = crate::jobs::processors();
         let spins = if threads <= cores { SPINS } else { 0 };
         let shared = Arc::new(Shared {
             busy: AtomicBool::new(false),

@@ -12,8 +12,7 @@ mod lowered;
 use std::collections::HashMap;
 
 use cranelift_codegen::ir::{AbiParam, Function, Signature, UserFuncName, types::I64};
-use cranelift_codegen::isa;
-use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::FunctionBuilderContext;
 use cranelift_module::ModuleError;

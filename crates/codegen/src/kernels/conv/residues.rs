@@ -3,7 +3,7 @@
 //! A row of residues is as long as the dilation, and neighbouring taps are neighbouring rows. So the axis, cut into such
 //! rows, is an image, and the convolution runs along its columns. Where extents are no multiples of the dilation, columns on
 //! the left have a row more than those on the right: each such range of columns is a convolution of its own. Columns too few
-//! to fill a vector lie down: each is a row then, whose elements are copied together.
+//! to fill a vector become rows, whose elements are copied together.
 
 use super::problem::{Axis, Pitch, Problem};
 use tconvc_ir::geometry::{Phase, PhaseTap};
@@ -19,8 +19,8 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// The same on its side: columns are rows, whose elements lie the dilation apart.
-    pub fn lying(self) -> Self {
+    /// The same with columns as rows, whose elements are the dilation apart.
+    pub fn into_rows(self) -> Self {
         let Self { mut problem, first, kernel: [z, y, x] } = self;
         problem.axes.swap(1, 2);
         for pitch in [&mut problem.input, &mut problem.output] {

@@ -14,7 +14,7 @@ use crate::target::Target;
 use std::fmt;
 
 /// Names of [`Way::Residues`].
-const RESIDUES: [&str; 2] = ["residues", "residues lying"];
+const RESIDUES: [&str; 2] = ["residues", "residues as rows"];
 
 /// Another view of the same convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,14 +85,14 @@ impl fmt::Display for Way {
             Self::Filtered(schedule) => schedule.fmt(f),
             Self::Viewed(view, way) => write!(f, "{view} {way}"),
             Self::Residues(ranges) => {
-                let lying = ranges.iter().any(|(columns, _)| columns.problem.input.column > 1);
-                f.write_str(RESIDUES[usize::from(lying)])
+                let as_rows = ranges.iter().any(|(columns, _)| columns.problem.input.column > 1);
+                f.write_str(RESIDUES[usize::from(as_rows)])
             }
         }
     }
 }
 
-/// Elements between neighbours of a row beyond which each would be in a line, and soon a page, of its own.
+/// The most elements between neighbours of a row: further apart they cost a cache line each, and displacements have 32 bits.
 const MOST_APART: usize = 64;
 
 /// Columns below which residues take twice as long as is estimated, where a vector is a cache line.
@@ -133,8 +133,7 @@ impl<'a> Setting<'a> {
                 (whole, way) = (cycles, Way::Viewed(view, Box::new(of_view)));
             }
         }
-        let residues = [self.residues(problem), self.residues_lying(problem)].into_iter().flatten();
-        match residues.min_by(|a, b| a.0.total_cmp(&b.0)) {
+        match self.all_residues(problem).min_by(|a, b| a.0.total_cmp(&b.0)) {
             Some((cycles, residues)) if cycles < whole || self.fast_math == FastMath::Always => residues,
             _ => way,
         }
@@ -154,11 +153,16 @@ impl<'a> Setting<'a> {
         Some((cycles, Way::Residues(ways)))
     }
 
-    /// The same with [their columns as rows](Columns::lying), all of them filtered.
-    fn residues_lying(self, problem: &Problem) -> Option<(f64, Way)> {
+    /// Either way, where there is one.
+    fn all_residues(self, problem: &Problem) -> impl Iterator<Item = (f64, Way)> {
+        [self.residues(problem), self.residues_as_rows(problem)].into_iter().flatten()
+    }
+
+    /// As [`Setting::residues`], but with [columns as rows](Columns::into_rows), all of them filtered.
+    fn residues_as_rows(self, problem: &Problem) -> Option<(f64, Way)> {
         let mut cycles = 0.0;
         let of_columns = |columns: Columns| {
-            let columns = columns.lying();
+            let columns = columns.into_rows();
             if columns.problem.input.column > MOST_APART {
                 return None;
             }
@@ -189,7 +193,7 @@ impl<'a> Setting<'a> {
     /// The way of that name; nothing where it does not fit.
     pub fn named(self, text: &str, problem: &Problem) -> Option<Way> {
         if let Some(which) = RESIDUES.iter().position(|name| *name == text) {
-            let found = if which == 0 { self.residues(problem) } else { self.residues_lying(problem) };
+            let found = if which == 0 { self.residues(problem) } else { self.residues_as_rows(problem) };
             return found.map(|(_, way)| way);
         }
         for view in View::all(problem) {
@@ -241,8 +245,7 @@ impl<'a> Setting<'a> {
             }
         }
         others.extend(self.filtered(problem).into_iter().map(|(_, schedule)| Way::Filtered(schedule)));
-        let residues = [self.residues(problem), self.residues_lying(problem)].into_iter().flatten();
-        others.extend(residues.map(|(_, way)| way));
+        others.extend(self.all_residues(problem).map(|(_, way)| way));
         others.retain(|other| other != way);
         others
     }

@@ -42,7 +42,7 @@ const SHARED: f64 = 0.25;
 /// Cycles of a lane that is loaded or stored for itself.
 const LANE: f64 = 1.5;
 
-/// Pieces of a kernel: fewer than a vector has lanes, and few enough that their sum is as exact as one in order.
+/// The most pieces of a kernel: their multiply-adds are written out in the tile of the product.
 const MOST_PIECES: usize = 8;
 
 /// Output channels of a product tile; a block of a lone vector has twice as many.
