@@ -202,7 +202,7 @@ impl Kernel {
         if optimise {
             module = module.optimise_tiles()?;
         }
-        let id = module.tile(tile)?;
+        let id = module.tile(tile.clone())?;
         let code = module.lower()?.finish()?;
         let accumulators = tile.to_string().lines().filter(|l| l.contains("store")).count();
         let flops = 2.0 * accumulators as f64 * f64::from(CHANNELS * TAPS) * target.lanes() as f64;

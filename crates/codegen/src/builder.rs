@@ -163,7 +163,7 @@ impl<'a> Builder<'a> {
     /// Finishes a tile and adds it to the module. Its name is made unique unless an equal tile is there.
     pub(crate) fn add_tile(&mut self, tile: Result<Tile, TileError>) -> Result<FunctionId, CompileError> {
         let tile = tile.map_err(|source| CompileError::Tile { node: self.at_name().0, source })?;
-        Ok(self.module.tile(&tile)?)
+        Ok(self.module.tile(tile)?)
     }
 
     /// Adds a step function around the tiles. The name gets a number when it is taken.

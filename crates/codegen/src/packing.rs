@@ -86,14 +86,9 @@ impl<'a> Packing<'a> {
         for (offset, source) in &self.sources {
             rest = rest.split_at_mut(offset - at).1;
             at = *offset;
-            match source {
-                Source::Bytes(bytes) => rest[..bytes.len()].copy_from_slice(bytes),
-                Source::Borrowed(bytes) => {
-                    let (copy, behind) = rest.split_at_mut(bytes.len());
-                    (rest, at) = (behind, at + bytes.len());
-                    let nanoseconds = bytes.len() / COPIED_PER_NS;
-                    jobs.push(Job { nanoseconds, work: Box::new(|| copy.copy_from_slice(bytes)) });
-                }
+            let bytes = match source {
+                Source::Bytes(bytes) => bytes,
+                Source::Borrowed(bytes) => *bytes,
                 Source::Pack(pack) => {
                     let mut by_task: BTreeMap<usize, Vec<&mut [f32]>> = BTreeMap::new();
                     for (floats, task) in pack.stretches() {
@@ -106,8 +101,13 @@ impl<'a> Packing<'a> {
                             / PACKED_PER_NS,
                         work: Box::new(move || pack.write(task, &mut stretches)),
                     }));
+                    continue;
                 }
-            }
+            };
+            let (copy, behind) = rest.split_at_mut(bytes.len());
+            (rest, at) = (behind, at + bytes.len());
+            let nanoseconds = bytes.len() / COPIED_PER_NS;
+            jobs.push(Job { nanoseconds, work: Box::new(|| copy.copy_from_slice(bytes)) });
         }
         jobs
     }

@@ -23,7 +23,7 @@ fn scale(target: &Target, name: &str) -> Tile {
 /// first vector's copy in scratch.
 #[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn row_step(module: &mut CodeModule, target: &Target) -> FunctionId {
-    let tile = module.tile(&scale(target, "scale")).unwrap();
+    let tile = module.tile(scale(target, "scale")).unwrap();
     let bytes = i64::from(target.vector_bytes() as u32);
     module
         .step("rows", |g| {
@@ -88,11 +88,11 @@ fn a_tile_is_no_step_and_names_are_unique() {
     let target = Target::host();
     let mut module = CodeModule::new(&target).unwrap();
     let tile = scale(&target, "scale");
-    let id = module.tile(&tile).unwrap();
-    assert_eq!(module.tile(&tile).unwrap(), id, "the same tile again");
+    let id = module.tile(tile.clone()).unwrap();
+    assert_eq!(module.tile(tile.clone()).unwrap(), id, "the same tile again");
     let mut other = TileBuilder::new("scale", &target);
     other.pointer("p");
-    let error = module.tile(&other.finish().unwrap()).unwrap_err();
+    let error = module.tile(other.finish().unwrap()).unwrap_err();
     assert!(matches!(&error, CodeError::Duplicate { name } if name == "scale"), "{error}");
     let error = module.step("scale", |_| {}).unwrap_err();
     assert!(matches!(error, CodeError::Duplicate { .. }), "{error}");

@@ -21,8 +21,10 @@ pub struct Pages {
 impl Pages {
     /// So many zero bytes; `None` when the system has no memory for them.
     pub fn zeroed(bytes: usize) -> Option<Self> {
-        let map = MmapMut::map_anon(bytes.checked_next_multiple_of(HUGE_PAGE)?.checked_add(HUGE_PAGE)?).ok()?;
-        let start = map.as_ptr().align_offset(HUGE_PAGE);
+        let map =
+            MmapMut::map_anon(bytes.checked_next_multiple_of(HUGE_PAGE)?.checked_add(HUGE_PAGE)?).ok()?;
+        let address = map.as_ptr().addr();
+        let start = address.next_multiple_of(HUGE_PAGE) - address;
         // A last page of which less than half is used stays small ones. All this is only a wish.
         #[cfg(target_os = "linux")]
         let _ = map.advise_range(

@@ -92,7 +92,7 @@ struct Declared {
 }
 
 enum Body {
-    Tile(Tile),
+    Tile(Box<Tile>),
     Glue(Box<Function>),
 }
 
@@ -148,16 +148,16 @@ impl CodeModule {
     ///
     /// # Errors
     /// [`CodeError::Lower`] where it is not for the target, [`CodeError::Duplicate`] where its name is taken.
-    pub fn tile(&mut self, tile: &Tile) -> Result<FunctionId, CodeError> {
+    pub fn tile(&mut self, tile: Tile) -> Result<FunctionId, CodeError> {
         if let Some(&id) = self.names.get(tile.name())
-            && matches!(&self.functions[id.0 as usize].body, Body::Tile(known) if known == tile)
+            && matches!(&self.functions[id.0 as usize].body, Body::Tile(known) if **known == tile)
         {
             return Ok(id);
         }
-        lower::check(tile, &self.target)?;
+        lower::check(&tile, &self.target)?;
         let kind = Kind::Tile { params: tile.pointer_params() + tile.count_params() };
-        let signature = lower::cranelift::signature(tile, &*self.tile_isa);
-        self.add(Declared { name: tile.name().to_owned(), kind, signature, body: Body::Tile(tile.clone()) })
+        let signature = lower::cranelift::signature(&tile, &*self.tile_isa);
+        self.add(Declared { name: tile.name().to_owned(), kind, signature, body: Body::Tile(Box::new(tile)) })
     }
 
     /// Adds a step function, see [`StepFn`]: `build` writes its body, up to the return, which follows by itself.

@@ -4,7 +4,7 @@ pub(crate) mod cranelift;
 pub(crate) mod x86;
 
 use crate::target::{Isa, Target};
-use crate::tile::{Inst, Needs, Operand, Tile};
+use crate::tile::{Inst, Needs, Operand, Registers, Tile};
 use target_lexicon::OperatingSystem;
 
 /// Parameters that arrive in registers; the System V and AAPCS64 conventions have at least these.
@@ -58,6 +58,16 @@ pub(crate) fn check(tile: &Tile, target: &Target) -> Result<(), LowerError> {
         return Err(LowerError::Lanes { tile, lanes, isa: isa.name(), expected: isa.lanes() });
     }
     Ok(())
+}
+
+/// Registers for what is in a tile.
+pub(crate) fn registers(tile: &Tile, target: &Target) -> Registers {
+    let params = tile.pointer_params() + tile.count_params();
+    Registers {
+        vectors: target.vector_registers(),
+        generals: target.general_registers(),
+        args: if target.isa() == Isa::Portable { params } else { params.min(REGISTER_PARAMS) },
+    }
 }
 
 /// Scratch registers that the lowering for `isa` takes for an instruction.

@@ -4,6 +4,9 @@
 //! it lives to the loop's end. Ranges of that shape form an interval graph, which a scan in order of their starts
 //! colours with as few registers as can be.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use super::error::{TileError, TileErrorKind};
 use super::ir::{Inst, Stmt, Tile, Trips};
 
@@ -20,7 +23,7 @@ pub(crate) struct Needs {
 }
 
 /// Scratch registers of one instruction, as many as it [`Needs`].
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scratch {
     pub vectors: Vec<u8>,
     pub generals: Vec<u8>,
@@ -30,7 +33,7 @@ pub(crate) struct Scratch {
 ///
 /// Positions count instructions, heads of loops and ends of loops in the order of the listing. General register
 /// number `i < args` is where parameter `i` arrives.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Assignment {
     pub vectors: Vec<u8>,
     /// `None` where the pointer is never used.
@@ -242,20 +245,19 @@ fn color(
     ranges.retain(|r| r.end > r.start);
     // Parameters first, in order, so that each finds the register it arrives in free.
     ranges.sort_by_key(|r| (r.start, r.param.is_none(), r.param));
-    let mut free = vec![true; available];
-    let mut active: Vec<(usize, u8)> = Vec::new();
+    // A bit for each free register, and the ends of those in use, the first on top.
+    let mut free = u64::MAX.checked_shr(u64::BITS - available as u32).unwrap_or(0);
+    let mut active: BinaryHeap<Reverse<(usize, u8)>> = BinaryHeap::new();
     let mut numbered = Vec::with_capacity(ranges.len());
     for range in ranges {
-        active.retain(|&(end, number)| {
-            let keep = end > range.start;
-            free[usize::from(number)] |= !keep;
-            keep
-        });
-        let number = match range.param.filter(|&p| p < args) {
-            Some(p) => Some(p).filter(|&p| p < available),
-            None => free.iter().position(|&f| f),
-        };
-        let Some(number) = number else {
+        while let Some(&Reverse((end, number))) = active.peek()
+            && end <= range.start
+        {
+            free |= 1 << number;
+            active.pop();
+        }
+        let number = range.param.filter(|&p| p < args).unwrap_or(free.trailing_zeros() as usize);
+        if number >= available {
             let kind = TileErrorKind::Registers {
                 class: if range.value.is_vector() { "vector" } else { "general" },
                 needed: active.len() + 1,
@@ -263,9 +265,9 @@ fn color(
                 inst: show_position(tile, range.start / 4),
             };
             return Err(TileError { tile: tile.name.clone(), kind });
-        };
-        free[number] = false;
-        active.push((range.end, number as u8));
+        }
+        free &= !(1 << number);
+        active.push(Reverse((range.end, number as u8)));
         numbered.push((range.value, number as u8));
     }
     Ok(numbered)

@@ -2,6 +2,7 @@
 //!
 //! Mistakes do not interrupt the writing: the first one is kept and comes out of [`TileBuilder::finish`].
 
+use super::assign::Assignment;
 use super::error::{TileError, TileErrorKind};
 use super::ir::{
     Address, BinaryOp, Cmp, Count, FmaOp, Inst, Lanes, Loop, Operand, Pointer, ShiftOp, Stmt, Tile, Trips,
@@ -51,6 +52,7 @@ impl TileBuilder {
             counts: Vec::new(),
             vectors: 0,
             body: Vec::new(),
+            assignment: Assignment::default(),
         };
         TileBuilder { tile, target: target.clone(), open: vec![Vec::new()], misuse: None }
     }
@@ -64,7 +66,7 @@ impl TileBuilder {
             return Err(TileError { tile: self.tile.name, kind });
         }
         self.tile.body = self.open.pop().unwrap_or_default();
-        verify::verify(&self.tile, &self.target)?;
+        self.tile.assignment = verify::verify(&self.tile, &self.target)?;
         Ok(self.tile)
     }
 

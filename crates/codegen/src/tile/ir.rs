@@ -1,5 +1,6 @@
 //! The types of the tile IR: registers, addresses, instructions, loops. What they mean, not how they are made or run.
 
+use super::assign::Assignment;
 use super::shuffle::Pattern;
 
 /// A virtual vector register: [`Tile::lanes`] lanes of 32 bits. It can be written more than once.
@@ -274,6 +275,8 @@ pub struct Tile {
     pub(crate) counts: Vec<String>,
     pub(crate) vectors: u32,
     pub(crate) body: Vec<Stmt>,
+    /// On the target that it was verified for.
+    pub(crate) assignment: Assignment,
 }
 
 impl Tile {

@@ -21,7 +21,7 @@ mod math;
 mod shuffle;
 mod verify;
 
-pub(crate) use assign::{Assignment, Needs, Registers, assign};
+pub(crate) use assign::{Assignment, Needs, Registers};
 pub use builder::TileBuilder;
 pub use error::{TileError, TileErrorKind};
 pub use interp::{Interpreter, Memory, Rounding};

@@ -1,10 +1,8 @@
 //! The rules of the tile IR, checked once when a tile is finished: the lowerings and the interpreter rely on them.
 
-use std::collections::HashSet;
-
-use super::assign::{Registers, assign};
+use super::assign::{Assignment, assign};
 use super::error::{TileError, TileErrorKind};
-use super::ir::{Address, Inst, Lanes, Operand, Stmt, Tile, Trips, Vector};
+use super::ir::{Address, Inst, Lanes, Operand, Pointer, Stmt, Tile, Trips, Vector};
 use crate::lower;
 use crate::target::Target;
 
@@ -12,24 +10,21 @@ use crate::target::Target;
 const DISPLACEMENT_LIMIT: i64 = i32::MAX as i64 - 4096;
 
 /// Checks that everything is defined before use and in scope, that constants are in range, and that the registers of
-/// `target` suffice.
-pub(crate) fn verify(tile: &Tile, target: &Target) -> Result<(), TileError> {
-    let pointers = (0..tile.pointer_params as u32).collect();
-    let mut scope = Scope { tile, vectors: HashSet::new(), pointers };
+/// `target` suffice. Gives these out.
+pub(crate) fn verify(tile: &Tile, target: &Target) -> Result<Assignment, TileError> {
+    let mut pointers = vec![false; tile.pointers.len()];
+    pointers[..tile.pointer_params].fill(true);
+    let mut scope = Scope { tile, vectors: vec![false; tile.vectors as usize], pointers };
     scope.block(&tile.body).map_err(|kind| TileError { tile: tile.name.clone(), kind })?;
-    let registers = Registers {
-        vectors: target.vector_registers(),
-        generals: target.general_registers(),
-        args: tile.pointer_params + tile.counts.len(),
-    };
-    assign(tile, registers, |inst| lower::needs(inst, target.isa())).map(drop)
+    assign(tile, lower::registers(tile, target), |inst| lower::needs(inst, target.isa()))
 }
 
+/// What is defined so far, by number.
 #[derive(Clone)]
 struct Scope<'a> {
     tile: &'a Tile,
-    vectors: HashSet<u32>,
-    pointers: HashSet<u32>,
+    vectors: Vec<bool>,
+    pointers: Vec<bool>,
 }
 
 impl Scope<'_> {
@@ -43,7 +38,7 @@ impl Scope<'_> {
                         return Err(range(show(), "number of trips", 0, "1 and up"));
                     }
                     self.clone().block(&l.body)?;
-                    if let Some(&(p, _)) = l.advances.iter().find(|(p, _)| !self.pointers.contains(&p.0)) {
+                    if let Some(&(p, _)) = l.advances.iter().find(|&&(p, _)| !self.has_pointer(p)) {
                         let name = self.tile.pointer_name(p).to_owned();
                         return Err(TileErrorKind::Undefined { name, inst: show() });
                     }
@@ -53,24 +48,35 @@ impl Scope<'_> {
         Ok(())
     }
 
+    fn has_vector(&self, v: Vector) -> bool {
+        self.vectors.get(v.0 as usize).is_some_and(|&defined| defined)
+    }
+
+    fn has_pointer(&self, p: Pointer) -> bool {
+        self.pointers.get(p.0 as usize).is_some_and(|&defined| defined)
+    }
+
     fn inst(&mut self, inst: &Inst) -> Result<(), TileErrorKind> {
         let undefined = |name: String| TileErrorKind::Undefined { name, inst: self.tile.show(inst) };
         let mut missing: Option<Vector> = None;
         inst.for_each_use(|v| {
-            if !self.vectors.contains(&v.0) {
+            if !self.has_vector(v) {
                 missing.get_or_insert(v);
             }
         });
         if let Some(v) = missing {
             return Err(undefined(v.to_string()));
         }
-        if let Some(p) = inst.pointer().filter(|p| !self.pointers.contains(&p.0)) {
+        if let Some(p) = inst.pointer().filter(|&p| !self.has_pointer(p)) {
             return Err(undefined(self.tile.pointer_name(p).to_owned()));
         }
         self.constants(inst)?;
-        self.vectors.extend(inst.defines().map(|v| v.0));
-        if let Inst::Derive { dst, .. } = inst {
-            self.pointers.insert(dst.0);
+        if let Some(v) = inst.defines() {
+            *self.vectors.get_mut(v.0 as usize).ok_or_else(|| undefined(v.to_string()))? = true;
+        }
+        if let Inst::Derive { dst, .. } = *inst {
+            let name = || self.tile.pointer_name(dst).to_owned();
+            *self.pointers.get_mut(dst.0 as usize).ok_or_else(|| undefined(name()))? = true;
         }
         Ok(())
     }

@@ -57,7 +57,7 @@ fn only_instructions_of_the_level_are_used() {
         let mut b = TileBuilder::new("everything", &target);
         everything(&mut b);
         let mut module = CodeModule::new(&target).unwrap();
-        let id = module.tile(&b.finish().unwrap()).unwrap();
+        let id = module.tile(b.finish().unwrap()).unwrap();
         let module = module.lower().unwrap();
         let mut allowed: Vec<CpuidFeature> = old.into_iter().chain(v3).collect();
         if name == "x86-64-v4" {
@@ -89,7 +89,7 @@ fn splats_and_constants_are_embedded_with_avx_512() {
     b.horner(acc, acc, 1.5);
     b.store(acc, x.at(0));
     let mut module = CodeModule::new(&target).unwrap();
-    module.tile(&b.finish().unwrap()).unwrap();
+    module.tile(b.finish().unwrap()).unwrap();
     let asm = module.lower().unwrap().asm();
     assert!(asm.contains("vfmadd231ps zmm0, zmm0, [rsi+8]{1to16}"), "{asm}");
     let constant = asm.lines().find(|l| l.contains("vfmadd213ps")).unwrap();
@@ -104,7 +104,7 @@ fn four_lanes_compile_for_other_machines() {
         everything(&mut b);
         let tile = b.finish().unwrap();
         let mut module = CodeModule::new(&target).unwrap().keep_text();
-        module.tile(&tile).unwrap();
+        module.tile(tile).unwrap();
         let module = module.lower().unwrap();
         let text = if name.starts_with("aarch64") { "fmla v" } else { "ret" };
         assert!(module.asm().contains(text), "{name}: {}", module.asm());

@@ -183,7 +183,7 @@ fn lowerings_want_their_own_width() {
     });
     let tile = tile.unwrap();
     for other in ["x86-64", "x86-64-v4", "aarch64"] {
-        let error = CodeModule::new(&Target::parse(other).unwrap()).unwrap().tile(&tile).unwrap_err();
+        let error = CodeModule::new(&Target::parse(other).unwrap()).unwrap().tile(tile.clone()).unwrap_err();
         assert!(matches!(error, CodeError::Lower(_)) && error.to_string().contains("has 8 lanes"), "{error}");
     }
 }

@@ -52,7 +52,7 @@ pub fn interpret(tile: &Tile, target: &Target, case: &Case) -> Vec<Vec<f32>> {
 /// The buffers after machine code ran, between guard pages, or in the emulator where it cannot run.
 pub fn execute(tile: &Tile, target: &Target, case: &Case, edge: Edge) -> Vec<Vec<f32>> {
     let mut module = CodeModule::new(target).unwrap();
-    let id = module.tile(tile).unwrap();
+    let id = module.tile(tile.clone()).unwrap();
     if !target.runs_here() {
         return emulate(tile, target, case);
     }
@@ -80,7 +80,7 @@ pub fn execute(tile: &Tile, target: &Target, case: &Case, edge: Edge) -> Vec<Vec
 /// The buffers after the emulator ran the machine code.
 pub fn emulate(tile: &Tile, target: &Target, case: &Case) -> Vec<Vec<f32>> {
     let mut module = CodeModule::new(target).unwrap();
-    let id = module.tile(tile).unwrap();
+    let id = module.tile(tile.clone()).unwrap();
     emulator::run(module.lower().unwrap().machine_code(id), &case.buffers, &case.offsets, &case.counts)
 }
 

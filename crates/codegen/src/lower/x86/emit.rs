@@ -53,7 +53,7 @@ enum Last {
     Memory(MemoryOperand),
 }
 
-impl Lowering {
+impl Lowering<'_> {
     fn wide(&self) -> bool {
         self.isa == Isa::X86V4
     }

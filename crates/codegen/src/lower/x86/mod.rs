@@ -16,7 +16,7 @@ pub(crate) use self::asm::{ALIGN, MachineCode};
 pub(crate) use self::emit::needs;
 use super::{LowerError, REGISTER_PARAMS};
 use crate::target::{Isa, Target};
-use crate::tile::{Assignment, Loop, Registers, Stmt, Tile, Trips, assign};
+use crate::tile::{Assignment, Loop, Stmt, Tile, Trips};
 
 /// General registers by number: the parameters' first, then those of the caller, then those of the callee.
 const GENERAL: [Register; 15] = [
@@ -42,11 +42,8 @@ const FIRST_SAVED: u8 = 9;
 
 /// Machine code for a tile.
 pub(crate) fn lower(tile: &Tile, target: &Target) -> Result<MachineCode, LowerError> {
-    let isa = target.isa();
-    let registers =
-        Registers { vectors: target.vector_registers(), generals: GENERAL.len(), args: REGISTER_PARAMS };
-    let assignment = assign(tile, registers, |inst| needs(inst, isa))?;
-    let mut lowering = Lowering { asm: Asm::new(), isa, assignment, position: 0 };
+    let assignment = &tile.assignment;
+    let mut lowering = Lowering { asm: Asm::new(), isa: target.isa(), assignment, position: 0 };
     lowering.function(tile);
     lowering
         .asm
@@ -54,15 +51,15 @@ pub(crate) fn lower(tile: &Tile, target: &Target) -> Result<MachineCode, LowerEr
         .map_err(|e| LowerError::Encoding { tile: tile.name().to_owned(), message: e.to_string() })
 }
 
-struct Lowering {
+struct Lowering<'a> {
     asm: Asm,
     isa: Isa,
-    assignment: Assignment,
+    assignment: &'a Assignment,
     /// Counts instructions, heads and ends of loops, as [`Assignment`] does.
     position: usize,
 }
 
-impl Lowering {
+impl Lowering<'_> {
     fn function(&mut self, tile: &Tile) {
         let saved = self.saved_registers();
         for &r in &saved {
