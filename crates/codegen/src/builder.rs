@@ -2,16 +2,18 @@
 
 use crate::compile::{Choice, FastMath, Options, Schedules};
 use crate::error::CompileError;
-use crate::exec::{CodeModule, FunctionId, Glue, LoweredModule};
-use crate::jobs;
+use crate::exec::{CodeModule, FunctionId, Glue};
+use crate::jobs::Queue;
 use crate::memory::{ALIGNMENT, AlignedBytes};
 use crate::packing::{Pack, Packing};
 use crate::program::{Kernel, Operand, Port, Space, Step, Work};
 use crate::target::Target;
 use crate::tile::{Tile, TileBuilder, TileError};
 use std::collections::HashMap;
+use std::sync::Arc;
 use tconvc_ir::{Graph, NodeId, Tensor, ValueId};
 use tconvc_passes::plan::{self, Place, Plan};
+use typed_arena::Arena;
 
 /// Work below this many nanoseconds is not worth a second thread: about ten times the cost of handing it over.
 const WORTH_A_THREAD_NS: f64 = 4_000.0;
@@ -26,9 +28,10 @@ pub(crate) struct Builder<'a> {
     pub(crate) schedules: Schedules,
     /// Where they are asked for.
     pub(crate) choices: Option<Vec<Choice>>,
-    pub(crate) module: CodeModule,
+    module: CodeModule,
     weights: Packing<'a>,
-    constants: HashMap<ValueId, usize>,
+    queue: Arc<Queue<'a>>,
+    constants: HashMap<ValueId, Operand>,
     names: HashMap<String, u64>,
     steps: Vec<Step>,
     scratch_bytes: usize,
@@ -41,7 +44,14 @@ pub(crate) struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub(crate) fn new(graph: &'a Graph, plan: &'a Plan, options: &Options, module: CodeModule) -> Self {
+    /// Weights go into `blocks`, and jobs into `queue`.
+    pub(crate) fn new(
+        (graph, plan): (&'a Graph, &'a Plan),
+        options: &Options,
+        module: CodeModule,
+        blocks: &'a Arena<AlignedBytes>,
+        queue: &Arc<Queue<'a>>,
+    ) -> Self {
         Self {
             graph,
             plan,
@@ -51,7 +61,8 @@ impl<'a> Builder<'a> {
             schedules: options.schedules.clone(),
             choices: options.list_choices.then(Vec::new),
             module,
-            weights: Packing::default(),
+            weights: Packing::new(blocks),
+            queue: Arc::clone(queue),
             constants: HashMap::new(),
             names: HashMap::new(),
             steps: vec![],
@@ -105,16 +116,17 @@ impl<'a> Builder<'a> {
             Place::Output { index, offset } => Operand::new(Space::Output(index), offset, bytes),
             Place::Arena { offset } => Operand::new(Space::Arena, offset, bytes),
             Place::Constant { value, offset } => {
-                let start = match (self.constants.get(&value), self.graph.constant(value)) {
-                    (Some(&start), _) => start,
+                let whole = match (self.constants.get(&value), self.graph.constant(value)) {
+                    (Some(&whole), _) => whole,
                     (None, Some(tensor)) => {
-                        let start = self.weights.borrowed(tensor.bytes()).offset;
-                        self.constants.insert(value, start);
-                        start
+                        let whole = self.weights.copy(tensor.bytes());
+                        self.hand_out();
+                        self.constants.insert(value, whole);
+                        whole
                     }
                     (None, None) => return Err(self.unsupported("a constant is missing".into())),
                 };
-                Operand::new(Space::Weights, start + offset, bytes)
+                Operand::new(whole.space, whole.offset + offset, bytes)
             }
         })
     }
@@ -147,12 +159,16 @@ impl<'a> Builder<'a> {
 
     /// Appends bytes, aligned to a cache line.
     pub(crate) fn pack_bytes(&mut self, data: &[u8]) -> Operand {
-        self.weights.bytes(data.to_vec())
+        let operand = self.weights.copy(data.to_vec());
+        self.hand_out();
+        operand
     }
 
-    /// Appends weights, aligned to a cache line, which are written at the end.
+    /// Appends weights, aligned to a cache line, which are written by jobs.
     pub(crate) fn pack_later(&mut self, pack: impl Pack + 'a) -> Operand {
-        self.weights.pack(pack)
+        let operand = self.weights.pack(pack);
+        self.hand_out();
+        operand
     }
 
     /// A tile builder for the target.
@@ -163,7 +179,9 @@ impl<'a> Builder<'a> {
     /// Finishes a tile and adds it to the module. Its name is made unique unless an equal tile is there.
     pub(crate) fn add_tile(&mut self, tile: Result<Tile, TileError>) -> Result<FunctionId, CompileError> {
         let tile = tile.map_err(|source| CompileError::Tile { node: self.at_name().0, source })?;
-        Ok(self.module.tile(tile)?)
+        let id = self.module.tile(tile)?;
+        self.hand_out();
+        Ok(id)
     }
 
     /// Adds a step function around the tiles. The name gets a number when it is taken.
@@ -173,7 +191,27 @@ impl<'a> Builder<'a> {
         build: impl FnOnce(&mut Glue<'_>),
     ) -> Result<FunctionId, CompileError> {
         let name = self.unique(name);
-        Ok(self.module.step(&name, build)?)
+        let id = self.module.step(&name, build)?;
+        self.hand_out();
+        Ok(id)
+    }
+
+    /// Adds a function of so many parameters of 64 bits, to be called by others.
+    pub(crate) fn add_function(
+        &mut self,
+        name: &str,
+        params: usize,
+        build: impl FnOnce(&mut Glue<'_>),
+    ) -> Result<FunctionId, CompileError> {
+        let id = self.module.function(name, params, build)?;
+        self.hand_out();
+        Ok(id)
+    }
+
+    /// Lets others do what is new.
+    fn hand_out(&mut self) {
+        self.module.jobs().for_each(|job| self.queue.push(job));
+        self.weights.jobs().for_each(|job| self.queue.push(job));
     }
 
     /// A name of code that is not taken yet.
@@ -221,12 +259,10 @@ impl<'a> Builder<'a> {
         CompileError::Unsupported { node, op, problem }
     }
 
-    /// Writes weights and machine code, on all processors. Gives steps, packed weights, scratch bytes of a thread, and the
-    /// code.
-    pub(crate) fn finish(self) -> Result<(Vec<Step>, AlignedBytes, usize, LoweredModule), CompileError> {
-        let mut weights = self.weights.zeroed()?;
-        let jobs = self.weights.jobs(weights.as_mut_slice());
-        let module = self.module.lower_beside(jobs, jobs::processors)?;
-        Ok((self.steps, weights, self.scratch_bytes, module))
+    /// Does what jobs are left. Gives steps, bytes of packed weights, scratch bytes of a thread, and the functions.
+    pub(crate) fn finish(self) -> Result<(Vec<Step>, usize, usize, CodeModule), CompileError> {
+        let bytes = self.weights.bytes()?;
+        self.queue.finish();
+        Ok((self.steps, bytes, self.scratch_bytes, self.module))
     }
 }

@@ -2,15 +2,18 @@
 
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::exec::{CodeModule, LoweredModule};
+use crate::exec::{CodeModule, LOWERING_NS, LoweredModule};
+use crate::jobs;
 use crate::kernels;
 use crate::memory::AlignedBytes;
+use crate::packing::PACKED_PER_NS;
 use crate::program::{Operand, Port, Program, Space, Step, Work};
 use crate::target::Target;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tconvc_ir::{Graph, ValueId};
 use tconvc_passes::plan::Plan;
+use typed_arena::Arena;
 
 /// What a program is compiled for.
 #[derive(Debug, Clone)]
@@ -96,12 +99,18 @@ pub fn check_operators(graph: &Graph) -> Result<(), CompileError> {
 /// A compiled network whose code is not in executable memory yet: all that a listing for another machine needs.
 pub struct Compiled {
     module: LoweredModule,
+    weights: Vec<AlignedBytes>,
+    parts: Parts,
+}
+
+/// What is known of a program before its weights and its code are written.
+struct Parts {
     steps: Vec<Step>,
-    weights: AlignedBytes,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     arena_bytes: usize,
     scratch_bytes: usize,
+    weight_bytes: usize,
     threads: usize,
     choices: Vec<Choice>,
 }
@@ -109,7 +118,7 @@ pub struct Compiled {
 impl Compiled {
     /// The schedules of the convolutions that have several, where [`Options::list_choices`] asks for them.
     pub fn choices(&self) -> &[Choice] {
-        &self.choices
+        &self.parts.choices
     }
 
     /// The code, for listings.
@@ -122,15 +131,18 @@ impl Compiled {
     /// # Errors
     /// When the target is not this machine, or there is no memory.
     pub fn finish(self) -> Result<Program, CompileError> {
+        let Parts { steps, inputs, outputs, arena_bytes, scratch_bytes, weight_bytes, threads, .. } =
+            self.parts;
         Ok(Program {
             code: Arc::new(self.module.finish()?),
-            steps: self.steps.into(),
-            weights: Arc::new(self.weights),
-            inputs: self.inputs.into(),
-            outputs: self.outputs.into(),
-            arena_bytes: self.arena_bytes,
-            scratch_bytes: self.scratch_bytes,
-            threads: self.threads,
+            steps: steps.into(),
+            weights: self.weights.into(),
+            weight_bytes,
+            inputs: inputs.into(),
+            outputs: outputs.into(),
+            arena_bytes,
+            scratch_bytes,
+            threads,
         })
     }
 }
@@ -144,7 +156,25 @@ pub fn compile(graph: &Graph, plan: &Plan, options: &Options) -> Result<Compiled
     if options.keep_text {
         module = module.keep_text();
     }
-    let mut builder = Builder::new(graph, plan, options, module);
+    let blocks = Arena::new();
+    let (parts, module) = jobs::with_helpers(expected_ns(graph, plan), jobs::processors, |queue| {
+        build(Builder::new((graph, plan), options, module, &blocks, queue))
+    })?;
+    Ok(Compiled { module: module.lower()?, weights: blocks.into_vec(), parts })
+}
+
+/// What the jobs of a program take, about.
+fn expected_ns(graph: &Graph, plan: &Plan) -> usize {
+    let constants = graph.values().filter_map(|(id, _)| graph.constant(id));
+    let floats: usize = constants.map(|tensor| tensor.bytes().len() / 4).sum();
+    floats / PACKED_PER_NS + plan.steps.len() * FUNCTIONS_OF_A_STEP * LOWERING_NS
+}
+
+/// On an average, about.
+const FUNCTIONS_OF_A_STEP: usize = 4;
+
+fn build(mut builder: Builder<'_>) -> Result<(Parts, CodeModule), CompileError> {
+    let (graph, plan) = (builder.graph, builder.plan);
     for step in &plan.steps {
         builder.set_step(step);
         kernels::build(&mut builder, step)?;
@@ -160,6 +190,7 @@ pub fn compile(graph: &Graph, plan: &Plan, options: &Options) -> Result<Compiled
     }
     let (threads, arena_bytes) = (builder.threads, builder.arena_bytes());
     let choices = builder.choices.take().unwrap_or_default();
-    let (steps, weights, scratch_bytes, module) = builder.finish()?;
-    Ok(Compiled { module, steps, weights, inputs, outputs, arena_bytes, scratch_bytes, threads, choices })
+    let (steps, weight_bytes, scratch_bytes, module) = builder.finish()?;
+    let parts = Parts { steps, inputs, outputs, arena_bytes, scratch_bytes, weight_bytes, threads, choices };
+    Ok((parts, module))
 }

@@ -11,7 +11,8 @@ use tconvc_ir::{DType, Op, Tensor};
 pub struct Program {
     pub(crate) code: Arc<Code>,
     pub(crate) steps: Arc<[Step]>,
-    pub(crate) weights: Arc<AlignedBytes>,
+    pub(crate) weights: Arc<[AlignedBytes]>,
+    pub(crate) weight_bytes: usize,
     pub(crate) inputs: Arc<[Port]>,
     pub(crate) outputs: Arc<[Port]>,
     pub(crate) arena_bytes: usize,
@@ -151,8 +152,8 @@ impl Operand {
 /// The memories of a running program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Space {
-    /// Packed weights and constants; read only.
-    Weights,
+    /// A block of packed weights and constants; read only.
+    Weights(usize),
     /// Activations.
     Arena,
     /// The caller's buffer for an input; read only.
@@ -184,7 +185,7 @@ impl Program {
 
     /// Bytes of packed weights and constants.
     pub fn weight_bytes(&self) -> usize {
-        self.weights.len()
+        self.weight_bytes
     }
 
     /// Bytes a session takes: the arena, and the scratch memory of all threads.

@@ -58,7 +58,7 @@ impl Session {
                     patches.push((table.len(), operand));
                 }
                 table.push(match operand.space {
-                    Space::Weights => program.weights.as_ptr().wrapping_add(operand.offset).cast_mut(),
+                    Space::Weights(i) => program.weights[i].as_ptr().wrapping_add(operand.offset).cast_mut(),
                     Space::Arena => arena.as_mut_ptr().wrapping_add(operand.offset),
                     Space::Input(_) | Space::Output(_) => std::ptr::null_mut(),
                 });
@@ -103,7 +103,7 @@ impl Session {
             self.table[entry] = match operand.space {
                 Space::Input(i) => inputs[i].bytes().as_ptr().wrapping_add(operand.offset).cast_mut(),
                 Space::Output(i) => outputs[i].bytes_mut().as_mut_ptr().wrapping_add(operand.offset),
-                Space::Weights | Space::Arena => continue,
+                Space::Weights(_) | Space::Arena => continue,
             };
         }
         let mut next = 0;
@@ -206,7 +206,7 @@ impl Session {
         outputs: &'a [TensorViewMut<'_>],
     ) -> &'a [u8] {
         let memory = match operand.space {
-            Space::Weights => self.program.weights.as_slice(),
+            Space::Weights(i) => self.program.weights[i].as_slice(),
             Space::Arena => self.arena.as_slice(),
             Space::Input(i) => inputs[i].bytes(),
             Space::Output(i) => outputs[i].bytes(),
@@ -223,7 +223,7 @@ impl Session {
         let memory: &mut [u8] = match operand.space {
             Space::Arena => self.arena.as_mut_slice(),
             Space::Output(i) => outputs[i].bytes_mut(),
-            Space::Weights | Space::Input(_) => unreachable!("the plan gives results no read-only place"),
+            Space::Weights(_) | Space::Input(_) => unreachable!("the plan gives results no read-only place"),
         };
         &mut memory[operand.offset..operand.offset + bytes]
     }

@@ -1,5 +1,7 @@
 //! The code between tiles: Cranelift's builder with calls to functions of the module, and counted loops.
 
+use std::sync::Arc;
+
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{ExtFuncData, ExternalName, Function, InstBuilder, UserExternalName, Value};
@@ -16,7 +18,7 @@ pub struct Glue<'a> {
     pub builder: FunctionBuilder<'a>,
     /// The parameters.
     pub params: Vec<Value>,
-    functions: &'a [Declared],
+    functions: &'a [Arc<Declared>],
     /// The first call that cannot be.
     misuse: Option<String>,
 }
@@ -25,7 +27,7 @@ impl<'a> Glue<'a> {
     pub(super) fn new(
         function: &'a mut Function,
         context: &'a mut FunctionBuilderContext,
-        functions: &'a [Declared],
+        functions: &'a [Arc<Declared>],
     ) -> Glue<'a> {
         let mut builder = FunctionBuilder::new(function, context);
         let entry = builder.create_block();
@@ -67,7 +69,7 @@ impl<'a> Glue<'a> {
 
     /// Calls a tile or another function of the module. Too few or too many arguments are refused when it compiles.
     pub fn call(&mut self, callee: FunctionId, args: &[Value]) {
-        let Declared { name, signature, .. } = &self.functions[callee.0 as usize];
+        let Declared { name, signature, .. } = &*self.functions[callee.0 as usize];
         let (given, expected) = (args.len(), signature.params.len());
         if given != expected {
             let text = || format!("it calls {name} with {given} arguments, and that takes {expected}");

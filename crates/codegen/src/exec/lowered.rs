@@ -7,7 +7,7 @@ use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_frontend::FunctionBuilderContext;
 use cranelift_module::{FuncId, ModuleReloc, ModuleRelocTarget};
 
-use super::{Body, Code, CodeError, CodeModule, Declared, FunctionId, Kind};
+use super::{Body, Code, CodeError, Declared, FunctionId, Kind, Setting};
 use crate::lower;
 use crate::target::{Isa, Target};
 
@@ -61,15 +61,15 @@ impl LoweredModule {
 }
 
 impl Declared {
-    /// The code of the function, which is of that number in the module.
-    pub(super) fn lower(&self, module: &CodeModule, id: FunctionId) -> Result<Compiled, CodeError> {
+    /// The code of the function.
+    pub(super) fn lower(&self, setting: &Setting) -> Result<Compiled, CodeError> {
         let tile = match &self.body {
-            Body::Glue(function) => return self.compile(module, id, function.as_ref().clone(), &module.isa),
+            Body::Glue(function) => return self.compile(setting, function.as_ref().clone(), &setting.isa),
             Body::Tile(tile) => tile,
         };
-        match module.target.isa() {
+        match setting.target.isa() {
             Isa::X86V3 | Isa::X86V4 => {
-                let code = lower::x86::lower(tile, &module.target)?;
+                let code = lower::x86::lower(tile, &setting.target)?;
                 Ok(Compiled {
                     name: self.name.clone(),
                     kind: self.kind,
@@ -78,31 +78,30 @@ impl Declared {
                     align: lower::x86::ALIGN as u64,
                     code_len: code.code_len,
                     relocs: Vec::new(),
-                    ir: if module.keep_text { tile.to_string() } else { String::new() },
+                    ir: if setting.keep_text { tile.to_string() } else { String::new() },
                     vcode: None,
                 })
             }
             Isa::Portable => {
                 let signature = self.signature.clone();
                 let mut function = Function::with_name_signature(UserFuncName::default(), signature);
-                let (isa, mut context) = (&*module.tile_isa, FunctionBuilderContext::new());
-                lower::cranelift::lower(tile, &module.target, isa, &mut function, &mut context);
-                self.compile(module, id, function, &module.tile_isa)
+                let (isa, mut context) = (&*setting.tile_isa, FunctionBuilderContext::new());
+                lower::cranelift::lower(tile, &setting.target, isa, &mut function, &mut context);
+                self.compile(setting, function, &setting.tile_isa)
             }
         }
     }
 
     fn compile(
         &self,
-        module: &CodeModule,
-        id: FunctionId,
+        setting: &Setting,
         function: Function,
         isa: &OwnedTargetIsa,
     ) -> Result<Compiled, CodeError> {
         let refused = |message: String| CodeError::Function { name: self.name.clone(), message };
         let mut context = Context::for_function(function);
-        context.set_disasm(module.keep_text && module.target.x86_level().is_none());
-        let ir = if module.keep_text { context.func.display().to_string() } else { String::new() };
+        context.set_disasm(setting.keep_text && setting.target.x86_level().is_none());
+        let ir = if setting.keep_text { context.func.display().to_string() } else { String::new() };
         context
             .compile(&**isa, &mut ControlPlane::default())
             .map_err(|e| refused(cranelift_codegen::print_errors::pretty_error(e.func, e.inner)))?;
@@ -110,8 +109,9 @@ impl Declared {
         let align = u64::from(compiled.buffer.alignment.max(isa.function_alignment().minimum));
         let (bytes, vcode) = (compiled.code_buffer().to_vec(), compiled.vcode.clone());
         let relocs = compiled.buffer.relocs().iter();
-        let relocs: Vec<ModuleReloc> =
-            relocs.map(|r| ModuleReloc::from_mach_reloc(r, &context.func, FuncId::from_u32(id.0))).collect();
+        let relocs: Vec<ModuleReloc> = relocs
+            .map(|r| ModuleReloc::from_mach_reloc(r, &context.func, FuncId::from_u32(self.id.0)))
+            .collect();
         if let Some(call) = relocs.iter().find_map(|r| match r.name {
             ModuleRelocTarget::LibCall(call) => Some(call),
             _ => None,

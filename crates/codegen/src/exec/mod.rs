@@ -10,6 +10,7 @@ mod listing;
 mod lowered;
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cranelift_codegen::ir::{AbiParam, Function, Signature, UserFuncName, types::I64};
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
@@ -19,8 +20,9 @@ use cranelift_module::ModuleError;
 
 pub use self::code::{Code, StepFn};
 pub use self::glue::Glue;
+use self::lowered::Compiled;
 pub use self::lowered::LoweredModule;
-use crate::jobs::{self, Job};
+use crate::jobs::Job;
 use crate::lower::{self, LowerError};
 use crate::target::{Target, X86Level};
 use crate::tile::Tile;
@@ -83,12 +85,14 @@ enum Kind {
     Inner,
 }
 
-/// A function whose code is still to be made.
+/// A function, and its code once that is made.
 struct Declared {
+    id: FunctionId,
     name: String,
     kind: Kind,
     signature: Signature,
     body: Body,
+    code: Mutex<Option<Result<Compiled, CodeError>>>,
 }
 
 enum Body {
@@ -98,15 +102,23 @@ enum Body {
 
 /// Functions that belong together, before they are machine code.
 pub struct CodeModule {
+    setting: Arc<Setting>,
+    functions: Vec<Arc<Declared>>,
+    /// How many of them [`CodeModule::jobs`] has given out.
+    given_out: usize,
+    names: HashMap<String, FunctionId>,
+    builder: FunctionBuilderContext,
+}
+
+/// What the code of a function depends on beside the function.
+#[derive(Clone)]
+struct Setting {
     target: Target,
     /// For the code around tiles.
     isa: OwnedTargetIsa,
     /// For tiles, see [`CodeModule::optimise_tiles`].
     tile_isa: OwnedTargetIsa,
-    functions: Vec<Declared>,
-    names: HashMap<String, FunctionId>,
     keep_text: bool,
-    builder: FunctionBuilderContext,
 }
 
 impl CodeModule {
@@ -115,14 +127,18 @@ impl CodeModule {
     /// # Errors
     /// [`CodeError::Target`] where Cranelift has no back end for it.
     pub fn new(target: &Target) -> Result<CodeModule, CodeError> {
-        Ok(CodeModule {
+        let setting = Setting {
             target: target.clone(),
             // Loops around tiles run seldom: they cost more to optimise than they gain, a third of the compile time.
             isa: cranelift_isa(target, "none", "single_pass")?,
             tile_isa: cranelift_isa(target, "none", "backtracking")?,
-            functions: Vec::new(),
-            names: HashMap::new(),
             keep_text: false,
+        };
+        Ok(CodeModule {
+            setting: Arc::new(setting),
+            functions: Vec::new(),
+            given_out: 0,
+            names: HashMap::new(),
             builder: FunctionBuilderContext::new(),
         })
     }
@@ -130,7 +146,7 @@ impl CodeModule {
     /// Keeps the IR of every function, for [`LoweredModule::clif`] and, off x86, [`LoweredModule::asm`]. Costs time.
     #[must_use]
     pub fn keep_text(mut self) -> CodeModule {
-        self.keep_text = true;
+        Arc::make_mut(&mut self.setting).keep_text = true;
         self
     }
 
@@ -140,7 +156,8 @@ impl CodeModule {
     /// # Errors
     /// As [`CodeModule::new`].
     pub fn optimise_tiles(mut self) -> Result<CodeModule, CodeError> {
-        self.tile_isa = cranelift_isa(&self.target, "speed", "backtracking")?;
+        let setting = Arc::make_mut(&mut self.setting);
+        setting.tile_isa = cranelift_isa(&setting.target, "speed", "backtracking")?;
         Ok(self)
     }
 
@@ -154,10 +171,10 @@ impl CodeModule {
         {
             return Ok(id);
         }
-        lower::check(&tile, &self.target)?;
+        lower::check(&tile, &self.setting.target)?;
         let kind = Kind::Tile { params: tile.pointer_params() + tile.count_params() };
-        let signature = lower::cranelift::signature(&tile, &*self.tile_isa);
-        self.add(Declared { name: tile.name().to_owned(), kind, signature, body: Body::Tile(Box::new(tile)) })
+        let signature = lower::cranelift::signature(&tile, &*self.setting.tile_isa);
+        self.add(tile.name().to_owned(), kind, signature, Body::Tile(Box::new(tile)))
     }
 
     /// Adds a step function, see [`StepFn`]: `build` writes its body, up to the return, which follows by itself.
@@ -188,54 +205,63 @@ impl CodeModule {
         params: usize,
         build: impl FnOnce(&mut Glue<'_>),
     ) -> Result<FunctionId, CodeError> {
-        let mut signature = Signature::new(self.isa.default_call_conv());
+        let mut signature = Signature::new(self.setting.isa.default_call_conv());
         signature.params = vec![AbiParam::new(I64); params];
         let mut function = Function::with_name_signature(UserFuncName::default(), signature.clone());
         let mut glue = Glue::new(&mut function, &mut self.builder, &self.functions);
         build(&mut glue);
-        glue.finish(self.isa.frontend_config())
+        glue.finish(self.setting.isa.frontend_config())
             .map_err(|message| CodeError::Function { name: name.to_owned(), message })?;
-        self.add(Declared { name: name.to_owned(), kind, signature, body: Body::Glue(Box::new(function)) })
+        self.add(name.to_owned(), kind, signature, Body::Glue(Box::new(function)))
     }
 
-    fn add(&mut self, declared: Declared) -> Result<FunctionId, CodeError> {
+    fn add(
+        &mut self,
+        name: String,
+        kind: Kind,
+        signature: Signature,
+        body: Body,
+    ) -> Result<FunctionId, CodeError> {
         let id = FunctionId(self.functions.len() as u32);
-        if self.names.contains_key(&declared.name) {
-            return Err(CodeError::Duplicate { name: declared.name });
+        if self.names.contains_key(&name) {
+            return Err(CodeError::Duplicate { name });
         }
-        self.names.insert(declared.name.clone(), id);
-        self.functions.push(declared);
+        self.names.insert(name.clone(), id);
+        self.functions.push(Arc::new(Declared { id, name, kind, signature, body, code: Mutex::default() }));
         Ok(id)
     }
 
-    /// Makes the machine code of all functions, on one thread.
+    /// Jobs that make the code of the functions that there are since the last call, so that [`CodeModule::lower`] finds it.
+    pub(crate) fn jobs(&mut self) -> impl Iterator<Item = Job<'static>> + use<'_> {
+        let fresh = &self.functions[self.given_out..];
+        self.given_out = self.functions.len();
+        fresh.iter().map(|function| {
+            let (function, setting) = (Arc::clone(function), Arc::clone(&self.setting));
+            let work = Box::new(move || {
+                let code = function.lower(&setting);
+                *function.code.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
+            });
+            Job { nanoseconds: LOWERING_NS, work }
+        })
+    }
+
+    /// All functions as machine code.
     ///
     /// # Errors
     /// [`CodeError::Lower`] and [`CodeError::Function`] where a function has none.
     pub fn lower(self) -> Result<LoweredModule, CodeError> {
-        self.lower_beside(vec![], || 1)
-    }
-
-    /// As [`CodeModule::lower`], with other jobs, on so many threads.
-    pub(crate) fn lower_beside(
-        self,
-        others: Vec<Job<'_>>,
-        threads: impl FnOnce() -> usize + Send,
-    ) -> Result<LoweredModule, CodeError> {
-        let module = &self;
-        let mut code: Vec<_> = self.functions.iter().map(|_| None).collect();
-        let lowerings = self.functions.iter().zip(0..).zip(&mut code).map(|((function, id), code)| Job {
-            nanoseconds: LOWERING_NS,
-            work: Box::new(move || *code = Some(function.lower(module, FunctionId(id)))),
-        });
-        jobs::run(lowerings.chain(others).collect(), threads);
-        let functions = code.into_iter().flatten().collect::<Result<Vec<_>, _>>()?;
-        Ok(LoweredModule { target: self.target, isa: self.isa, functions })
+        let code_of = |function: &Arc<Declared>| {
+            let code = function.code.lock().unwrap_or_else(PoisonError::into_inner).take();
+            code.unwrap_or_else(|| function.lower(&self.setting))
+        };
+        let functions = self.functions.iter().map(code_of).collect::<Result<Vec<_>, _>>()?;
+        let Setting { target, isa, .. } = Arc::unwrap_or_clone(self.setting);
+        Ok(LoweredModule { target, isa, functions })
     }
 }
 
 /// What making the code of a function takes, in nanoseconds.
-const LOWERING_NS: usize = 80_000;
+pub(crate) const LOWERING_NS: usize = 80_000;
 
 /// Cranelift's view of a target.
 fn cranelift_isa(target: &Target, opt_level: &str, allocator: &str) -> Result<OwnedTargetIsa, CodeError> {

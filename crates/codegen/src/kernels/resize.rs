@@ -275,7 +275,7 @@ impl Across {
             }
         }
         let outputs = row.output as u64;
-        let code = builder.module.function(&name, 3, |glue| {
+        let code = builder.add_function(&name, 3, |glue| {
             let &[scratch, target, table] = glue.params.as_slice() else { return };
             let read = MemFlagsData::trusted();
             glue.for_count(outputs, |glue, o| {

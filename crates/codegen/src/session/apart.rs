@@ -89,7 +89,7 @@ impl Session {
                 Space::Arena | Space::Output(_) => {
                     self.write(whole, end - start, outputs).copy_from_slice(&block);
                 }
-                Space::Weights | Space::Input(_) => {
+                Space::Weights(_) | Space::Input(_) => {
                     let before = self.read(whole, end - start, inputs, outputs);
                     assert!(*before == *block, "{} writes to {space:?}", kernel.name);
                 }
@@ -128,7 +128,7 @@ mod tests {
         let operand = |space, start, end| Operand::new(space, start, end - start);
         let operands = [
             operand(Space::Arena, 64, 128),
-            operand(Space::Weights, 64, 128),
+            operand(Space::Weights(0), 64, 128),
             operand(Space::Arena, 0, 64),
             operand(Space::Arena, 96, 160),
             operand(Space::Arena, 64, 128),
@@ -136,7 +136,7 @@ mod tests {
             operand(Space::Output(1), 0, 0),
         ];
         let expected = [
-            (Space::Weights, [64, 128]),
+            (Space::Weights(0), [64, 128]),
             (Space::Arena, [0, 64]),
             (Space::Arena, [64, 160]),
             (Space::Output(1), [0, 0]),

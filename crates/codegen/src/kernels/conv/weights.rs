@@ -316,8 +316,8 @@ fn every_avx512(step: usize, from: &[[u8; 4]], to: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jobs;
-    use crate::packing::Packing;
+    use crate::packing::pack_into;
+    use typed_arena::Arena;
 
     #[test]
     fn blocks_hold_each_weight_at_its_place() {
@@ -336,11 +336,10 @@ mod tests {
                     for (block, grain) in [(1, 1), (3, 1), (8, 8), (16, 4)] {
                         let blocks = Blocks { weights, parts: parts.clone(), run: 1, block, grain };
                         let starts = blocks.starts();
-                        let mut packing = Packing::default();
-                        packing.pack(blocks);
-                        let mut memory = packing.zeroed().unwrap();
-                        jobs::run(packing.jobs(memory.as_mut_slice()), || 1);
-                        let floats: &[f32] = bytemuck::cast_slice(memory.as_slice());
+                        let memory = Arena::new();
+                        pack_into(&memory, |packing| _ = packing.pack(blocks));
+                        let memory = memory.into_vec();
+                        let floats: &[f32] = bytemuck::cast_slice(memory[0].as_slice());
                         for (taps, start) in parts.iter().zip(starts) {
                             let mut at = start;
                             for group in 0..groups {
@@ -379,11 +378,10 @@ mod tests {
         let taps = vec![3, 4, 5, NO_TAP, 0, 1, 2, NO_TAP];
         for block in 1..=cout {
             let blocks = Blocks { weights, parts: vec![taps.clone()], run: 4, block, grain: 1 };
-            let mut packing = Packing::default();
-            packing.pack(blocks);
-            let mut memory = packing.zeroed().unwrap();
-            jobs::run(packing.jobs(memory.as_mut_slice()), || 1);
-            let floats: &[f32] = bytemuck::cast_slice(memory.as_slice());
+            let memory = Arena::new();
+            pack_into(&memory, |packing| _ = packing.pack(blocks));
+            let memory = memory.into_vec();
+            let floats: &[f32] = bytemuck::cast_slice(memory[0].as_slice());
             let mut expected = vec![];
             for first in (0..cout).step_by(block) {
                 for ci in 0..cin {

@@ -86,7 +86,7 @@ fn pieces(
     (unit, fill): (usize, u32),
 ) -> Result<FunctionId, CompileError> {
     let word = word_type(unit);
-    Ok(builder.module.function(name, 2, |glue| {
+    builder.add_function(name, 2, |glue| {
         let &[source, target] = glue.params.as_slice() else { return };
         for piece in pieces {
             let to = glue.add_constant(target, bytes_of(unit, (piece.first * row.target) as i64));
@@ -112,7 +112,7 @@ fn pieces(
                 glue.builder.ins().store(unaligned(), value, to, 0);
             });
         }
-    })?)
+    })
 }
 
 /// A function of `target` for a row without source.
@@ -123,12 +123,12 @@ fn filled(
     pieces: &[Piece],
     word: (usize, u32),
 ) -> Result<FunctionId, CompileError> {
-    Ok(builder.module.function(name, 1, |glue| {
+    builder.add_function(name, 1, |glue| {
         let &[target] = glue.params.as_slice() else { return };
         for piece in pieces {
             fill_piece(glue, row, piece.count, target, word);
         }
-    })?)
+    })
 }
 
 /// `count` words of the fill from `to` on.

@@ -241,7 +241,7 @@ pub(super) fn one_by_one(
         vec![builder.pack_bytes(bytemuck::cast_slice(&places)), builder.pack_bytes(&fill.to_le_bytes())];
     let (extent, stride) = (row.extent as u64, bytes_of(unit, row.target as i64));
     let word = narrow::word_type(unit);
-    Ok(builder.module.function(name, 4, |glue| {
+    builder.add_function(name, 4, |glue| {
         let &[source, target, places, fill] = glue.params.as_slice() else { return };
         glue.for_count(extent, |glue, i| {
             let place = super::super::walk::entry(glue, places, i);
@@ -252,7 +252,7 @@ pub(super) fn one_by_one(
             let word = glue.builder.ins().load(word, MemFlagsData::trusted(), from, 0);
             glue.builder.ins().store(MemFlagsData::trusted(), word, to, 0);
         });
-    })?)
+    })
 }
 
 #[cfg(test)]
