@@ -7,6 +7,7 @@ use crate::jobs::Queue;
 use crate::memory::{ALIGNMENT, AlignedBytes};
 use crate::packing::{Pack, Packing};
 use crate::program::{Kernel, Operand, Port, Space, Step, Work};
+use crate::split;
 use crate::target::Target;
 use crate::tile::{Tile, TileBuilder, TileError};
 use std::collections::HashMap;
@@ -14,9 +15,6 @@ use std::sync::Arc;
 use tconvc_ir::{Graph, NodeId, Tensor, ValueId};
 use tconvc_passes::plan::{self, Place, Plan};
 use typed_arena::Arena;
-
-/// Work below this many nanoseconds is not worth a second thread: about ten times the cost of handing it over.
-const WORTH_A_THREAD_NS: f64 = 4_000.0;
 
 /// Collects a program step by step.
 pub(crate) struct Builder<'a> {
@@ -223,9 +221,12 @@ impl<'a> Builder<'a> {
 
     /// Boundaries that give each thread an even share of `units`, or all to the first when the work is too little.
     pub(crate) fn even_splits(&self, units: u64, total_ns: f64) -> Vec<u64> {
-        let useful = (total_ns / WORTH_A_THREAD_NS).max(1.0) as u64;
-        let parts = (self.threads as u64).min(units.max(1)).min(useful);
-        (0..=parts).map(|part| units * part / parts).collect()
+        split::even(units, split::worth(self.threads, total_ns))
+    }
+
+    /// As [`Builder::even_splits`], for units of such weights.
+    pub(crate) fn weighted_splits(&self, weights: &[u64], total_ns: f64) -> Vec<u64> {
+        split::weighted(weights, split::worth(self.threads, total_ns))
     }
 
     /// Appends a step of machine code to the program.

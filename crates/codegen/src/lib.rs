@@ -14,5 +14,6 @@ mod packing;
 pub mod pool;
 pub mod program;
 pub mod session;
+mod split;
 pub mod target;
 pub mod tile;

@@ -65,13 +65,13 @@ pub(super) struct ChannelTile {
     pub first: Value,
 }
 
-/// Runs `body` for the tiles of `block` channels that a part of them has, of so many parts: full tiles first, then what is
-/// left of `channels`.
+/// Runs `body` for the tiles of `block` channels from one part of them up to another, of so many parts: full tiles first,
+/// then what is left of `channels`.
 pub(super) fn each_channel_tile(
     glue: &mut Glue<'_>,
     channels: usize,
     block: usize,
-    (part, parts): (Value, usize),
+    (begin, end, parts): (Value, Value, usize),
     body: &mut dyn FnMut(&mut Glue<'_>, &ChannelTile),
 ) {
     let sizes = cut_channels(channels, block);
@@ -80,9 +80,7 @@ pub(super) fn each_channel_tile(
         let scaled = glue.builder.ins().imul_imm_s(part, tiles as i64);
         if parts == 1 { scaled } else { glue.builder.ins().udiv_imm_u(scaled, parts as i64) }
     };
-    let begin = bound(glue, part);
-    let next = glue.add_constant(part, 1);
-    let end = bound(glue, next);
+    let (begin, end) = (bound(glue, begin), bound(glue, end));
     let mut before = 0;
     for (size, (count, tiles)) in sizes.into_iter().enumerate() {
         let (low, high) = (before, before + tiles as i64);

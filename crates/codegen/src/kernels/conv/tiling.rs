@@ -37,6 +37,18 @@ pub(super) fn cut_channels(cout: usize, m: usize) -> Vec<(usize, usize)> {
     [(m, full), (rest, 1)].into_iter().filter(|&(size, count)| size > 0 && count > 0).collect()
 }
 
+/// Channels of each of so many parts of the tiles of `block` channels.
+pub(super) fn channels_of_parts(channels: usize, block: usize, parts: usize) -> Vec<u64> {
+    let tiles = channels.div_ceil(block);
+    let bound = |part: usize| (tiles * part / parts * block).min(channels) as u64;
+    (0..parts).map(|part| bound(part + 1) - bound(part)).collect()
+}
+
+/// What blocks of `size` have of `total`, one after the other.
+pub(super) fn blocks_of(total: usize, size: usize) -> impl Iterator<Item = usize> + Clone {
+    (0..total).step_by(size.max(1)).map(move |first| size.min(total - first))
+}
+
 /// Vector registers that accumulators may take: Cranelift spills beyond a few, the assembler has all of them.
 pub(super) fn accumulators(target: &Target, n: usize) -> usize {
     match target.isa() {

@@ -3,6 +3,7 @@
 use super::super::bounds::{at_least, each_channel_tile, repeat, rest_of, smaller, when};
 use super::super::job::{Bases, Job};
 use super::super::problem::Problem;
+use super::super::tiling::{blocks_of, channels_of_parts};
 use super::copying::{Held, Next, Slice};
 use super::nest::{Group, Nest};
 use super::schedule::{Schedule, Source, Store};
@@ -34,6 +35,26 @@ impl Units {
 
     pub fn total(&self) -> u64 {
         self.batch_groups * self.z * self.y * self.x * self.parts
+    }
+
+    /// What the units weigh against each other; `block` channels are a tile.
+    pub fn weights(&self, problem: &Problem, schedule: &Schedule, block: usize) -> Vec<u64> {
+        let [z, y, x] = &problem.axes;
+        let parts = match schedule.store {
+            Store::Phases => vec![1; schedule.parts],
+            _ => channels_of_parts(problem.cout, block, schedule.parts),
+        };
+        let rows = blocks_of(z.steps(), schedule.planes(problem))
+            .flat_map(|planes| blocks_of(y.steps(), schedule.rows).map(move |rows| planes * rows));
+        let windows =
+            rows.flat_map(|rows| blocks_of(x.steps(), schedule.columns).map(move |steps| rows * steps));
+        let windows: Vec<u64> = windows.map(|steps| steps as u64).collect();
+        let windows = windows.repeat(self.batch_groups as usize);
+        if schedule.store.is_by_channels() {
+            parts.iter().flat_map(|channels| windows.iter().map(move |steps| steps * channels)).collect()
+        } else {
+            windows.iter().flat_map(|steps| parts.iter().map(move |channels| steps * channels)).collect()
+        }
     }
 }
 
@@ -200,12 +221,13 @@ impl Emit<'_, '_> {
         let weights = glue.add_constant(bases.weights, 4 * group.weights as i64);
         let weights = glue.element(weights, unit.group, group_bytes);
         let group_channel = glue.builder.ins().imul_imm_s(unit.group, problem.cout as i64);
-        let part = match schedule.store {
+        let (part, parts) = match schedule.store {
             Store::Phases => (glue.constant(0), 1),
             _ => (unit.part, schedule.parts),
         };
+        let parts = (part, glue.add_constant(part, 1), parts);
         let tiles = problem.cout.div_ceil(block);
-        each_channel_tile(glue, problem.cout, block, part, &mut |glue, tile| {
+        each_channel_tile(glue, problem.cout, block, parts, &mut |glue, tile| {
             let weights = glue.element(weights, tile.first, 4 * per_channel as i64);
             let offset = glue.element(place, tile.first, 4 * problem.output.plane as i64);
             let in_all = glue.builder.ins().iadd(group_channel, tile.first);

@@ -481,7 +481,8 @@ impl Nest {
         let function =
             builder.add_step(&name, |glue| Emit { nest: &self, job, counts: &counts }.step(glue))?;
         let nanoseconds = job.problem.macs() as f64 / (builder.target.lanes() as f64 * 4.0);
-        let splits = builder.even_splits(counts.total(), nanoseconds);
+        let splits =
+            builder.weighted_splits(&counts.weights(&job.problem, &self.schedule, block), nanoseconds);
         builder.push_kernel(Kernel {
             name,
             function,

@@ -1,12 +1,14 @@
 //! What a filtered convolution is made of, and the loops around it: a unit of work is a block of tiles of an image and a
 //! part of the output channels.
 
-use super::super::bounds::{at_least, ceil_div_signed, each_channel_tile, repeat, rest_of, smaller};
+use super::super::bounds::{
+    at_least, at_most, ceil_div, ceil_div_signed, each_channel_tile, repeat, rest_of, smaller,
+};
 use super::super::epilogue::Finish;
 use super::super::job::{Bases, Job, operands};
 use super::super::problem::Problem;
 use super::super::rows::{Position, Row, Segment, Span, TileSpec, build_tile};
-use super::super::tiling::cut_channels;
+use super::super::tiling::{channels_of_parts, cut_channels};
 use super::super::window::{WindowShape, Windows};
 use super::points::Filtering;
 use super::schedule::{Schedule, filterings, tiles_of};
@@ -48,7 +50,7 @@ pub(in super::super) fn build<'w>(
     let name = builder.unique(&job.name);
     let function = builder.add_step(&name, |glue| nest.step(glue))?;
     let nanoseconds = job.problem.macs() as f64 / (builder.target.lanes() as f64 * 8.0);
-    let splits = builder.even_splits(nest.units(), nanoseconds);
+    let splits = builder.weighted_splits(&nest.weights(), nanoseconds);
     builder.push_kernel(Kernel {
         name,
         function,
@@ -327,9 +329,13 @@ impl<'a> Nest<'a> {
         ]
     }
 
-    fn units(&self) -> u64 {
-        let [y, x] = self.blocks();
-        (self.job.problem.batch * self.job.problem.groups) as u64 * y * x * self.schedule.channel_parts as u64
+    /// What the units of work weigh against each other.
+    fn weights(&self) -> Vec<u64> {
+        let problem = &self.job.problem;
+        let parts = channels_of_parts(problem.cout, self.schedule.channels, self.schedule.channel_parts);
+        let blocks = self.schedule.block_vectors(problem, self.lanes);
+        let all = blocks.into_iter().flat_map(|vectors| parts.iter().map(move |channels| vectors * channels));
+        all.collect()
     }
 
     /// Writes the body of the step function.
@@ -338,14 +344,24 @@ impl<'a> Nest<'a> {
         let bases = Bases::load(glue, &self.job.finish_operands);
         let [y_blocks, x_blocks] = self.blocks();
         let problem = &self.job.problem;
-        glue.for_each(begin, end, |glue, index| {
-            let (rest, part) = glue.split(index, self.schedule.channel_parts as u64);
-            let (rest, block) = glue.split(rest, x_blocks);
+        // All parts of a block that are asked for are done at once: its inputs are transformed for all of them.
+        let parts = self.schedule.channel_parts as i64;
+        let (first, _) = glue.split(begin, parts as u64);
+        let last = ceil_div(glue, end, parts);
+        glue.for_each(first, last, |glue, index| {
+            let before = glue.builder.ins().imul_imm_s(index, parts);
+            let bound = |glue: &mut Glue<'_>, bound| {
+                let part = glue.builder.ins().isub(bound, before);
+                at_most(glue, part, parts)
+            };
+            let from = bound(glue, begin);
+            let parts = [at_least(glue, from, 0), bound(glue, end)];
+            let (rest, block) = glue.split(index, x_blocks);
             let (image, y) = glue.split(rest, y_blocks);
             let (_, group) = glue.split(image, problem.groups as u64);
             let y = glue.builder.ins().imul_imm_s(y, self.schedule.rows as i64);
             let x = glue.builder.ins().imul_imm_s(block, self.schedule.columns as i64);
-            let unit = Unit { image, group, y, x, part };
+            let unit = Unit { image, group, y, x, parts };
             self.windows.by_kind(glue, block, &mut |glue, kind| {
                 let plane = 4 * problem.input.group as i64;
                 let source = glue.element(bases.input, image, plane);
@@ -403,8 +419,9 @@ impl<'a> Nest<'a> {
         let weights = glue.element(weights, unit.group, per_channel * problem.cout as i64);
         let zeros = glue.add_constant(bases.weights, 4 * self.zeros as i64);
         let group_channel = glue.builder.ins().imul_imm_s(unit.group, problem.cout as i64);
-        let part = (unit.part, schedule.channel_parts);
-        each_channel_tile(glue, problem.cout, schedule.channels, part, &mut |glue, tile| {
+        let [begin, end] = unit.parts;
+        let parts = (begin, end, schedule.channel_parts);
+        each_channel_tile(glue, problem.cout, schedule.channels, parts, &mut |glue, tile| {
             let product = self.products[tile.size];
             let weights = glue.element(weights, tile.first, per_channel);
             glue.for_count(group.terms as u64, |glue, term| {
@@ -452,5 +469,6 @@ struct Unit {
     /// First tile along y and x.
     y: Value,
     x: Value,
-    part: Value,
+    /// From one part of the channels up to another.
+    parts: [Value; 2],
 }

@@ -1,9 +1,10 @@
 //! Decides whether a convolution is worth Winograd's filtering, and how it is cut up. Plain values; no code is made here.
 
 use super::super::problem::{Axis, Pitch, Problem};
-use super::super::tiling::{accumulators, cut_channels, is_uneven, tile_cycles};
+use super::super::tiling::{accumulators, blocks_of, cut_channels, tile_cycles};
 use super::points::{Filtering, MOST, MOST_ALONE};
 use super::weights::Kernels;
+use crate::split;
 use crate::target::Target;
 use tconvc_ir::geometry::{Phase, PhaseTap};
 
@@ -21,7 +22,8 @@ pub(in super::super) struct Schedule {
     /// Output channels and vectors of tiles of the micro-kernel.
     pub channels: usize,
     pub vectors: usize,
-    /// Parts of the output channels, each a unit of work of its own.
+    /// Parts of the output channels. A unit of work is a part of a block, but a thread that has several of a block transforms
+    /// its inputs once.
     pub channel_parts: usize,
 }
 
@@ -44,6 +46,9 @@ const LANE: f64 = 1.5;
 
 /// The most pieces of a kernel: their multiply-adds are written out in the tile of the product.
 const MOST_PIECES: usize = 8;
+
+/// The largest share of whole blocks may be so many times the mean, before channels are parted, too.
+const MOST_UNEVEN: f64 = 1.02;
 
 /// Output channels of a product tile; a block of a lone vector has twice as many.
 const MOST_CHANNELS: usize = 12;
@@ -194,10 +199,10 @@ impl Schedule {
         let cycles = images as f64 * (in_products + inputs + outputs + 0.5 * stream * passes as f64);
         let tiles = problem.cout.div_ceil(channels);
         let mut schedule = Self { m, pieces, rows, columns, channels, vectors, channel_parts: 1 };
-        if !is_uneven(images * passes, threads) {
+        if threads == 1 || split::unevenness(&schedule.block_vectors(problem, lanes), threads) < MOST_UNEVEN {
             return Some((cycles, schedule));
         }
-        schedule.channel_parts = threads.min(tiles);
+        schedule.channel_parts = tiles;
         let share = tiles_y.div_ceil(threads);
         if images * passes < threads && share * columns >= lanes {
             // Parts of the channels read a part of the weights, blocks of rows transform a part of the inputs.
@@ -210,6 +215,21 @@ impl Schedule {
             }
         }
         Some((cycles, schedule))
+    }
+}
+
+impl Schedule {
+    /// Vectors of product tiles in each block of all images.
+    pub fn block_vectors(&self, problem: &Problem, lanes: usize) -> Vec<u64> {
+        let [_, y, x] = &problem.axes;
+        let (tiles_y, tiles_x) = (y.steps().div_ceil(self.m[0]), x.steps().div_ceil(self.m[1]));
+        let run = self.vectors * lanes;
+        let rows = blocks_of(tiles_y, self.rows);
+        let of_rows = |rows: usize| {
+            blocks_of(tiles_x, self.columns).map(move |columns| (rows * columns).div_ceil(run) * self.vectors)
+        };
+        let of_image: Vec<u64> = rows.flat_map(of_rows).map(|vectors| vectors as u64).collect();
+        of_image.repeat(problem.batch * problem.groups)
     }
 }
 
