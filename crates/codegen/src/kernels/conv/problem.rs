@@ -192,7 +192,19 @@ impl Problem {
         };
         problem.input = pitch([z.input, y.input, x.input], problem.cin);
         problem.output = pitch([z.output, y.output, x.output], problem.cout);
+        problem.leave_out_rows();
         problem
+    }
+
+    /// Rows that no output reads are no rows: those between the steps of a lone tap. They only make rows lie further apart.
+    fn leave_out_rows(&mut self) {
+        let [z, y, _] = &mut self.axes;
+        let stride = y.in_stride;
+        let reads_first = matches!(y.phases.as_slice(), [phase] if matches!(phase.taps.as_slice(), [tap] if tap.shift == 0));
+        if z.input == 1 && stride > 1 && reads_first && y.is_inside() {
+            (y.input, y.in_stride) = (y.steps(), 1);
+            self.input.row *= stride;
+        }
     }
 
     /// Joins axes whose outputs read just their own place, so that 1x1 convolutions run along one long axis.
@@ -386,5 +398,22 @@ mod tests {
         }
         assert!(cut > 20 && folded > 5, "{cut}, {folded}");
         assert!(joined > 5);
+    }
+
+    #[test]
+    fn rows_that_nobody_reads_are_left_out() {
+        let of = |kernel, pad| {
+            let axis = |input| ConvAxis::new(input, kernel, 2, 1, [pad, pad]).unwrap();
+            Problem::of_conv(
+                &ConvGeometry::new(Channels::new(1, 3, 4, 1).unwrap(), vec![axis(7), axis(9)]).unwrap(),
+            )
+        };
+        let lone = of(1, 0);
+        assert_eq!((lone.axes[1].input, lone.axes[1].in_stride), (4, 1));
+        assert_eq!((lone.input.row, lone.input.plane, lone.axes[2].in_stride), (18, 63, 2));
+        // Others read rows between the steps, or none at the edge.
+        for other in [of(3, 1), of(1, 1)] {
+            assert_eq!((other.axes[1].input, other.axes[1].in_stride, other.input.row), (7, 2, 9));
+        }
     }
 }

@@ -50,7 +50,7 @@ impl Units {
             rows.flat_map(|rows| blocks_of(x.steps(), schedule.columns).map(move |steps| rows * steps));
         let windows: Vec<u64> = windows.map(|steps| steps as u64).collect();
         let windows = windows.repeat(self.batch_groups as usize);
-        if schedule.store.is_by_channels() {
+        if schedule.across {
             parts.iter().flat_map(|channels| windows.iter().map(move |steps| steps * channels)).collect()
         } else {
             windows.iter().flat_map(|steps| parts.iter().map(move |channels| steps * channels)).collect()
@@ -95,8 +95,7 @@ impl Emit<'_, '_> {
         let held = Held::new(glue);
         self.begin_rolling(glue, &bases);
         glue.for_each(begin, end, |glue, index| {
-            let (outer, part) = if self.nest.schedule.store.is_by_channels() {
-                // Parts of the channels are outermost: each weight is read for all images while it is near.
+            let (outer, part) = if self.nest.schedule.across {
                 let (part, outer) = glue.split(index, self.counts.total() / self.counts.parts);
                 (outer, part)
             } else {

@@ -33,12 +33,14 @@ impl Source {
     }
 }
 
-/// `channels 6x2 packed 8x64 4`: store, tile, source, window, parts. A tile over two rows is `6x2x2`.
+/// `channels 6x2 packed 8x64 4 across`: store, tile, source, window, parts, and whether each goes across all windows. A tile
+/// over two rows is `6x2x2`.
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { source, store, m, n, stack, rows, columns, parts } = self;
+        let Self { source, store, m, n, stack, rows, columns, parts, across } = self;
+        let across = if *across { " across" } else { "" };
         let stack = if *stack > 1 { format!("x{stack}") } else { String::new() };
-        write!(f, "{} {m}x{n}{stack} {} {rows}x{columns} {parts}", store.name(), source.name())
+        write!(f, "{} {m}x{n}{stack} {} {rows}x{columns} {parts}{across}", store.name(), source.name())
     }
 }
 
@@ -64,13 +66,18 @@ impl Schedule {
         let source = Source::ALL.into_iter().find(|known| known.name() == source)?;
         let (rows, columns) = pair(words.next()?)?;
         let parts = words.next()?.parse().ok()?;
-        let schedule = Self { source, store, m, n, stack, rows, columns, parts };
+        let across = match words.next() {
+            None => false,
+            Some("across") => true,
+            Some(_) => return None,
+        };
+        let schedule = Self { source, store, m, n, stack, rows, columns, parts, across };
         (words.next().is_none() && schedule.fits(problem, target)).then_some(schedule)
     }
 
     fn fits(&self, problem: &Problem, target: &Target) -> bool {
         let [_, y, x] = &problem.axes;
-        let &Self { source, store, m, n, stack, rows, columns, parts } = self;
+        let &Self { source, store, m, n, stack, rows, columns, parts, across } = self;
         let (lanes, whole) = (target.lanes(), rows == y.steps() && columns == x.steps());
         let in_range = (1..=28).contains(&m)
             && (1..=6).contains(&n)
@@ -80,6 +87,7 @@ impl Schedule {
             && (1..=x.steps()).contains(&columns);
         if !in_range
             || !store.fits(problem, target)
+            || across && !store.is_by_channels()
             || source == Source::Direct && !readable_in_place(problem)
         {
             return false;
@@ -121,7 +129,8 @@ impl Schedule {
                 let near = if store == self.store { 1.5 } else { 1.01 };
                 if cycles <= near * best {
                     others.push(Self::with_tile(problem, target, threads, self.source, store, tile));
-                    let tiled = Self { store, m, n, stack, ..self.clone() };
+                    let across = self.across && store.is_by_channels();
+                    let tiled = Self { store, m, n, stack, across, ..self.clone() };
                     if stack > 1 {
                         let (source, columns) = (Source::Rolling, x.steps());
                         others.push(Self { source, rows: stack, columns, parts: 1, ..tiled.clone() });
@@ -148,6 +157,7 @@ impl Schedule {
         for parts in [1, self.parts / 2, 2 * self.parts, most] {
             others.push(Self { parts: parts.clamp(1, most), ..self.clone() });
         }
+        others.push(Self { across: !self.across, ..self.clone() });
         others.retain(|other| other != self && other.fits(problem, target));
         others
     }

@@ -109,7 +109,18 @@ pub(in super::super) struct Schedule {
     pub columns: usize,
     /// Parts of the output channels, each a unit of work of its own; of the phases where lanes run along these.
     pub parts: usize,
+    /// Whether a part is computed across all windows before the next one, with its weights near; else all parts of a window,
+    /// which is packed once.
+    pub across: bool,
 }
+
+/// Cycles to copy a vector into a window, and for each row of one.
+const PACKED_VECTOR: f64 = 3.0;
+const PACKED_ROW: f64 = 8.0;
+
+/// Bytes a cycle from the last-level cache, and how much of the time that they take shows.
+const L3_BYTES: f64 = 8.0;
+const HIDDEN: f64 = 0.5;
 
 /// Lines that share a set of the first-level cache.
 const WAYS: usize = 8;
@@ -145,7 +156,8 @@ impl Schedule {
         TileShape { m, n, stack, .. }: TileShape,
     ) -> Self {
         let x = &problem.axes[2];
-        let mut schedule = Self { source, store, m, n, stack, rows: stack, columns: 1, parts: 1 };
+        let mut schedule =
+            Self { source, store, m, n, stack, rows: stack, columns: 1, parts: 1, across: false };
         let tiles = schedule.most_parts(problem, target);
         if source == Source::Rolling {
             if let Some((rows, columns)) = Rolling::choose(problem, target, threads, store, (n, stack)) {
@@ -184,13 +196,27 @@ impl Schedule {
                 (schedule.rows, even) = (fewer.rows, 1);
             }
         }
-        schedule.parts = if store.is_by_channels() {
-            // Parts are outermost: weights are read once, and all images pass over a part of them.
-            tiles.min((4 * threads).max(if problem.batch > 1 { tiles.div_ceil(4) } else { 1 }))
-        } else {
-            tiles.min(even.max(schedule.parts))
-        };
+        let parts = tiles.min((4 * threads).max(if problem.batch > 1 { tiles.div_ceil(4) } else { 1 }));
+        schedule.across = store.is_by_channels() && schedule.is_better_across(problem, target, parts);
+        schedule.parts = if schedule.across { parts } else { tiles.min(even.max(schedule.parts)) };
         schedule
+    }
+
+    /// Whether packing all windows for each of so many parts costs less than reading all weights for each window.
+    fn is_better_across(&self, problem: &Problem, target: &Target, parts: usize) -> bool {
+        let windows = self.windows(problem) / problem.groups;
+        if windows == 1 {
+            return true;
+        }
+        let [z, y, x] = &problem.axes;
+        let rows = windows * problem.cin * z.reach(self.planes(problem)) * y.reach(self.rows);
+        let of_row = PACKED_VECTOR * x.reach(self.columns).div_ceil(target.lanes()) as f64 + PACKED_ROW;
+        let packing = rows as f64 * of_row;
+        let weights = 4 * problem.cin * problem.cout * problem.taps();
+        let reads = |bytes: usize| if bytes > target.caches().l2_bytes / 2 { windows } else { 1 };
+        let stream = HIDDEN * weights as f64 / L3_BYTES;
+        let across = packing * parts as f64 + stream * reads(weights / parts) as f64;
+        across < packing + stream * reads(weights) as f64
     }
 
     /// Windows of all images and groups.
@@ -264,7 +290,7 @@ pub(in super::super) fn direct_cycles(problem: &Problem, target: &Target) -> f64
     let rolling = Rolling::choose(problem, target, 1, store, (tile.n, tile.stack));
     let copies = match rolling.filter(|_| is_worth_packing(problem)) {
         Some(_) => 1.0,
-        None => 3.0 * Window::choose(problem, target, Source::Packed, 1).copies,
+        None => PACKED_VECTOR * Window::choose(problem, target, Source::Packed, 1).copies,
     };
     let packing = copies * (z.steps() * y.steps() * x.steps()) as f64 / target.lanes() as f64;
     let images = (problem.batch * problem.groups * problem.cin) as f64;
