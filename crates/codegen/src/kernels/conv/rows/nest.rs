@@ -480,7 +480,11 @@ impl Nest {
         let name = builder.unique(&format!("{}{how}", job.name));
         let function =
             builder.add_step(&name, |glue| Emit { nest: &self, job, counts: &counts }.step(glue))?;
-        let nanoseconds = job.problem.macs() as f64 / (builder.target.lanes() as f64 * 4.0);
+        let copies = match self.schedule.source {
+            Source::Direct => 0.0,
+            _ => self.schedule.packing(&job.problem, &builder.target),
+        };
+        let nanoseconds = (job.problem.macs() as f64 / builder.target.lanes() as f64 + copies) / 4.0;
         let splits =
             builder.weighted_splits(&counts.weights(&job.problem, &self.schedule, block), nanoseconds);
         builder.push_kernel(Kernel {

@@ -165,7 +165,8 @@ impl Schedule {
             }
             schedule.source = Source::Packed;
         }
-        if store.is_by_pixels() && is_small(problem) {
+        let is_whole = store.is_by_pixels() && is_small(problem);
+        if is_whole {
             (schedule.rows, schedule.columns) = (problem.axes[1].steps(), x.steps());
         } else {
             let n = if store.is_by_pixels() { 1 } else { n };
@@ -188,7 +189,7 @@ impl Schedule {
         }
         let outer = schedule.windows(problem);
         let mut even = if is_uneven(outer, threads) { (4 * threads).div_ceil(outer) } else { 1 };
-        if !store.is_by_pixels() && is_uneven(outer * tiles.min(even), threads) {
+        if !is_whole && is_uneven(outer * tiles.min(even), threads) {
             // Few tiles of channels do not share out evenly: smaller windows do.
             let fewer =
                 Self { rows: schedule.rows.div_ceil(threads).next_multiple_of(stack), ..schedule.clone() };
@@ -208,15 +209,20 @@ impl Schedule {
         if windows == 1 {
             return true;
         }
-        let [z, y, x] = &problem.axes;
-        let rows = windows * problem.cin * z.reach(self.planes(problem)) * y.reach(self.rows);
-        let of_row = PACKED_VECTOR * x.reach(self.columns).div_ceil(target.lanes()) as f64 + PACKED_ROW;
-        let packing = rows as f64 * of_row;
+        let packing = self.packing(problem, target) / problem.groups as f64;
         let weights = 4 * problem.cin * problem.cout * problem.taps();
         let reads = |bytes: usize| if bytes > target.caches().l2_bytes / 2 { windows } else { 1 };
         let stream = HIDDEN * weights as f64 / L3_BYTES;
         let across = packing * parts as f64 + stream * reads(weights / parts) as f64;
         across < packing + stream * reads(weights) as f64
+    }
+
+    /// Cycles to pack all windows once.
+    pub fn packing(&self, problem: &Problem, target: &Target) -> f64 {
+        let [z, y, x] = &problem.axes;
+        let rows = self.windows(problem) * problem.cin * z.reach(self.planes(problem)) * y.reach(self.rows);
+        let vectors = x.reach(self.columns).div_ceil(target.lanes());
+        rows as f64 * (PACKED_VECTOR * vectors as f64 + PACKED_ROW)
     }
 
     /// Windows of all images and groups.
