@@ -11,22 +11,22 @@ use tconvc_testing::check_close;
 pub const TOLERANCE: f64 = 1e-5;
 
 /// Layers that filtering is made for: neighbouring taps, strides 1 to 3, some channels, every size from a tile up; along a lone
-/// axis long kernels as well.
+/// axis long kernels as well; volumes are small.
 pub fn wide_layer(seed: u64) -> Layer {
     let mut random = Random::new(seed);
-    let dimensions = 1 + random.below(2);
+    let dimensions = 1 + random.below(3);
     let axis = |random: &mut Random| loop {
-        let stride = [1, 1, 2, 2, 3][random.below(5)];
+        let stride = [1, 1, 2, 2, 3][random.below(if dimensions < 3 { 5 } else { 4 })];
         // Taps a stride apart are neighbours, and leave phases without any.
         let dilation = if random.below(4) == 0 { stride } else { 1 };
         let spread = if dilation > 1 { 1 } else { stride };
         let long = dimensions == 1 && stride == 1 && random.below(2) == 0;
         let axis = Axis {
-            input: 1 + random.below([90, 30][dimensions - 1]),
+            input: 1 + random.below([90, 30, 8][dimensions - 1]),
             kernel: if long {
                 4 + random.below(14)
             } else {
-                (2 + random.below(3)) * spread - random.below(spread)
+                (2 + random.below([3, 3, 2][dimensions - 1])) * spread - random.below(spread)
             },
             stride,
             dilation,
@@ -39,7 +39,8 @@ pub fn wide_layer(seed: u64) -> Layer {
     };
     let axes = (0..dimensions).map(|_| axis(&mut random)).collect();
     let group = [1, 1, 1, 2][random.below(4)];
-    let channels = [16 + random.below(21), 16 + random.below(21)];
+    let least = if dimensions < 3 { 16 } else { 8 };
+    let channels = [least + random.below(21), least + random.below(21)];
     Layer { batch: 1 + random.below(2), group, channels, axes, bias: random.below(3) > 0, seed }
 }
 

@@ -94,6 +94,29 @@ fn long_kernels() {
     filtered(&[1, 200, 600], &[20, 200, 7], &[0, 0], 1);
 }
 
+/// Taps along z are summed up over the planes of a block.
+#[test]
+fn volumes() {
+    for depth in 1..=9 {
+        for (height, width) in [(3, 5), (4, 21), (13, 40)] {
+            filtered(&[1, 16, depth, height, width], &[18, 16, 3, 3, 3], &[1; 6], 1);
+        }
+    }
+    for (kernel, pads) in [
+        ([2, 3, 3], [0, 1, 1, 1, 1, 1]),
+        ([5, 2, 3], [4, 0, 0, 1, 1, 2]),
+        ([4, 1, 3], [-1, 0, 1, 2, 0, 1]),
+        ([1, 3, 3], [0, 1, 1, 0, 1, 1]),
+        ([3, 3, 3], [5, 0, 0, 4, 3, 3]),
+    ] {
+        for channels in [1, 3, 17, 100] {
+            let weights = [&[channels + 3, channels], &kernel[..]].concat();
+            filtered(&[2, channels, 7, 9, 11], &weights, &pads, 1);
+        }
+        filtered(&[1, 40, 18, 8, 17], &[&[42, 20], &kernel[..]].concat(), &pads, 2);
+    }
+}
+
 /// Channels beyond which blocks hold few tiles.
 #[test]
 fn many_channels() {

@@ -11,7 +11,7 @@ use super::super::rows::{Position, Row, Segment, Span, TileSpec, build_tile};
 use super::super::tiling::{channels_of_parts, cut_channels};
 use super::super::window::{WindowShape, Windows};
 use super::points::Filtering;
-use super::schedule::{Schedule, filterings, tiles_of};
+use super::schedule::{Schedule, depths, filterings, tiles_of};
 use super::transform::{self, InputSpec, OutputSpec};
 use super::weights::{Kernels, Transformed};
 use crate::builder::Builder;
@@ -32,12 +32,13 @@ pub(in super::super) fn build<'w>(
     job: &Job<'w>,
     schedule: &Schedule,
 ) -> Result<(), CompileError> {
-    let [_, y, x] = &job.problem.axes;
+    let [z, y, x] = &job.problem.axes;
     let phases = |axis, m, pieces| {
         filterings(axis, m, pieces).into_iter().map(|(of, kernels, _)| (of, kernels)).collect()
     };
     let weights = Transformed {
         weights: job.weights,
+        zs: depths(z).into_iter().map(|(kernels, _)| kernels).collect(),
         ys: phases(y, schedule.m[0], 1),
         xs: phases(x, schedule.m[1], schedule.pieces),
         pieces: schedule.pieces,
@@ -62,8 +63,12 @@ pub(in super::super) fn build<'w>(
     Ok(())
 }
 
-/// A y-phase, with all its x-phases.
+/// A z-phase and y-phase, with all x-phases.
 struct Group {
+    /// First output plane, number of planes, and planes from the first that a window of any phase has to the first it reads.
+    first_plane: usize,
+    planes: usize,
+    skipped: i64,
     /// First output row, and number of rows.
     first: usize,
     rows: usize,
@@ -77,6 +82,7 @@ struct Group {
 }
 
 /// Output transforms of whole tiles, and of the last row of tiles where it is not whole.
+#[derive(Clone)]
 struct Outputs {
     whole: FunctionId,
     rest: Option<FunctionId>,
@@ -90,6 +96,8 @@ struct Layout {
     factors: i64,
     products: i64,
     temporary: i64,
+    /// Tiles from a plane of a block to the next, in both.
+    plane: usize,
     /// Bytes between channels, in both.
     channel: i32,
     /// Bytes between terms.
@@ -132,7 +140,8 @@ impl<'a> Nest<'a> {
             room: [0; 2],
         };
         let windows = Windows::new(builder, &job.name, &tiles, &shape)?;
-        let [_, y, x] = &problem.axes;
+        let [z, y, x] = &problem.axes;
+        let zs = depths(z);
         let ys = filterings(y, schedule.m[0], 1);
         let xs = filterings(x, schedule.m[1], schedule.pieces);
         let terms = |y: &Filtering| xs.iter().map(|(x, _, _)| y.n() * x.n()).sum::<usize>();
@@ -141,9 +150,11 @@ impl<'a> Nest<'a> {
         let too_large = || builder.unsupported("its blocks are too large for 32-bit displacements".into());
         // A row of tiles is written in whole vectors: room behind the last.
         let beyond = schedule.pieces - 1;
-        let used = schedule.rows * (schedule.columns + beyond) - beyond;
-        let width =
-            used.next_multiple_of(schedule.vectors * lanes) + (beyond + lanes).next_multiple_of(lanes);
+        let plane = schedule.rows * (schedule.columns + beyond);
+        let deeper = (zs[0].0.len() - 1) * plane;
+        let used = schedule.planes * plane - beyond;
+        let width = used.next_multiple_of(schedule.vectors * lanes)
+            + (deeper + beyond + lanes).next_multiple_of(lanes);
         let channel = 4 * width;
         let spread = |bytes: usize| if bytes.is_multiple_of(1024) { bytes + ALIGNMENT } else { bytes };
         let (factor_term, product_term) =
@@ -161,6 +172,7 @@ impl<'a> Nest<'a> {
             factors: factors as i64,
             products: products as i64,
             temporary: temporary as i64,
+            plane,
             channel: channel as i32,
             factor_term: factor_term as i32,
             product_term: product_term as i32,
@@ -182,14 +194,19 @@ impl<'a> Nest<'a> {
             let inputs = nest.inputs(builder, (filtering, *first_y), &xs)?;
             let outputs = nest.outputs(builder, index, filtering, &xs)?;
             let phase = &y.phases[index];
-            nest.groups.push(Group {
-                first: phase.first,
-                rows: phase.count,
-                terms: terms(filtering),
-                weights: starts[index],
-                inputs,
-                outputs,
-            });
+            for (number, (of_z, (_, first_z))) in z.phases.iter().zip(&zs).enumerate() {
+                nest.groups.push(Group {
+                    first_plane: of_z.first,
+                    planes: of_z.count,
+                    skipped: first_z - z.shifts().0,
+                    first: phase.first,
+                    rows: phase.count,
+                    terms: terms(filtering),
+                    weights: starts[number * ys.len() + index],
+                    inputs: inputs.clone(),
+                    outputs: outputs.clone(),
+                });
+            }
         }
         for (m, _) in cut_channels(problem.cout, schedule.channels) {
             let code = nest.product(builder, m)?;
@@ -301,8 +318,9 @@ impl<'a> Nest<'a> {
             channel_stride: unrolled as i32 * self.layout.channel,
             row_phases: vec![0],
             rows: (0..unrolled as i32).map(|i| Row::at(i * self.layout.channel)).collect(),
-            positions: (0..self.schedule.pieces as i32)
-                .map(|piece| Position { offset: 4 * piece, phases: vec![0] })
+            positions: self
+                .pieces()
+                .map(|offset| Position { offset: 4 * offset as i32, phases: vec![0] })
                 .collect(),
             segments: vec![Segment { first: 0, end: n * self.lanes, offset: 0 }],
             step_stride: 1,
@@ -322,8 +340,20 @@ impl<'a> Nest<'a> {
         columns + self.schedule.pieces - 1
     }
 
-    fn blocks(&self) -> [u64; 2] {
+    /// Tiles from that of a result to those whose products are summed up for it.
+    fn pieces(&self) -> impl Iterator<Item = usize> {
+        let (along_z, plane) = (self.depth(), self.layout.plane);
+        (0..along_z).flat_map(move |z| (0..self.schedule.pieces).map(move |piece| z * plane + piece))
+    }
+
+    /// Taps of a phase along z.
+    fn depth(&self) -> usize {
+        depths(&self.job.problem.axes[0])[0].0.len()
+    }
+
+    fn blocks(&self) -> [u64; 3] {
         [
+            self.job.problem.axes[0].steps().div_ceil(self.schedule.planes) as u64,
             self.tiles.axes[1].steps().div_ceil(self.schedule.rows) as u64,
             self.tiles.axes[2].steps().div_ceil(self.schedule.columns) as u64,
         ]
@@ -342,7 +372,7 @@ impl<'a> Nest<'a> {
     fn step(&self, glue: &mut Glue<'_>) {
         let (begin, end) = (glue.params[1], glue.params[2]);
         let bases = Bases::load(glue, &self.job.finish_operands);
-        let [y_blocks, x_blocks] = self.blocks();
+        let [z_blocks, y_blocks, x_blocks] = self.blocks();
         let problem = &self.job.problem;
         // All parts of a block that are asked for are done at once: its inputs are transformed for all of them.
         let parts = self.schedule.channel_parts as i64;
@@ -357,27 +387,43 @@ impl<'a> Nest<'a> {
             let from = bound(glue, begin);
             let parts = [at_least(glue, from, 0), bound(glue, end)];
             let (rest, block) = glue.split(index, x_blocks);
-            let (image, y) = glue.split(rest, y_blocks);
+            let (rest, y) = glue.split(rest, y_blocks);
+            let (image, z) = glue.split(rest, z_blocks);
             let (_, group) = glue.split(image, problem.groups as u64);
+            let z = glue.builder.ins().imul_imm_s(z, self.schedule.planes as i64);
             let y = glue.builder.ins().imul_imm_s(y, self.schedule.rows as i64);
             let x = glue.builder.ins().imul_imm_s(block, self.schedule.columns as i64);
-            let unit = Unit { image, group, y, x, parts };
+            let unit = Unit { image, group, z, y, x, parts };
             self.windows.by_kind(glue, block, &mut |glue, kind| {
                 let plane = 4 * problem.input.group as i64;
                 let source = glue.element(bases.input, image, plane);
-                let zero = glue.constant(0);
-                self.windows.pack(glue, &self.tiles, source, bases.scratch, [zero, y, x], kind);
+                if !self.is_deep() {
+                    self.windows.pack(glue, &self.tiles, source, bases.scratch, [z, y, x], kind);
+                }
                 for group in &self.groups {
-                    self.group(glue, &bases, &unit, kind, group);
+                    self.group(glue, &bases, &unit, source, kind, group);
                 }
             });
         });
     }
 
-    fn group(&self, glue: &mut Glue<'_>, bases: &Bases, unit: &Unit, kind: usize, group: &Group) {
+    /// Whether blocks have planes, which share the window.
+    fn is_deep(&self) -> bool {
+        self.schedule.planes > 1 || self.depth() > 1 || self.job.problem.axes[0].phases.len() > 1
+    }
+
+    fn group(
+        &self,
+        glue: &mut Glue<'_>,
+        bases: &Bases,
+        unit: &Unit,
+        source: Value,
+        kind: usize,
+        group: &Group,
+    ) {
         let (problem, schedule, layout) = (&self.job.problem, self.schedule, &self.layout);
         let [m_y, m_x] = schedule.m;
-        let [_, y, x] = &problem.axes;
+        let [z, y, x] = &problem.axes;
         let pitch = self.pitch(self.windows.kinds[kind].steps) as i64;
         // Rows of tiles of this phase in the block.
         let all = group.rows.div_ceil(m_y) as i64;
@@ -390,19 +436,40 @@ impl<'a> Nest<'a> {
         let products = glue.add_constant(bases.scratch, layout.products);
         let temporary = glue.add_constant(bases.scratch, layout.temporary);
         let row_of_tiles = m_y as i64 * i64::from(self.windows.layout.row_bytes);
-        repeat(glue, rows, |glue, row| {
-            let source = glue.element(bases.scratch, row, row_of_tiles);
-            let target = glue.element(factors, row, 4 * pitch);
-            for &(code, first) in &group.inputs[kind] {
-                let target = glue.add_constant(target, first);
-                glue.call(code, &[source, target, temporary]);
-            }
-        });
+        // Planes of this phase in the block.
+        let most = glue.constant(schedule.planes as i64);
+        let left = rest_of(glue, group.planes as i64, unit.z);
+        let left = at_least(glue, left, 0);
+        let planes = smaller(glue, most, left);
+        let transform = |glue: &mut Glue<'_>, factors: Value| {
+            repeat(glue, rows, |glue, row| {
+                let source = glue.element(bases.scratch, row, row_of_tiles);
+                let target = glue.element(factors, row, 4 * pitch);
+                for &(code, first) in &group.inputs[kind] {
+                    let target = glue.add_constant(target, first);
+                    glue.call(code, &[source, target, temporary]);
+                }
+            });
+        };
+        if self.is_deep() {
+            let inputs = glue.add_constant(planes, self.depth() as i64 - 1);
+            repeat(glue, inputs, |glue, plane| {
+                let at = glue.builder.ins().iadd(unit.z, plane);
+                let at = glue.add_constant(at, group.skipped);
+                self.windows.pack(glue, &self.tiles, source, bases.scratch, [at, unit.y, unit.x], kind);
+                let factors = glue.element(factors, plane, 4 * layout.plane as i64);
+                transform(glue, factors);
+            });
+        } else {
+            transform(glue, factors);
+        }
 
         let run = schedule.vectors * self.lanes;
         let tiles = glue.builder.ins().imul_imm_s(rows, pitch);
         // Nothing is asked of the tiles behind the last row.
         let tiles = glue.add_constant(tiles, 1 - schedule.pieces as i64);
+        let before = glue.add_constant(planes, -1);
+        let tiles = glue.element(tiles, before, layout.plane as i64);
         let runs = ceil_div_signed(glue, tiles, run as i64);
 
         // Place of the block's first output of the phase.
@@ -410,11 +477,15 @@ impl<'a> Nest<'a> {
         let row_bytes = 4 * problem.output.row as i64;
         let channel = glue.builder.ins().imul_imm_s(unit.image, problem.cout as i64);
         let place = glue.builder.ins().imul_imm_s(channel, plane);
+        let plane_bytes = y.output as i64 * row_bytes;
+        let place = glue.element(place, unit.z, z.out_stride as i64 * plane_bytes);
         let place = glue.element(place, unit.y, (m_y * y.out_stride) as i64 * row_bytes);
         let place = glue.element(place, unit.x, (4 * m_x * x.out_stride * problem.output.column) as i64);
-        let place = glue.add_constant(place, group.first as i64 * row_bytes);
+        let first = group.first_plane as i64 * plane_bytes + group.first as i64 * row_bytes;
+        let place = glue.add_constant(place, first);
 
-        let per_channel = 4 * (group.terms * problem.cin * schedule.pieces) as i64;
+        let pieces = self.pieces().count();
+        let per_channel = 4 * (group.terms * problem.cin * pieces) as i64;
         let weights = glue.add_constant(bases.weights, 4 * group.weights as i64);
         let weights = glue.element(weights, unit.group, per_channel * problem.cout as i64);
         let zeros = glue.add_constant(bases.weights, 4 * self.zeros as i64);
@@ -425,7 +496,7 @@ impl<'a> Nest<'a> {
             let product = self.products[tile.size];
             let weights = glue.element(weights, tile.first, per_channel);
             glue.for_count(group.terms as u64, |glue, term| {
-                let of_term = 4 * (problem.cin * schedule.pieces * tile.count) as i64;
+                let of_term = 4 * (problem.cin * pieces * tile.count) as i64;
                 let weights = glue.element(weights, term, of_term);
                 let factors = glue.element(factors, term, i64::from(layout.factor_term));
                 let products = glue.element(products, term, i64::from(layout.product_term));
@@ -439,24 +510,35 @@ impl<'a> Nest<'a> {
             let in_all = glue.builder.ins().iadd(group_channel, tile.first);
             let bias = glue.element(bases.bias, in_all, 4);
             let number = glue.constant(tile.count as i64);
-            repeat(glue, rows, |glue, row| {
-                let place = glue.element(place, row, (m_y * y.out_stride) as i64 * row_bytes);
-                let source = glue.element(products, row, 4 * pitch);
-                let target = glue.builder.ins().iadd(bases.output, place);
-                let mut args = vec![source, bias, target, temporary];
-                args.extend(bases.finish_at(glue, in_all, place));
-                args.push(number);
-                let code = &group.outputs[kind];
-                let Some(rest) = code.rest else {
-                    glue.call(code.whole, &args);
-                    return;
-                };
-                let row = glue.builder.ins().iadd(unit.y, row);
-                let last = glue.builder.ins().icmp_imm_u(IntCC::Equal, row, all - 1);
-                glue.branch(last, &mut |glue, last| {
-                    glue.call(if last { rest } else { code.whole }, &args);
+            let finish = |glue: &mut Glue<'_>, products: Value, place: Value| {
+                repeat(glue, rows, |glue, row| {
+                    let place = glue.element(place, row, (m_y * y.out_stride) as i64 * row_bytes);
+                    let source = glue.element(products, row, 4 * pitch);
+                    let target = glue.builder.ins().iadd(bases.output, place);
+                    let mut args = vec![source, bias, target, temporary];
+                    args.extend(bases.finish_at(glue, in_all, place));
+                    args.push(number);
+                    let code = &group.outputs[kind];
+                    let Some(rest) = code.rest else {
+                        glue.call(code.whole, &args);
+                        return;
+                    };
+                    let row = glue.builder.ins().iadd(unit.y, row);
+                    let last = glue.builder.ins().icmp_imm_u(IntCC::Equal, row, all - 1);
+                    glue.branch(last, &mut |glue, last| {
+                        glue.call(if last { rest } else { code.whole }, &args);
+                    });
+                })
+            };
+            if self.is_deep() {
+                repeat(glue, planes, |glue, plane| {
+                    let products = glue.element(products, plane, 4 * layout.plane as i64);
+                    let place = glue.element(place, plane, z.out_stride as i64 * plane_bytes);
+                    finish(glue, products, place);
                 });
-            });
+            } else {
+                finish(glue, products, place);
+            }
         });
     }
 }
@@ -466,7 +548,8 @@ struct Unit {
     /// Image and group as one number, and the group.
     image: Value,
     group: Value,
-    /// First tile along y and x.
+    /// First output of a phase along z, and first tile along y and x.
+    z: Value,
     y: Value,
     x: Value,
     /// From one part of the channels up to another.

@@ -16,7 +16,8 @@ pub(in super::super) struct Schedule {
     /// Pieces of `m` taps each that long kernels along x are cut into: a tile's result is the sum of those of the pieces, each
     /// with the input of one of the tiles that follow.
     pub pieces: usize,
-    /// Tiles along y and x in a block.
+    /// Outputs of a phase along z, and tiles along y and x, in a block.
+    pub planes: usize,
     pub rows: usize,
     pub columns: usize,
     /// Output channels and vectors of tiles of the micro-kernel.
@@ -50,8 +51,16 @@ const MOST_PIECES: usize = 8;
 /// The largest share of whole blocks may be so many times the mean, before channels are parted, too.
 const MOST_UNEVEN: f64 = 1.02;
 
+/// Outputs along z that a block may have.
+const PLANES: [usize; 8] = [1, 2, 3, 4, 6, 8, 12, 16];
+
 /// Output channels of a product tile; a block of a lone vector has twice as many.
 const MOST_CHANNELS: usize = 12;
+
+/// Taps of the phase that has the most.
+fn most_taps(axis: &Axis) -> usize {
+    axis.phases.iter().map(|phase| phase.taps.len()).max().unwrap_or(0)
+}
 
 /// True when the taps of every phase, if it has any, read neighbouring positions one after the other.
 fn is_dense(axis: &Axis) -> bool {
@@ -72,9 +81,22 @@ pub(super) fn sorted(phase: &Phase) -> Vec<PhaseTap> {
 }
 
 /// The convolution as its tiles see it: a step along an axis is a tile, which reads all positions from the first to the last
-/// that any phase needs. Its windows are those of the tiles.
+/// that any phase needs. Its windows are those of the tiles, of a plane each.
 pub(super) fn tiles_of(problem: &Problem, m: [usize; 2], pieces: usize) -> Problem {
     let mut tiles = problem.clone();
+    let z = &mut tiles.axes[0];
+    let low = z.shifts().0;
+    // Phases with fewer taps than others read as many planes.
+    let reach = depths(z).iter().map(|(kernels, first)| (first - low) as usize + kernels.len()).max();
+    let count = z.steps() - 1 + reach.unwrap_or(1);
+    let taps = vec![PhaseTap { kernel: 0, shift: low }];
+    *z = Axis {
+        kernel: 1,
+        out_stride: 1,
+        output: count,
+        phases: vec![Phase { first: 0, count, taps }],
+        ..z.clone()
+    };
     for ((axis, m), pieces) in tiles.axes[1..].iter_mut().zip(m).zip([1, pieces]) {
         let (low, high) = axis.shifts();
         let high = if pieces > 1 { low + (pieces * m) as i64 - 1 } else { high };
@@ -98,18 +120,16 @@ impl Schedule {
     /// split.
     pub fn candidates(problem: &Problem, target: &Target, threads: usize) -> Vec<(f64, Self)> {
         let [z, y, x] = &problem.axes;
-        let flat = z.input == 1 && z.output == 1 && z.shifts() == (0, 0) && z.phases[0].taps.len() == 1;
-        let most_taps = |axis: &Axis| axis.phases.iter().map(|phase| phase.taps.len()).max().unwrap_or(0);
-        let (taps_y, taps_x) = (most_taps(y), most_taps(x));
+        let (taps_z, taps_y, taps_x) = (most_taps(z), most_taps(y), most_taps(x));
         // One tap takes one product, whatever the way.
-        if !flat || !is_dense(y) || !is_dense(x) || taps_y * taps_x < 2 {
+        if !is_dense(z) || taps_z == 0 || !is_dense(y) || !is_dense(x) || taps_y * taps_x < 2 {
             return vec![];
         }
         let most = |other: usize| if other == 1 { MOST_ALONE } else { MOST };
         let ms_x = outputs_of(taps_x, most(taps_y));
         let ms_y = outputs_of(taps_y, most(taps_x));
         let whole = ms_y.into_iter().flat_map(|m_y| ms_x.iter().map(move |&m_x| ([m_y, m_x], 1)));
-        let long = taps_y == 1 && x.phases.len() == 1;
+        let long = z.output == 1 && taps_z == 1 && taps_y == 1 && x.phases.len() == 1;
         let in_pieces = [3, 4].into_iter().filter(|&m| long && taps_x > m);
         let in_pieces =
             in_pieces.map(|m| ([1, m], taps_x.div_ceil(m))).filter(|(_, pieces)| *pieces <= MOST_PIECES);
@@ -117,7 +137,11 @@ impl Schedule {
         whole
             .chain(in_pieces)
             .filter(|([_, m_x], _)| m_x * x.phases.len() <= 8)
-            .filter_map(|(m, pieces)| Self::with(problem, target, (m, pieces), threads))
+            .filter_map(|(m, pieces)| {
+                let with = |planes| Self::with(problem, target, (m, pieces, planes), threads);
+                let all = (1..=z.steps()).filter(|planes| PLANES.contains(planes)).filter_map(with);
+                all.min_by(|a, b| a.0.total_cmp(&b.0))
+            })
             .collect()
     }
 
@@ -125,10 +149,10 @@ impl Schedule {
     fn with(
         problem: &Problem,
         target: &Target,
-        (m, pieces): ([usize; 2], usize),
+        (m, pieces, planes): ([usize; 2], usize, usize),
         threads: usize,
     ) -> Option<(f64, Self)> {
-        let [_, y, x] = &problem.axes;
+        let [z, y, x] = &problem.axes;
         let lanes = target.lanes();
         let products = |axis: &Axis, m: usize| -> usize {
             axis.phases.iter().map(|phase| Filtering::products(m, phase.taps.len())).sum()
@@ -137,15 +161,21 @@ impl Schedule {
         let products_y = products(y, m[0]);
         let terms = products_y * products_x;
         let pairs = problem.groups * problem.cin * problem.cout;
-        let (bytes, plain_bytes) = (4 * terms * pieces * pairs, 4 * y.kernel * x.kernel * pairs);
+        // Taps along z are summed up: their products are those of pieces, each with the input of another plane.
+        let (taps_z, phases_z) = (most_taps(z), z.phases.len());
+        let (bytes, plain_bytes) =
+            (4 * terms * pieces * taps_z * phases_z * pairs, 4 * z.kernel * y.kernel * x.kernel * pairs);
         if bytes > MOST_WEIGHT_BYTES.max(9 * plain_bytes / 4) {
             return None;
         }
         let (tiles_y, tiles_x) = (y.steps().div_ceil(m[0]), x.steps().div_ceil(m[1]));
         // As many tiles as keep the factors of a block in the second-level cache, but two vectors at least.
         let terms_of_phase = products_y.div_ceil(y.phases.len()) * products_x;
-        let room = target.caches().l2_bytes / 2 / (4 * terms_of_phase * problem.cin);
-        let most = (room / lanes * lanes).clamp(2 * lanes, 8 * lanes);
+        let of_tile = 4 * terms_of_phase * problem.cin;
+        let in_planes = planes + taps_z - 1;
+        let room = target.caches().l2_bytes / 2 / of_tile / in_planes;
+        let least = if in_planes > 1 { lanes } else { 2 * lanes };
+        let most = (room / lanes * lanes).clamp(least, 8 * lanes);
         let columns = if tiles_x > most {
             // Even blocks, of whole vectors.
             tiles_x.div_ceil(tiles_x.div_ceil(most)).next_multiple_of(lanes)
@@ -154,6 +184,9 @@ impl Schedule {
         };
         let rows = (most / columns).clamp(1, tiles_y);
         let rows = tiles_y.div_ceil(tiles_y.div_ceil(rows));
+        if planes > 1 && rows * columns * in_planes * of_tile > target.caches().l2_bytes / 4 * 3 {
+            return None;
+        }
         let (cin, cout) = (problem.cin as f64, problem.cout as f64);
         let in_rows: usize = (0..tiles_x)
             .step_by(columns)
@@ -169,23 +202,26 @@ impl Schedule {
         };
         let window = each(problem.input) * (products_y * m[1]) as f64;
         let stores = each(problem.output) * (m[0] * y.phases.len() * m[1] * x.phases.len()) as f64;
-        let inputs = in_rows as f64 * cin * (transform + window);
-        let outputs = in_rows as f64 * cout * (transform + stores);
+        let blocks_z = z.steps().div_ceil(planes);
+        let of_planes = |planes: usize| (planes * phases_z) as f64;
+        let inputs =
+            in_rows as f64 * cin * (transform + window) * of_planes(z.steps() + blocks_z * (taps_z - 1));
+        let outputs = in_rows as f64 * cout * (transform + stores) * of_planes(z.steps());
         // Cycles of the products of an image, and the tile that they take, with blocks of so many rows.
         let products = |rows: usize, most: usize| {
-            let (product, channels, vectors) =
-                micro_kernel(problem, target, (rows * columns).div_ceil(lanes), (most, pieces));
-            let block = |rows: usize, first: usize| {
-                (rows * columns.min(tiles_x - first)).div_ceil(vectors * lanes) * vectors
-            };
-            let blocks = |rows: usize| (0..tiles_x).step_by(columns).map(|first| block(rows, first)).sum();
-            let vectors_in_all: usize =
-                (0..tiles_y).step_by(rows).map(|first| -> usize { blocks(rows.min(tiles_y - first)) }).sum();
-            (vectors_in_all as f64 * terms as f64 * cin * product, channels, vectors)
+            let (product, channels, vectors) = micro_kernel(
+                problem,
+                target,
+                (planes * rows * columns).div_ceil(lanes),
+                (most, pieces * taps_z),
+            );
+            let schedule = Self { m, pieces, planes, rows, columns, channels, vectors, channel_parts: 1 };
+            let in_all: u64 = schedule.of_image(problem, lanes).iter().sum();
+            ((in_all as usize * phases_z * terms) as f64 * cin * product, channels, vectors)
         };
         let (in_products, channels, vectors) = products(rows, MOST_CHANNELS);
         // The weights pass by once for each block.
-        let passes = tiles_y.div_ceil(rows) * tiles_x.div_ceil(columns);
+        let passes = blocks_z * tiles_y.div_ceil(rows) * tiles_x.div_ceil(columns);
         let group_bytes = (bytes / problem.groups) as f64;
         let stream = if bytes > target.caches().l3_bytes / 2 {
             group_bytes / DRAM_BYTES
@@ -198,13 +234,13 @@ impl Schedule {
         // Threads do not change the choice of a filtering.
         let cycles = images as f64 * (in_products + inputs + outputs + 0.5 * stream * passes as f64);
         let tiles = problem.cout.div_ceil(channels);
-        let mut schedule = Self { m, pieces, rows, columns, channels, vectors, channel_parts: 1 };
+        let mut schedule = Self { m, pieces, planes, rows, columns, channels, vectors, channel_parts: 1 };
         if threads == 1 || split::unevenness(&schedule.block_vectors(problem, lanes), threads) < MOST_UNEVEN {
             return Some((cycles, schedule));
         }
         schedule.channel_parts = tiles;
         let share = tiles_y.div_ceil(threads);
-        if images * passes < threads && share * columns >= lanes {
+        if z.steps() == 1 && images * passes < threads && share * columns >= lanes {
             // Parts of the channels read a part of the weights, blocks of rows transform a part of the inputs.
             let (in_blocks, channels, vectors) = products(share, 2 * MOST_CHANNELS);
             let parts = tiles.div_ceil(threads) as f64 / tiles as f64;
@@ -221,15 +257,20 @@ impl Schedule {
 impl Schedule {
     /// Vectors of product tiles in each block of all images.
     pub fn block_vectors(&self, problem: &Problem, lanes: usize) -> Vec<u64> {
-        let [_, y, x] = &problem.axes;
+        self.of_image(problem, lanes).repeat(problem.batch * problem.groups)
+    }
+
+    /// The same of one image.
+    fn of_image(&self, problem: &Problem, lanes: usize) -> Vec<u64> {
+        let [z, y, x] = &problem.axes;
         let (tiles_y, tiles_x) = (y.steps().div_ceil(self.m[0]), x.steps().div_ceil(self.m[1]));
-        let run = self.vectors * lanes;
-        let rows = blocks_of(tiles_y, self.rows);
-        let of_rows = |rows: usize| {
-            blocks_of(tiles_x, self.columns).map(move |columns| (rows * columns).div_ceil(run) * self.vectors)
-        };
-        let of_image: Vec<u64> = rows.flat_map(of_rows).map(|vectors| vectors as u64).collect();
-        of_image.repeat(problem.batch * problem.groups)
+        let (run, of_plane) = (self.vectors * lanes, self.rows * self.columns);
+        let planes = blocks_of(z.steps(), self.planes);
+        let rows = planes.flat_map(|planes| blocks_of(tiles_y, self.rows).map(move |rows| (planes, rows)));
+        let blocks = rows.flat_map(|(planes, rows)| {
+            blocks_of(tiles_x, self.columns).map(move |columns| (planes - 1) * of_plane + rows * columns)
+        });
+        blocks.map(|tiles| (tiles.div_ceil(run) * self.vectors) as u64).collect()
     }
 }
 
@@ -268,12 +309,14 @@ fn micro_kernel(
     best
 }
 
-/// `winograd 2x2 4x8 6x2 1`: outputs, block, tile of the product, parts. With kernels in three pieces it is `2x2/3`.
+/// `winograd 2x2 4x8 6x2 1`: outputs, block, tile of the product, parts. With kernels in three pieces it is `2x2/3`; a block of
+/// three planes is `3x4x8`.
 impl std::fmt::Display for Schedule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { m: [y, x], pieces, rows, columns, channels, vectors, channel_parts } = self;
+        let Self { m: [y, x], pieces, planes, rows, columns, channels, vectors, channel_parts } = self;
         let pieces = if *pieces > 1 { format!("/{pieces}") } else { String::new() };
-        write!(f, "winograd {y}x{x}{pieces} {rows}x{columns} {channels}x{vectors} {channel_parts}")
+        let planes = if *planes > 1 { format!("{planes}x") } else { String::new() };
+        write!(f, "winograd {y}x{x}{pieces} {planes}{rows}x{columns} {channels}x{vectors} {channel_parts}")
     }
 }
 
@@ -290,4 +333,15 @@ pub(super) fn filterings(axis: &Axis, m: usize, pieces: usize) -> Vec<(Filtering
             (Filtering::new(m, each), kernels, first)
         })
         .collect()
+}
+
+/// Kernel indices of the taps of each phase along z, in the order of the inputs they read, as many for each; and the first input.
+pub(super) fn depths(axis: &Axis) -> Vec<(Kernels, i64)> {
+    let of_phase = |phase: &Phase| {
+        let taps = sorted(phase);
+        let mut kernels: Kernels = taps.iter().map(|tap| Some(tap.kernel)).collect();
+        kernels.resize(most_taps(axis), None);
+        (kernels, taps.first().map_or(axis.shifts().0, |tap| tap.shift))
+    };
+    axis.phases.iter().map(of_phase).collect()
 }

@@ -12,12 +12,14 @@ pub(super) type Kernels = Vec<Option<usize>>;
 /// Input channels that are transformed together.
 const AT_ONCE: usize = 8;
 
-/// Weights of a part for each y-phase: group, tile of `m` output channels, product term (of all x-phases), input channel,
-/// piece of the kernel along x, channel. Behind them are `m` zeros.
+/// Weights of a part for each z-phase and y-phase: group, tile of `m` output channels, product term (of all x-phases), input
+/// channel, tap along z, piece of the kernel along x, channel. Behind them are `m` zeros.
 ///
 /// Sums are made in f64 and rounded once.
 pub(super) struct Transformed<'a> {
     pub weights: Weights<'a>,
+    /// As many taps for each phase.
+    pub zs: Vec<Kernels>,
     pub ys: Vec<(Filtering, Kernels)>,
     pub xs: Vec<(Filtering, Kernels)>,
     pub pieces: usize,
@@ -25,10 +27,10 @@ pub(super) struct Transformed<'a> {
 }
 
 impl Transformed<'_> {
-    /// Where the weights of each y-phase start, in floats, and where the zeros do.
+    /// Where the weights of each z-phase and y-phase start, in floats, and where the zeros do.
     pub fn starts(&self) -> (Vec<usize>, usize) {
         let mut end = 0;
-        let starts = self.ys.iter().map(|(y, _)| {
+        let starts = self.phases().map(|(_, y, _)| {
             let start = end;
             end += self.weights.groups() * self.weights.cout() * self.floats(y);
             start
@@ -36,9 +38,19 @@ impl Transformed<'_> {
         (starts.collect(), end)
     }
 
+    /// Each z-phase with each y-phase.
+    fn phases(&self) -> impl Iterator<Item = (&Kernels, &Filtering, &Kernels)> {
+        self.zs.iter().flat_map(|z| self.ys.iter().map(move |(y, kernels)| (z, y, kernels)))
+    }
+
+    /// Taps of a phase along z, times pieces along x.
+    fn pieces(&self) -> usize {
+        self.zs.first().map_or(1, Vec::len) * self.pieces
+    }
+
     /// Floats for an output channel.
     fn floats(&self, y: &Filtering) -> usize {
-        self.weights.cin() * self.pieces * self.xs.iter().map(|(x, _)| y.n() * x.n()).sum::<usize>()
+        self.weights.cin() * self.pieces() * self.xs.iter().map(|(x, _)| y.n() * x.n()).sum::<usize>()
     }
 
     /// First channel and number of channels of each tile of a group.
@@ -54,7 +66,7 @@ impl Transformed<'_> {
             .collect()
     }
 
-    /// The weights of one tile of channels, a stretch for each y-phase, in wider vectors where there are.
+    /// The weights of one tile of channels, a stretch for each z-phase and y-phase, in wider vectors where there are.
     fn tile(&self, group: usize, first: usize, size: usize, stretches: &mut [&mut [f32]]) {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") {
@@ -82,27 +94,30 @@ impl Transformed<'_> {
             let width = channels.len() * size;
             self.weights.by_tap(group, first..first + size, channels, &mut kernels);
             zeros.resize(width, 0.0);
-            let line = |ky: Option<usize>, kx: Option<usize>| match (ky, kx) {
-                (Some(ky), Some(kx)) => {
-                    let tap = self.weights.tap([0, ky, kx]);
+            let line = |kz: Option<usize>, ky: Option<usize>, kx: Option<usize>| match (kz, ky, kx) {
+                (Some(kz), Some(ky), Some(kx)) => {
+                    let tap = self.weights.tap([kz, ky, kx]);
                     &kernels[tap * width..(tap + 1) * width]
                 }
                 _ => &zeros[..],
             };
+            let all = self.pieces();
             sums.resize(width, 0.0);
-            for ((y, y_kernels), stretch) in self.ys.iter().zip(stretches.iter_mut()) {
+            for ((z_kernels, y, y_kernels), stretch) in self.phases().zip(stretches.iter_mut()) {
                 let mut term = 0;
                 for (x, x_kernels) in self.xs.iter().filter(|(x, _)| y.n() * x.n() > 0) {
-                    for (piece, x_kernels) in x_kernels.chunks_exact(x.r).enumerate() {
+                    let pieces =
+                        z_kernels.iter().flat_map(|&kz| x_kernels.chunks_exact(x.r).map(move |kx| (kz, kx)));
+                    for (piece, (kz, x_kernels)) in pieces.enumerate() {
                         for (i, factors) in y.weights.iter().enumerate() {
                             half.resize(x.r * width, 0.0);
                             for (to, &kx) in half.chunks_exact_mut(width).zip(x_kernels) {
-                                combine(to, factors, y_kernels.iter().map(|&ky| line(ky, kx)));
+                                combine(to, factors, y_kernels.iter().map(|&ky| line(kz, ky, kx)));
                             }
                             for (j, factors) in x.weights.iter().enumerate() {
                                 combine(&mut sums, factors, half.chunks_exact(width));
-                                let at = ((term + i * x.n() + j) * cin + from) * self.pieces + piece;
-                                let rows = stretch[at * size..].chunks_mut(self.pieces * size);
+                                let at = ((term + i * x.n() + j) * cin + from) * all + piece;
+                                let rows = stretch[at * size..].chunks_mut(all * size);
                                 for (row, sums) in rows.zip(sums.chunks_exact(size)) {
                                     for (to, &sum) in row.iter_mut().zip(sums) {
                                         *to = sum as f32;
@@ -122,13 +137,13 @@ impl Pack for Transformed<'_> {
     /// A task for each tile, with all its phases, and one for the zeros.
     fn stretches(&self) -> Vec<(usize, usize)> {
         let tiles = self.tiles();
-        let of_phase = |(y, _): &(Filtering, Kernels)| {
+        let of_phase = |(_, y, _): (&Kernels, &Filtering, &Kernels)| {
             let floats = self.floats(y);
             let groups = (0..self.weights.groups()).flat_map(|_| &tiles);
             groups.map(|(_, size)| size * floats).zip(0..).collect::<Vec<_>>()
         };
         let zeros = (self.m, self.weights.groups() * tiles.len());
-        self.ys.iter().flat_map(of_phase).chain([zeros]).collect()
+        self.phases().flat_map(of_phase).chain([zeros]).collect()
     }
 
     fn write(&self, task: usize, stretches: &mut [&mut [f32]]) {
