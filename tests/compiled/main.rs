@@ -24,6 +24,7 @@ mod layer;
 #[cfg(test)]
 mod models;
 mod networks;
+mod products;
 #[cfg(test)]
 mod schedules;
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub(crate) struct Builder<'a> {
     weights: Packing<'a>,
     queue: Arc<Queue<'a>>,
     constants: HashMap<ValueId, Operand>,
+    /// Values without a place of their own, and whose they are made in.
+    guests: HashMap<ValueId, ValueId>,
     names: HashMap<String, u64>,
     steps: Vec<Step>,
     scratch_bytes: usize,
@@ -62,6 +64,7 @@ impl<'a> Builder<'a> {
             weights: Packing::new(blocks),
             queue: Arc::clone(queue),
             constants: HashMap::new(),
+            guests: HashMap::new(),
             names: HashMap::new(),
             steps: vec![],
             scratch_bytes: 0,
@@ -103,6 +106,7 @@ impl<'a> Builder<'a> {
 
     /// Where a value lives; a constant is copied into the weights on first use.
     pub(crate) fn operand(&mut self, value: ValueId) -> Result<Operand, CompileError> {
+        let value = self.guests.get(&value).copied().unwrap_or(value);
         let Some(&place) = self.plan.places.get(&value) else {
             return Err(
                 self.unsupported(format!("`{}` has no place in memory", self.graph.value(value).name))
@@ -127,6 +131,11 @@ impl<'a> Builder<'a> {
                 Operand::new(whole.space, whole.offset + offset, bytes)
             }
         })
+    }
+
+    /// Makes a value that the plan gives no place in that of another one, which is of the same type.
+    pub(crate) fn place_in(&mut self, guest: ValueId, host: ValueId) {
+        self.guests.insert(guest, host);
     }
 
     /// Memory for what the kernels of the current step hand to each other.

@@ -55,6 +55,8 @@ pub enum StepKind {
     Scatter,
     /// Elementwise f32 nodes over one output shape, joined where a value has a single reader.
     Chain,
+    /// One `MatMul` or `Gemm`, and elementwise f32 nodes over its output shape.
+    Product,
     /// One node of any other kind.
     Single,
 }

@@ -222,7 +222,8 @@ fn write(mut b: TileBuilder, graph: &Graph, step: &Step, loops: &Loops) -> Resul
     b.finish()
 }
 
-fn evaluate(b: &mut TileBuilder, op: &Op, arguments: &[Vector]) -> Vector {
+/// Code for an elementwise node.
+pub(super) fn evaluate(b: &mut TileBuilder, op: &Op, arguments: &[Vector]) -> Vector {
     match (op, arguments) {
         (Op::Unary(op), &[x]) => unary::apply(b, *op, x),
         (Op::Binary(Binary::Add), &[x, y]) => b.add(x, y),

@@ -1,13 +1,14 @@
 //! MatMul and Gemm of f32: lanes along the columns of the right side, rows of the left side as splats, the whole depth in
 //! one go. A constant right side is packed into panels of whole vectors.
 
+use super::tail::{Along, Tail};
 use super::walk::{below, choose, entry, indices};
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::exec::FunctionId;
+use crate::exec::{FunctionId, Glue};
 use crate::packing::Pack;
 use crate::program::{Kernel, Operand};
-use crate::tile::{Lanes, Tile, TileBuilder, TileError, Vector};
+use crate::tile::{Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
 use cranelift_codegen::ir::InstBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
 use tconvc_ir::ops::Gemm;
@@ -35,8 +36,13 @@ struct Product {
     addend: Option<[usize; 2]>,
 }
 
-/// Makes the kernel; `false` for other types, and a right side that is neither constant nor row-major.
-pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, CompileError> {
+/// Makes the kernel; `false` for other types, a right side that is neither constant nor row-major, and a tail that takes more
+/// registers than there are.
+pub(super) fn build(
+    builder: &mut Builder<'_>,
+    node: &Node,
+    tail: Option<&Tail<'_>>,
+) -> Result<bool, CompileError> {
     let (Some(a), Some(b), Some(y)) = (node.input(0), node.input(1), node.output(0)) else {
         return Ok(false);
     };
@@ -69,12 +75,17 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
         None => builder.operand(b)?,
     };
     let packed = product.b_row == shape.columns;
-    let Some(codes) = codes(builder, &name, &product, shape, packed)? else { return Ok(false) };
+    let Some(codes) = codes(builder, &name, &product, (shape, packed), tail)? else { return Ok(false) };
     let mut operands = vec![builder.operand(a)?, right, builder.operand(y)?];
     let starts: Vec<i64> = product.starts.iter().flatten().map(|&start| 4 * start as i64).collect();
     operands.push(builder.pack_bytes(bytemuck::cast_slice(&starts)));
     if let Some(c) = c.filter(|_| product.addend.is_some()) {
         operands.push(builder.operand(c)?);
+    }
+    let before = operands.len();
+    let tail_inputs = tail.map_or(&[][..], |tail| &tail.inputs);
+    for &(value, _) in tail_inputs {
+        operands.push(builder.operand(value)?);
     }
     let Product { m, k, n, a_row, .. } = product;
     let [c_row, c_column] = product.addend.unwrap_or_default();
@@ -98,10 +109,23 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
             let a = glue.element(a, first, 4 * a_row as i64);
             let b = glue.builder.ins().iadd(pointers[1], b_start);
             let b = glue.element(b, panel, panel_bytes);
-            let y = glue.element(pointers[2], batch, 4 * (m * n) as i64);
-            let y = glue.element(y, first, 4 * n as i64);
-            let y = glue.element(y, panel, 4 * shape.columns as i64);
-            let c = pointers.get(4).map(|&c| {
+            let at_columns =
+                |glue: &mut Glue<'_>, pointer| glue.element(pointer, panel, 4 * shape.columns as i64);
+            let at_place = |glue: &mut Glue<'_>, pointer| {
+                let pointer = glue.element(pointer, batch, 4 * (m * n) as i64);
+                let pointer = glue.element(pointer, first, 4 * n as i64);
+                at_columns(glue, pointer)
+            };
+            let y = at_place(glue, pointers[2]);
+            let of_tail = pointers[before..].iter().zip(tail_inputs);
+            let of_tail: Vec<_> = of_tail
+                .map(|(&pointer, &(_, along))| match along {
+                    Along::Both => (at_place(glue, pointer), 4 * n as i64),
+                    Along::Columns => (at_columns(glue, pointer), 0),
+                    Along::Nothing => (pointer, 0),
+                })
+                .collect();
+            let c = pointers[..before].get(4).map(|&c| {
                 let c = glue.element(c, first, 4 * c_row as i64);
                 glue.element(c, panel, 4 * (c_column * shape.columns) as i64)
             });
@@ -109,23 +133,23 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
             let (all, last) =
                 (glue.constant(ROW_TILES as i64), glue.constant((m % chunk / shape.rows) as i64));
             let tiles = glue.builder.ins().select(whole, all, last);
-            let args = |glue: &mut crate::exec::Glue<'_>, tile| {
+            let args = |glue: &mut Glue<'_>, tile| {
                 let rows = glue.builder.ins().imul_imm_s(tile, shape.rows as i64);
                 let mut args =
                     vec![glue.element(a, rows, 4 * a_row as i64), b, glue.element(y, rows, 4 * n as i64)];
                 args.extend(c.map(|c| glue.element(c, rows, 4 * c_row as i64)));
+                args.extend(of_tail.iter().map(|&(pointer, row)| glue.element(pointer, rows, row)));
                 args
             };
-            let run = |glue: &mut crate::exec::Glue<'_>,
-                       [full, edge]: [Option<FunctionId>; 2],
-                       args: &[_]| match (full, edge) {
-                (Some(full), Some(edge)) => {
-                    let inside = below(glue, panel, n / shape.columns);
-                    choose(glue, inside, |glue| glue.call(full, args), |glue| glue.call(edge, args));
-                }
-                (Some(only), None) | (None, Some(only)) => glue.call(only, args),
-                (None, None) => {}
-            };
+            let run =
+                |glue: &mut Glue<'_>, [full, edge]: [Option<FunctionId>; 2], args: &[_]| match (full, edge) {
+                    (Some(full), Some(edge)) => {
+                        let inside = below(glue, panel, n / shape.columns);
+                        choose(glue, inside, |glue| glue.call(full, args), |glue| glue.call(edge, args));
+                    }
+                    (Some(only), None) | (None, Some(only)) => glue.call(only, args),
+                    (None, None) => {}
+                };
             let zero = glue.constant(0);
             glue.for_each(zero, tiles, |glue, tile| {
                 let args = args(glue, tile);
@@ -252,8 +276,8 @@ fn codes(
     builder: &mut Builder<'_>,
     name: &str,
     product: &Product,
-    shape: Shape,
-    packed: bool,
+    (shape, packed): (Shape, bool),
+    tail: Option<&Tail<'_>>,
 ) -> Result<Option<Codes>, CompileError> {
     let (left_rows, left_columns) = (product.m % shape.rows, product.n % shape.columns);
     let mut made = [[None; 2]; 2];
@@ -265,7 +289,7 @@ fn codes(
                 continue;
             }
             let tile = builder.tile(&format!("{name}_{rows}x{columns}"));
-            let Ok(tile) = product.write(tile, rows, columns, packed) else { return Ok(None) };
+            let Ok(tile) = product.write(tile, [rows, columns], packed, tail) else { return Ok(None) };
             made[r][c] = Some(builder.add_tile(Ok(tile))?);
         }
     }
@@ -273,16 +297,18 @@ fn codes(
 }
 
 impl Product {
-    /// A tile of so many rows and columns: `a, b, y, c`.
+    /// A tile of so many rows and columns: `a, b, y, c`, and what the tail reads.
     fn write(
         &self,
         mut t: TileBuilder,
-        rows: usize,
-        columns: usize,
+        [rows, columns]: [usize; 2],
         packed: bool,
+        tail: Option<&Tail<'_>>,
     ) -> Result<Tile, TileError> {
         let [a, b, y] = t.pointers(["a", "b", "y"]);
         let c = self.addend.map(|strides| (t.pointer("c"), strides));
+        let of_tail: Vec<Pointer> =
+            tail.map_or(&[][..], |tail| &tail.inputs).iter().map(|_| t.pointer("x")).collect();
         let lanes = t.lanes();
         let vectors = columns.div_ceil(lanes);
         let which: Vec<Lanes> =
@@ -328,6 +354,9 @@ impl Product {
                 }
                 t.store_lanes(result, y.at(bytes(row * self.n + v * lanes)), which[v]);
             }
+        }
+        if let Some(tail) = tail {
+            tail.write(&mut t, &of_tail, y, rows, bytes(self.n), &which);
         }
         t.finish()
     }

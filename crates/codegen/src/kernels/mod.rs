@@ -12,6 +12,7 @@ mod recurrent;
 mod reduce;
 mod resize;
 mod softmax;
+mod tail;
 mod unary;
 mod walk;
 
@@ -29,6 +30,7 @@ pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
             conv::build(builder, step)
         }
         StepKind::Chain => chain::build(builder, step),
+        StepKind::Product => tail::build(builder, step),
         StepKind::Single => single(builder, step),
     }
 }
@@ -41,7 +43,7 @@ fn single(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
         Op::Cast(_) => cast::build(builder, node)?,
         Op::Pool(pool) => pool::build(builder, node, pool)?,
         Op::GlobalPool(_) | Op::Reduce(_) => reduce::build(builder, node)?,
-        Op::MatMul(_) | Op::Gemm(_) => matrix::build(builder, node)?,
+        Op::MatMul(_) | Op::Gemm(_) => matrix::build(builder, node, None)?,
         Op::Recurrent(op) => recurrent::build(builder, node, op)?,
         Op::Softmax(softmax) => softmax::build(builder, node, *softmax)?,
         Op::InstanceNormalization(_)

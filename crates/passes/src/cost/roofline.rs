@@ -48,7 +48,7 @@ mod tests {
         let mut graph: Graph = "input %x : f32[4, 100]
 const @w : f32[100, 8] = seeded(1)
 %m = MatMul(%x, @w)
-%y = Relu(%m)
+%y = Softmax(%m)
 output %y"
             .parse()
             .unwrap();

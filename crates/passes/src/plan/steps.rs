@@ -1,4 +1,5 @@
-//! Groups nodes into steps: the pairs that spell a form, trees of elementwise nodes, views that need no step at all.
+//! Groups nodes into steps: the pairs that spell a form, trees of elementwise nodes, a product of
+//! matrices in some of them, views that need no step at all.
 
 use super::{Step, StepKind};
 use std::collections::{HashMap, HashSet};
@@ -14,7 +15,17 @@ pub(super) struct Grouped {
 
 pub(super) fn group(graph: &Graph) -> Result<Grouped> {
     let order = graph.order()?;
-    let last = last_nodes(&join(graph, &order), &order);
+    let mut joined = join(graph, &order);
+    let mut last = last_nodes(&joined, &order);
+    // A step has one product: the first, whose result need not wait for others.
+    let mut with_product = HashSet::new();
+    let products =
+        order.iter().filter(|node| is_product(&graph.node(**node).op) && joined.contains_key(node));
+    let more: Vec<NodeId> = products.copied().filter(|node| !with_product.insert(last[node])).collect();
+    if !more.is_empty() {
+        joined.retain(|node, _| !more.contains(node));
+        last = last_nodes(&joined, &order);
+    }
     let mut members: HashMap<NodeId, Vec<NodeId>> = HashMap::new();
     for &node in &order {
         members.entry(last[&node]).or_default().push(node);
@@ -70,9 +81,15 @@ fn joins(graph: &Graph, maker: NodeId, user: NodeId) -> bool {
         _ => {
             let shape =
                 |node: NodeId| graph.node(node).output(0).and_then(|value| graph.ty(value).known_shape());
-            is_elementwise(graph, maker) && is_elementwise(graph, user) && shape(maker) == shape(user)
+            (is_elementwise(graph, maker) || is_product(&graph.node(maker).op))
+                && is_elementwise(graph, user)
+                && shape(maker) == shape(user)
         }
     }
+}
+
+fn is_product(op: &Op) -> bool {
+    matches!(op, Op::MatMul(_) | Op::Gemm(_))
 }
 
 /// True for nodes that compute each f32 output element from the elements at the same place of f32 inputs.
@@ -134,6 +151,7 @@ fn step(graph: &Graph, nodes: Vec<NodeId>) -> Step {
         [Op::ColumnGemm(_), Op::OverlapAdd(_)] => StepKind::Scatter,
         [_] if is_elementwise(graph, nodes[0]) => StepKind::Chain,
         [_] => StepKind::Single,
+        ops if ops.iter().any(|op| is_product(op)) => StepKind::Product,
         _ => StepKind::Chain,
     };
     let inside: HashSet<NodeId> = nodes.iter().copied().collect();

@@ -528,7 +528,7 @@ impl<'a> Nest<'a> {
                     glue.branch(last, &mut |glue, last| {
                         glue.call(if last { rest } else { code.whole }, &args);
                     });
-                })
+                });
             };
             if self.is_deep() {
                 repeat(glue, planes, |glue, plane| {

@@ -1,0 +1,126 @@
+//! A product of matrices with elementwise nodes behind it, done where a tile has just stored its sums.
+
+use super::chain::{self, evaluate};
+use super::{matrix, plain};
+use crate::builder::Builder;
+use crate::error::CompileError;
+use crate::tile::{Lanes, Pointer, TileBuilder, Vector};
+use std::collections::HashMap;
+use tconvc_ir::{Graph, NodeId, Op, ValueId};
+use tconvc_passes::plan::{Step, StepKind};
+
+/// Makes the kernels of a product and the elementwise nodes with it: one where tiles can do what these ask for.
+pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
+    let graph = builder.graph;
+    let is_product = |node: &NodeId| matches!(graph.node(*node).op, Op::MatMul(_) | Op::Gemm(_));
+    let (products, nodes): (Vec<NodeId>, Vec<NodeId>) = step.nodes.iter().partition(|node| is_product(node));
+    let (&[product], &[output]) = (products.as_slice(), step.outputs.as_slice()) else {
+        return plain::build(builder, step);
+    };
+    let product = graph.node(product);
+    let Some(made) = product.output(0) else { return plain::build(builder, step) };
+    builder.place_in(made, output);
+    if let Some(tail) = Tail::new(builder, graph, &nodes, made)?
+        && matrix::build(builder, product, Some(&tail))?
+    {
+        return Ok(());
+    }
+    if !matrix::build(builder, product, None)? {
+        return plain::build(builder, step);
+    }
+    let read = |value: &ValueId| nodes.iter().any(|&node| graph.node(node).inputs().contains(&Some(*value)));
+    let inputs = [made].into_iter().chain(step.inputs.iter().copied()).filter(read).collect();
+    chain::build(builder, &Step { kind: StepKind::Chain, nodes, inputs, outputs: step.outputs.clone() })
+}
+
+/// Elementwise nodes behind a product.
+pub(super) struct Tail<'a> {
+    graph: &'a Graph,
+    nodes: &'a [NodeId],
+    /// What they begin with.
+    product: ValueId,
+    /// What else they read.
+    pub inputs: Vec<(ValueId, Along)>,
+}
+
+/// What an input has an element for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Along {
+    /// Each element of the product.
+    Both,
+    Columns,
+    Nothing,
+}
+
+impl<'a> Tail<'a> {
+    /// Nothing where an input is broadcast in another way.
+    fn new(
+        builder: &Builder<'_>,
+        graph: &'a Graph,
+        nodes: &'a [NodeId],
+        product: ValueId,
+    ) -> Result<Option<Self>, CompileError> {
+        let shape = builder.shape(product)?;
+        let mut inputs: Vec<(ValueId, Along)> = vec![];
+        let made: Vec<_> =
+            nodes.iter().filter_map(|&node| graph.node(node).output(0)).chain([product]).collect();
+        for &value in nodes.iter().flat_map(|&node| graph.node(node).inputs()).flatten() {
+            if made.contains(&value) || inputs.iter().any(|(known, _)| *known == value) {
+                continue;
+            }
+            let of_input = builder.shape(value)?;
+            let along = if of_input == shape {
+                Along::Both
+            } else if of_input.iter().all(|&extent| extent == 1) {
+                Along::Nothing
+            } else if of_input.iter().rev().skip(1).all(|&extent| extent == 1)
+                && of_input.last() == shape.last()
+            {
+                Along::Columns
+            } else {
+                return Ok(None);
+            };
+            inputs.push((value, along));
+        }
+        Ok(Some(Self { graph, nodes, product, inputs }))
+    }
+
+    /// Replaces what rows of a tile hold at `y`.
+    pub fn write(
+        &self,
+        t: &mut TileBuilder,
+        pointers: &[Pointer],
+        y: Pointer,
+        rows: usize,
+        row: i32,
+        which: &[Lanes],
+    ) {
+        let inputs = || self.inputs.iter().zip(pointers);
+        let mut splats: HashMap<ValueId, Vector> = HashMap::new();
+        for (&(value, _), pointer) in inputs().filter(|((_, along), _)| *along == Along::Nothing) {
+            splats.insert(value, t.load_splat(pointer.at(0)));
+        }
+        let full = inputs().filter(|((_, along), _)| *along == Along::Both);
+        let moving: Vec<_> = full.map(|(_, &pointer)| (pointer, row)).chain([(y, row)]).collect();
+        t.repeat(rows as u32, &moving, |t| {
+            for (v, &lanes) in which.iter().enumerate() {
+                let offset = v as i32 * t.vector_bytes();
+                let mut values = splats.clone();
+                for (&(value, _), pointer) in inputs().filter(|((_, along), _)| *along != Along::Nothing) {
+                    values.insert(value, t.load_lanes(pointer.at(offset), lanes));
+                }
+                let mut result = t.load_lanes(y.at(offset), lanes);
+                values.insert(self.product, result);
+                for &node in self.nodes {
+                    let node = self.graph.node(node);
+                    let inputs = node.inputs().iter().flatten();
+                    let arguments: Vec<Vector> =
+                        inputs.filter_map(|value| values.get(value).copied()).collect();
+                    result = evaluate(t, &node.op, &arguments);
+                    node.output(0).map(|output| values.insert(output, result));
+                }
+                t.store_lanes(result, y.at(offset), lanes);
+            }
+        });
+    }
+}
