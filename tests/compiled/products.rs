@@ -26,7 +26,8 @@ fn steps(text: &str, [x, z, v]: [&[usize]; 3]) -> usize {
         for threads in [1, 2] {
             let compiled = Compiler::new().target(target.clone()).threads(threads).compile(&model).unwrap();
             let found = [("y".to_owned(), compiled.run(given()).unwrap()[0].clone())];
-            check_close(&found, &expected, 1e-6).unwrap_or_else(|problem| panic!("{text}{target}: {problem}"));
+            check_close(&found, &expected, 1e-6)
+                .unwrap_or_else(|problem| panic!("{text}{target}: {problem}"));
             steps = compiled.report().steps.len();
         }
     }
@@ -67,7 +68,8 @@ fn tails_of_batches() {
 /// A number for each row is broadcast in another way: a kernel of its own, in the place of the product.
 #[test]
 fn tails_that_tiles_cannot_do() {
-    let text = "const @w : f32[20, 37] = seeded(3)\n%a = MatMul(%x, @w)\n%b = Mul(%a, %v)\n%y = Add(%b, %z)\n";
+    let text =
+        "const @w : f32[20, 37] = seeded(3)\n%a = MatMul(%x, @w)\n%b = Mul(%a, %v)\n%y = Add(%b, %z)\n";
     steps(text, [&[29, 20], &[29, 37], &[29, 1]]);
     // A right side that is neither constant nor in rows is run by its definition.
     let plain = "%a = Gemm(%x, %z) {transB=1}\n%b = Relu(%a)\n%y = Add(%b, %v)\n";

@@ -14,7 +14,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use tconvc_ir::ops::Gemm;
 use tconvc_ir::{DType, Node, Op, Tensor};
 
-/// Tiles of rows that share a panel of the right side while it is in the first-level cache.
+/// The most tiles of rows that share a panel of the right side while it is in the first-level cache.
 const ROW_TILES: usize = 8;
 /// Steps of the depth that are written out.
 const UNROLLED: usize = 4;
@@ -89,7 +89,9 @@ pub(super) fn build(
     }
     let Product { m, k, n, a_row, .. } = product;
     let [c_row, c_column] = product.addend.unwrap_or_default();
-    let chunk = shape.rows * ROW_TILES;
+    let row_tiles = m.div_ceil(shape.rows);
+    let row_tiles = row_tiles.div_ceil(row_tiles.div_ceil(ROW_TILES));
+    let chunk = shape.rows * row_tiles;
     let (panels, chunks) = (n.div_ceil(shape.columns), m.div_ceil(chunk));
     let extents = [product.starts.len(), chunks, panels];
     // Bytes from one panel of the right side to the next.
@@ -131,7 +133,7 @@ pub(super) fn build(
             });
             let whole = below(glue, chunk_index, m / chunk);
             let (all, last) =
-                (glue.constant(ROW_TILES as i64), glue.constant((m % chunk / shape.rows) as i64));
+                (glue.constant(row_tiles as i64), glue.constant((m % chunk / shape.rows) as i64));
             let tiles = glue.builder.ins().select(whole, all, last);
             let args = |glue: &mut Glue<'_>, tile| {
                 let rows = glue.builder.ins().imul_imm_s(tile, shape.rows as i64);
@@ -169,9 +171,14 @@ pub(super) fn build(
             }
         });
     })?;
-    let units = extents.iter().product::<usize>();
+    let of_chunk = |first: usize| {
+        (0..n)
+            .step_by(shape.columns)
+            .map(move |column| (chunk.min(m - first) * shape.columns.min(n - column)) as u64)
+    };
+    let weights: Vec<u64> = (0..m).step_by(chunk).flat_map(of_chunk).collect();
     let nanoseconds = (product.starts.len() * m * k * n) as f64 / 30.0;
-    let splits = builder.even_splits(units as u64, nanoseconds);
+    let splits = builder.weighted_splits(&weights.repeat(product.starts.len()), nanoseconds);
     builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, rounds: 1 });
     Ok(true)
 }
