@@ -1,5 +1,5 @@
 //! Resize by weights, linear or cubic: for each output row, the rows it reads are joined into one, which stays in the
-//! first-level cache; the columns of that row are joined along the output. Weights are those of the reference's tables.
+//! first-level cache; the columns of that row are joined along the output, in vectors of it. Weights are those of the reference's tables.
 //! Resize to the nearest element is a movement.
 
 use super::movement::store_up_to;
@@ -8,7 +8,7 @@ use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::exec::FunctionId;
 use crate::program::Kernel;
-use crate::tile::{Tile, TileBuilder, TileError, Vector};
+use crate::tile::{Pattern, Tile, TileBuilder, TileError, Vector};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData};
@@ -262,6 +262,23 @@ impl Across {
                 });
             }
         }
+        if let Some(blocks) = blocks(&table, builder.target.lanes())
+            && let Ok(tile) = write_blocks(builder.tile(&name), &blocks, row.output)
+        {
+            let words = row.input + 2 * builder.target.lanes();
+            return Ok(Self {
+                code: builder.add_tile(Ok(tile))?,
+                begin: 0,
+                zero: None,
+                table: blocks
+                    .iter()
+                    .flat_map(|block| &block.taps)
+                    .flat_map(|tap| bytes_of(&tap.weights))
+                    .collect(),
+                scratch_bytes: 4 * words,
+                nanoseconds: row.output as f64 * 0.3,
+            });
+        }
         // Taps that an output does not have read the word behind the row, which is zero.
         let (taps, zero) = (table.most_taps().max(1), 4 * row.input as i64);
         let mut bytes = vec![];
@@ -306,6 +323,82 @@ impl Across {
             nanoseconds: (row.output * taps) as f64,
         })
     }
+}
+
+/// A vector of outputs.
+struct Block {
+    /// The first input that it reads.
+    first: usize,
+    taps: Vec<Tap>,
+}
+
+/// A tap of each lane: its input, from the first of the block on, and its weight.
+struct Tap {
+    places: Vec<usize>,
+    weights: Vec<f32>,
+}
+
+/// Most taps of the blocks of a row: their code is written out.
+const MAX_BLOCK_TAPS: usize = 1024;
+
+/// A row in vectors of outputs; nothing where one reads inputs that do not lie in two vectors, or there are too many.
+fn blocks(table: &ResizeTable, lanes: usize) -> Option<Vec<Block>> {
+    let most = table.most_taps().max(1);
+    let empty = (0..table.output()).any(|o| table.taps(o).is_empty());
+    if empty || table.output().div_ceil(lanes) * most > MAX_BLOCK_TAPS {
+        return None;
+    }
+    let block = |start: usize| {
+        let outputs = start..table.output().min(start + lanes);
+        let sources = || outputs.clone().flat_map(|o| table.taps(o)).map(|tap| tap.source);
+        let (first, last) = (sources().min().unwrap_or(0), sources().max().unwrap_or(0));
+        let tap = |t: usize| {
+            // Taps that an output does not have are shares of its last one: no product with what it does not read.
+            let of_lane = |lane: usize| {
+                let taps = table.taps(outputs.start + lane.min(outputs.len() - 1));
+                let last = t.min(taps.len() - 1);
+                let shares = if last == taps.len() - 1 { most - last } else { 1 };
+                (taps[last].source - first, (taps[last].weight / shares as f64) as f32)
+            };
+            let (places, weights) = (0..lanes).map(of_lane).unzip();
+            Tap { places, weights }
+        };
+        (last - first < 2 * lanes).then(|| Block { first, taps: (0..most).map(tap).collect() })
+    };
+    (0..table.output()).step_by(lanes).map(block).collect()
+}
+
+fn write_blocks(mut b: TileBuilder, blocks: &[Block], outputs: usize) -> Result<Tile, TileError> {
+    let [scratch, target, table] = b.pointers(["scratch", "target", "table"]);
+    let (lanes, bytes) = (b.lanes(), b.vector_bytes());
+    let mut weights = 0;
+    for (number, block) in blocks.iter().enumerate() {
+        let near = b.load(scratch.float(block.first as i32));
+        let reach = block.taps.iter().flat_map(|tap| &tap.places).max();
+        let far = match reach {
+            Some(&reach) if reach >= lanes => b.load(scratch.float((block.first + lanes) as i32)),
+            _ => near,
+        };
+        let mut sum: Option<Vector> = None;
+        for tap in &block.taps {
+            let elements = b.shuffle(near, far, Pattern::new(lanes, |lane| tap.places[lane]));
+            let weight = table.at(weights);
+            weights += bytes;
+            match sum {
+                Some(sum) => b.fma(sum, elements, weight),
+                None => sum = Some(b.mul(elements, weight)),
+            }
+        }
+        if let Some(sum) = sum {
+            let lanes = super::walk::first_lanes(&b, outputs - number * lanes);
+            b.store_lanes(sum, target.at(number as i32 * bytes), lanes);
+        }
+    }
+    b.finish()
+}
+
+fn bytes_of(floats: &[f32]) -> impl Iterator<Item = u8> {
+    floats.iter().flat_map(|float| float.to_ne_bytes())
 }
 
 /// Places relative to the input of the same number, with their weights.

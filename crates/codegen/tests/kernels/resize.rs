@@ -8,7 +8,11 @@ const COORDINATES: [&str; 5] =
 const ROUNDINGS: [&str; 4] = ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"];
 
 /// Extents before and after.
-const SIZES: [(&[usize], &[i64]); 8] = [
+const SIZES: [(&[usize], &[i64]); 11] = [
+    // Scales beyond those of phases, up and down, and rows of too many vectors to be written out.
+    (&[1, 2, 3, 37], &[1, 2, 5, 300]),
+    (&[1, 1, 4, 230], &[1, 1, 3, 61]),
+    (&[1, 1, 1, 700], &[1, 1, 2, 9001]),
     (&[1, 2, 6, 21], &[1, 2, 12, 42]),
     (&[2, 1, 9, 17], &[2, 1, 27, 68]),
     (&[1, 2, 12, 20], &[1, 2, 6, 10]),
@@ -56,7 +60,7 @@ fn linear() {
 
 #[test]
 fn cubic() {
-    for (shape, sizes) in &SIZES[..6] {
+    for (shape, sizes) in &SIZES[..9] {
         for coordinates in COORDINATES {
             for exclude in [0, 1] {
                 let attributes = mode("cubic", coordinates).with("exclude_outside", exclude);
