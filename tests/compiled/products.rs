@@ -6,6 +6,7 @@ use tconvc_ir::Graph;
 use tconvc_testing::check_close;
 
 /// Compiles a network of inputs `x`, `z` and `v` under all targets, and compares; gives the number of steps.
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn steps(text: &str, [x, z, v]: [&[usize]; 3]) -> usize {
     let shape = |shape: &[usize]| shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
     let text = format!(
