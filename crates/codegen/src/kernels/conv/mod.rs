@@ -18,7 +18,7 @@ mod winograd;
 use super::plain;
 use crate::builder::Builder;
 use crate::error::CompileError;
-use epilogue::Finish;
+use epilogue::{Finish, Follows};
 use job::Job;
 use problem::Problem;
 use tconvc_ir::ops::Epilogue;
@@ -72,7 +72,7 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
             scatter::Job { name, problem: geometry, weights, bias, finish, finish_operands, input, output };
         return scatter::build(builder, &job);
     }
-    let (problem, layout, label) = match (&first.op, &last.op) {
+    let (mut problem, layout, label) = match (&first.op, &last.op) {
         (Op::Conv(conv), _) if step.kind == StepKind::Conv => {
             (Problem::of_conv(&conv.geometry(&x_shape, &w_shape)?), Layout::Conv, "conv")
         }
@@ -98,6 +98,7 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     let channels = problem.groups * problem.cout;
     let operands = last.inputs().get(own..).unwrap_or_default();
     let (finish, finish_operands) = Finish::new(builder, epilogue, operands, channels)?;
+    problem.addends = finish_operands.iter().filter(|(_, follows)| *follows == Follows::Output).count();
     let bias = bias_of(builder, bias_value, channels)?;
     let Some(weights) = graph.constant(w) else { return plain::build(builder, step) };
     let weights = Weights::new(weights, layout, problem.groups, problem.cin, problem.cout)?;

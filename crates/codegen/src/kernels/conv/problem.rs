@@ -21,6 +21,8 @@ pub(super) struct Problem {
     pub axes: [Axis; 3],
     pub input: Pitch,
     pub output: Pitch,
+    /// Tensors of the output's shape that are read where results are stored.
+    pub addends: usize,
     /// Axes that x runs through as well, innermost first; see [`Problem::folded`].
     pub folds: Vec<Fold>,
 }
@@ -182,6 +184,7 @@ impl Problem {
             axes,
             input: Pitch { column: 1, row: 0, plane: 0, group: 0 },
             output: Pitch { column: 1, row: 0, plane: 0, group: 0 },
+            addends: 0,
             folds: vec![],
         };
         problem.flatten();
@@ -322,7 +325,7 @@ impl Problem {
     }
 
     /// What tells it from problems that take other schedules: batch, groups, channels and, along each axis, extents, kernel, strides
-    /// and shifts.
+    /// and shifts; what is added.
     pub fn key(&self) -> String {
         let mut key = format!("{} {} {}x{}", self.batch, self.groups, self.cin, self.cout);
         for axis in &self.axes {
@@ -331,6 +334,9 @@ impl Problem {
             let Axis { input, output, kernel, in_stride, out_stride, insert, .. } = axis;
             let strides = format!("{in_stride},{out_stride},{insert}");
             let _ = write!(key, " | {input}>{output} k{kernel} s{strides} {low}..{high} {taps}");
+        }
+        if self.addends > 0 {
+            let _ = write!(key, " | +{}", self.addends);
         }
         key
     }

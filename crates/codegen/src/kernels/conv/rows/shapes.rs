@@ -413,6 +413,9 @@ fn stored_lane(target: &Target) -> f64 {
     if target.isa() == Isa::X86V4 { 1.5 } else { 1.0 }
 }
 
+/// Cycles that a vector of results takes longer where what is read and written with it collides.
+const COLLIDING: f64 = 7.0;
+
 /// How much longer tiles of several rows take than is estimated otherwise.
 const STACKED: f64 = 1.05;
 
@@ -452,5 +455,13 @@ fn width_cycles(
     // A call, and stores: whole vectors, or one lane after the other.
     let vector =
         if store == Store::Strided { stored_lane(target) * target.lanes() as f64 } else { phases as f64 };
+    // Lines of channels pages apart share a set of the first-level cache. What comes from memory takes its time anyway.
+    let tensors = 1 + problem.addends;
+    let bytes = 4 * problem.batch * problem.groups * problem.output.group * tensors;
+    let collide = tensors > 1
+        && is_paged(problem.output.plane)
+        && m * tensors > target.caches().l1d_bytes / PAGE
+        && bytes < target.caches().l3_bytes / 2;
+    let vector = if collide { vector + COLLIDING * phases as f64 } else { vector };
     work / rows as f64 + (CALL + (m * n) as f64 * vector) / in_call
 }
