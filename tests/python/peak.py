@@ -6,8 +6,8 @@
 Each DIR holds NAME.onnx of one ConvTranspose each. roofline.c beside this file is compiled (with gcc, for this processor or
 the target) and run before every round, on one thread and on two; a round times every layer on both. A layer is bound by
 arithmetic when its inputs, weights and outputs, each moved once, take under half the time of its multiply-adds, counted as
-the definition has them, without those that are cropped. Its share is of the peak of the widest vectors, or else of the
-bandwidth of copies. Layers that are filtered take fewer multiply-adds, and may have a share over 100 %. --write puts the
+the definition has them, without those that are cropped; by memory when these take under half the time of moving; else by both.
+Its share is of the peak of the widest vectors or of the bandwidth of copies, by both of that which takes longer. Layers that are filtered take fewer multiply-adds, and may have a share over 100 %. --write puts the
 table into the section "Share of peak" (with the target, if there is one) of a file. Needs onnx.
 """
 
@@ -76,10 +76,11 @@ def table(options):
         macs, moved = work(options.binary, path)
         one, two = (statistics.median(times[path, threads]) for threads in (1, 2))
         gflops, rate = 2 * macs / one / 1e6, moved / one / 1e6
-        computing = moved / copy < macs / peak
-        share = gflops / peak if computing else rate / copy
+        computing, moving = 2 * macs / peak, moved / copy
+        bound = "arithmetic" if 2 * moving < computing else "memory" if 2 * computing < moving else "both"
+        share = max(computing, moving) / one / 1e6
         rows.append(
-            f"| {path.stem} | {'arithmetic' if computing else 'memory'} | {2 * macs / 1e6:.0f} | {one:.3f} "
+            f"| {path.stem} | {bound} | {2 * macs / 1e6:.0f} | {one:.3f} "
             f"| {gflops:.1f} | {rate:.1f} | {100 * share:.0f} | {one / two:.2f} |"
         )
     return "\n".join([

@@ -120,6 +120,7 @@ pub(crate) fn with_helpers<'j, T>(
             let _ = thread::Builder::new().spawn_scoped(scope, move || {
                 let most = threads().saturating_sub(1);
                 if most > 0 {
+                    queue.state().helpers = 1;
                     help(scope, &queue, most);
                 }
             });
@@ -130,11 +131,12 @@ pub(crate) fn with_helpers<'j, T>(
 
 /// Does jobs; where more are waiting than its like are worth, another one comes.
 fn help<'scope, 'j: 'scope>(scope: &'scope Scope<'scope, '_>, queue: &Arc<Queue<'j>>, most: usize) {
-    queue.state().helpers += 1;
     while let Some(job) = queue.next() {
         let wants_more = {
-            let state = queue.state();
-            state.helpers < most && state.nanoseconds / WORTH_A_THREAD_NS > state.helpers
+            let mut state = queue.state();
+            let wants = state.helpers < most && state.nanoseconds / WORTH_A_THREAD_NS > state.helpers;
+            state.helpers += usize::from(wants);
+            wants
         };
         if wants_more {
             let queue = Arc::clone(queue);

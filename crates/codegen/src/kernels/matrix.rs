@@ -70,12 +70,15 @@ pub(super) fn build(
     }
     let name = builder.unique(&format!("f32_matmul_{}x{}x{}", product.m, product.k, product.n));
     let shape = Shape::choose(builder, &product);
+    let packed = right.is_some();
+    if packed {
+        product.b_row = shape.columns;
+    }
+    let Some(codes) = codes(builder, &name, &product, (shape, packed), tail)? else { return Ok(false) };
     let right = match right {
-        Some(tensor) => pack(builder, tensor, &mut product, shape, trans_b),
+        Some(tensor) => pack(builder, tensor, &product, shape, trans_b),
         None => builder.operand(b)?,
     };
-    let packed = product.b_row == shape.columns;
-    let Some(codes) = codes(builder, &name, &product, (shape, packed), tail)? else { return Ok(false) };
     let mut operands = vec![builder.operand(a)?, right, builder.operand(y)?];
     let starts: Vec<i64> = product.starts.iter().flatten().map(|&start| 4 * start as i64).collect();
     operands.push(builder.pack_bytes(bytemuck::cast_slice(&starts)));
@@ -373,11 +376,10 @@ impl Product {
 fn pack<'a>(
     builder: &mut Builder<'a>,
     tensor: &'a Tensor,
-    product: &mut Product,
+    product: &Product,
     shape: Shape,
     transposed: bool,
 ) -> Operand {
-    product.b_row = shape.columns;
     let data = bytemuck::cast_slice(tensor.bytes());
     builder.pack_later(Panels { data, k: product.k, n: product.n, columns: shape.columns, transposed })
 }

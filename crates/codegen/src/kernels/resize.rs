@@ -1,6 +1,6 @@
 //! Resize by weights, linear or cubic: for each output row, the rows it reads are joined into one, which stays in the
-//! first-level cache; the columns of that row are joined along the output, in vectors of it. Weights are those of the reference's tables.
-//! Resize to the nearest element is a movement.
+//! first-level cache; the columns of that row are joined along the output, in vectors of it. Weights are those of the
+//! reference's tables. Resize to the nearest element is a movement.
 
 use super::movement::store_up_to;
 use super::walk::{each_vector, entry, indices};
