@@ -2,11 +2,13 @@
 
 use super::super::problem::{Axis, Problem};
 use super::super::tiling::is_uneven;
+use super::emit::Units;
 use super::pixels::transposes;
 use super::rolling::Rolling;
 use super::shapes::{
     TileShape, best_tile, is_paged, is_small, phase_groups, phases_and_channels, planes_of_tiles,
 };
+use crate::split;
 use crate::target::Target;
 use std::ops::Range;
 use tconvc_ir::geometry::Phase;
@@ -118,6 +120,10 @@ pub(in super::super) struct Schedule {
 const PACKED_VECTOR: f64 = 3.0;
 const PACKED_ROW: f64 = 8.0;
 
+/// The largest share of whole windows may be so many times the mean, before they are parted, in so many units for a thread.
+const MOST_UNEVEN: f64 = 1.03;
+const UNITS: usize = 16;
+
 /// Bytes a cycle from the last-level cache, and how much of the time that they take shows.
 const L3_BYTES: f64 = 8.0;
 const HIDDEN: f64 = 0.5;
@@ -188,7 +194,7 @@ impl Schedule {
             }
         }
         let outer = schedule.windows(problem);
-        let mut even = if is_uneven(outer, threads) { (4 * threads).div_ceil(outer) } else { 1 };
+        let mut even = schedule.even_parts(problem, target, threads);
         if !is_whole && is_uneven(outer * tiles.min(even), threads) {
             // Few tiles of channels do not share out evenly: smaller windows do.
             let fewer =
@@ -201,6 +207,22 @@ impl Schedule {
         schedule.across = store.is_by_channels() && schedule.is_better_across(problem, target, parts);
         schedule.parts = if schedule.across { parts } else { tiles.min(even.max(schedule.parts)) };
         schedule
+    }
+
+    /// The fewest parts of windows that threads have even shares of.
+    fn even_parts(&self, problem: &Problem, target: &Target, threads: usize) -> usize {
+        if threads == 1 {
+            return 1;
+        }
+        let tiles = self.most_parts(problem, target).max(1);
+        let unevenness = |parts: usize| {
+            let parted = Self { parts, across: false, ..self.clone() };
+            let weights =
+                Units::new(problem, &parted).weights(problem, &parted, problem.cout.div_ceil(tiles).max(1));
+            split::unevenness(&weights, threads)
+        };
+        let most = (UNITS * threads).div_ceil(self.windows(problem).max(1)).min(tiles);
+        (1..=most).find(|&parts| unevenness(parts) < MOST_UNEVEN).unwrap_or(most)
     }
 
     /// Whether packing all windows for each of so many parts costs less than reading all weights for each window.
