@@ -114,7 +114,7 @@ pub(crate) fn with_helpers<'j, T>(
     let queue = Arc::new(Queue::default());
     thread::scope(|scope| {
         let _closing = Closing(&queue);
-        if nanoseconds >= 2 * WORTH_A_THREAD_NS {
+        if nanoseconds >= WORTH_A_THREAD_NS {
             let queue = Arc::clone(&queue);
             // Without another thread this one does it all.
             let _ = thread::Builder::new().spawn_scoped(scope, move || {
