@@ -18,8 +18,8 @@ fn steps(text: &str, [x, z, v]: [&[usize]; 3]) -> usize {
     let mut graph: Graph = text.parse().unwrap();
     tconvc_ir::infer::infer(&mut graph).unwrap();
     let model = Model::from_graph(graph);
-    let tensors = [("x", x), ("z", z), ("v", v)]
-        .map(|(name, shape)| (name, Tensor::seeded(DType::F32, shape.to_vec(), name.len() as u64).unwrap()));
+    let tensors = [("x", x, 5), ("z", z, 6), ("v", v, 7)]
+        .map(|(name, shape, seed)| (name, Tensor::seeded(DType::F32, shape.to_vec(), seed).unwrap()));
     let given = || tensors.iter().map(|(name, tensor)| (*name, tensor.view()));
     let expected = [("y".to_owned(), model.interpret(given()).unwrap()[0].clone())];
     let mut steps = 0;
@@ -75,6 +75,19 @@ fn tails_that_tiles_cannot_do() {
     // A right side that is neither constant nor in rows is run by its definition.
     let plain = "%a = Gemm(%x, %z) {transB=1}\n%b = Relu(%a)\n%y = Add(%b, %v)\n";
     steps(plain, [&[6, 5], &[7, 5], &[7]]);
+}
+
+/// Behind a product with a vector the last axis is that of the rows.
+#[test]
+fn tails_of_vectors() {
+    let text = "%a = MatMul(%x, %v)\n%y = Add(%a, %z)\n";
+    for addend in [&[3, 7][..], &[7], &[3, 1], &[1]] {
+        steps(text, [&[3, 7, 5], addend, &[5]]);
+    }
+    let text = "%a = MatMul(%v, %x)\n%y = Mul(%a, %z)\n";
+    for factor in [&[11][..], &[1]] {
+        assert_eq!(steps(text, [&[5, 11], factor, &[5]]), 1);
+    }
 }
 
 #[test]

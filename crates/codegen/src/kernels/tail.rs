@@ -6,7 +6,7 @@ use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::tile::{Lanes, Pointer, TileBuilder, Vector};
 use std::collections::HashMap;
-use tconvc_ir::{Graph, NodeId, Op, ValueId};
+use tconvc_ir::{Graph, Node, NodeId, Op, ValueId};
 use tconvc_passes::plan::{Step, StepKind};
 
 /// Makes the kernels of a product and the elementwise nodes with it: one where tiles can do what these ask for.
@@ -20,7 +20,7 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     let product = graph.node(product);
     let Some(made) = product.output(0) else { return plain::build(builder, step) };
     builder.place_in(made, output);
-    if let Some(tail) = Tail::new(builder, graph, &nodes, made)?
+    if let Some(tail) = Tail::new(builder, graph, &nodes, product)?
         && matrix::build(builder, product, Some(&tail))?
     {
         return Ok(());
@@ -58,8 +58,11 @@ impl<'a> Tail<'a> {
         builder: &Builder<'_>,
         graph: &'a Graph,
         nodes: &'a [NodeId],
-        product: ValueId,
+        product: &Node,
     ) -> Result<Option<Self>, CompileError> {
+        let (Some(right), Some(product)) = (product.input(1), product.output(0)) else { return Ok(None) };
+        // A vector on the right has a lone column, and leaves no axis for it.
+        let has_columns = builder.shape(right)?.len() > 1;
         let shape = builder.shape(product)?;
         let mut inputs: Vec<(ValueId, Along)> = vec![];
         let made: Vec<_> =
@@ -73,7 +76,8 @@ impl<'a> Tail<'a> {
                 Along::Both
             } else if of_input.iter().all(|&extent| extent == 1) {
                 Along::Nothing
-            } else if of_input.iter().rev().skip(1).all(|&extent| extent == 1)
+            } else if has_columns
+                && of_input.iter().rev().skip(1).all(|&extent| extent == 1)
                 && of_input.last() == shape.last()
             {
                 Along::Columns
