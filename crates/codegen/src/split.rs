@@ -6,6 +6,9 @@ const WORTH_A_THREAD_NS: f64 = 4_000.0;
 /// Up to so many units are weighed one by one; of more than these none is a large share.
 const MOST_WEIGHED: usize = 1 << 12;
 
+/// The largest of even shares is so many times the mean, at most.
+const MOST_UNEVEN: f64 = 1.02;
+
 /// Shares that so many nanoseconds are worth, of so many threads at most.
 pub(crate) fn worth(threads: usize, total_ns: f64) -> usize {
     threads.min((total_ns / WORTH_A_THREAD_NS).max(1.0) as usize).max(1)
@@ -39,8 +42,13 @@ pub(crate) fn weighted(weights: &[u64], shares: usize) -> Vec<u64> {
     boundaries
 }
 
+/// Whether shares of these units are about equal.
+pub(crate) fn is_even(weights: &[u64], shares: usize) -> bool {
+    unevenness(weights, shares) < MOST_UNEVEN
+}
+
 /// The weight of the largest share, of what it would be were all of them equal.
-pub(crate) fn unevenness(weights: &[u64], shares: usize) -> f64 {
+fn unevenness(weights: &[u64], shares: usize) -> f64 {
     let of = |pair: &[u64]| weights[pair[0] as usize..pair[1] as usize].iter().sum::<u64>();
     let largest = weighted(weights, shares).windows(2).map(of).max().unwrap_or(0);
     (largest * shares as u64) as f64 / weights.iter().sum::<u64>().max(1) as f64

@@ -9,7 +9,7 @@ use crate::tile::{Cmp, Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
 use cranelift_codegen::ir::InstBuilder;
 use std::collections::HashMap;
 use tconvc_ir::ops::{Binary, Variadic};
-use tconvc_ir::{Graph, Op, ValueId};
+use tconvc_ir::{Graph, NodeId, Op, ValueId};
 use tconvc_passes::plan::Step;
 
 /// Elements of a unit of work where the output is one long row.
@@ -202,18 +202,7 @@ fn write(mut b: TileBuilder, graph: &Graph, step: &Step, loops: &Loops) -> Resul
                 values.insert(value, b.load_lanes(pointer.at(0), lanes));
             }
         }
-        let mut last = None;
-        for &node in &step.nodes {
-            let node = graph.node(node);
-            let arguments: Vec<Vector> =
-                node.inputs().iter().flatten().filter_map(|value| values.get(value).copied()).collect();
-            let result = evaluate(b, &node.op, &arguments);
-            if let Some(output) = node.output(0) {
-                values.insert(output, result);
-            }
-            last = Some(result);
-        }
-        if let Some(result) = last {
+        if let Some(result) = evaluate_all(b, graph, &step.nodes, &mut values) {
             b.store_lanes(result, y.at(0), lanes);
         }
     };
@@ -222,8 +211,28 @@ fn write(mut b: TileBuilder, graph: &Graph, step: &Step, loops: &Loops) -> Resul
     b.finish()
 }
 
-/// Code for an elementwise node.
-pub(super) fn evaluate(b: &mut TileBuilder, op: &Op, arguments: &[Vector]) -> Vector {
+/// Code for elementwise nodes in order, which adds what they make to the values; the last result.
+pub(super) fn evaluate_all(
+    b: &mut TileBuilder,
+    graph: &Graph,
+    nodes: &[NodeId],
+    values: &mut HashMap<ValueId, Vector>,
+) -> Option<Vector> {
+    let mut last = None;
+    for &node in nodes {
+        let node = graph.node(node);
+        let inputs = node.inputs().iter().flatten();
+        let arguments: Vec<Vector> = inputs.filter_map(|value| values.get(value).copied()).collect();
+        let result = evaluate(b, &node.op, &arguments);
+        if let Some(output) = node.output(0) {
+            values.insert(output, result);
+        }
+        last = Some(result);
+    }
+    last
+}
+
+fn evaluate(b: &mut TileBuilder, op: &Op, arguments: &[Vector]) -> Vector {
     match (op, arguments) {
         (Op::Unary(op), &[x]) => unary::apply(b, *op, x),
         (Op::Binary(Binary::Add), &[x, y]) => b.add(x, y),

@@ -1,19 +1,19 @@
 //! A product of matrices with elementwise nodes behind it, done where a tile has just stored its sums.
 
-use super::chain::{self, evaluate};
+use super::chain::{self, evaluate_all};
 use super::{matrix, plain};
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::tile::{Lanes, Pointer, TileBuilder, Vector};
 use std::collections::HashMap;
-use tconvc_ir::{Graph, Node, NodeId, Op, ValueId};
-use tconvc_passes::plan::{Step, StepKind};
+use tconvc_ir::{Graph, Node, NodeId, ValueId};
+use tconvc_passes::plan::{Step, StepKind, is_product};
 
 /// Makes the kernels of a product and the elementwise nodes with it: one where tiles can do what these ask for.
 pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
     let graph = builder.graph;
-    let is_product = |node: &NodeId| matches!(graph.node(*node).op, Op::MatMul(_) | Op::Gemm(_));
-    let (products, nodes): (Vec<NodeId>, Vec<NodeId>) = step.nodes.iter().partition(|node| is_product(node));
+    let (products, nodes): (Vec<NodeId>, Vec<NodeId>) =
+        step.nodes.iter().partition(|node| is_product(&graph.node(**node).op));
     let (&[product], &[output]) = (products.as_slice(), step.outputs.as_slice()) else {
         return plain::build(builder, step);
     };
@@ -89,7 +89,7 @@ impl<'a> Tail<'a> {
         Ok(Some(Self { graph, nodes, product, inputs }))
     }
 
-    /// Replaces what rows of a tile hold at `y`.
+    /// Code that replaces what rows of a tile, so many bytes apart, hold at `y`; `which` lanes of each vector.
     pub fn write(
         &self,
         t: &mut TileBuilder,
@@ -113,17 +113,10 @@ impl<'a> Tail<'a> {
                 for (&(value, _), pointer) in inputs().filter(|((_, along), _)| *along != Along::Nothing) {
                     values.insert(value, t.load_lanes(pointer.at(offset), lanes));
                 }
-                let mut result = t.load_lanes(y.at(offset), lanes);
-                values.insert(self.product, result);
-                for &node in self.nodes {
-                    let node = self.graph.node(node);
-                    let inputs = node.inputs().iter().flatten();
-                    let arguments: Vec<Vector> =
-                        inputs.filter_map(|value| values.get(value).copied()).collect();
-                    result = evaluate(t, &node.op, &arguments);
-                    node.output(0).map(|output| values.insert(output, result));
+                values.insert(self.product, t.load_lanes(y.at(offset), lanes));
+                if let Some(result) = evaluate_all(t, self.graph, self.nodes, &mut values) {
+                    t.store_lanes(result, y.at(offset), lanes);
                 }
-                t.store_lanes(result, y.at(offset), lanes);
             }
         });
     }

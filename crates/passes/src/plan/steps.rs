@@ -88,7 +88,8 @@ fn joins(graph: &Graph, maker: NodeId, user: NodeId) -> bool {
     }
 }
 
-fn is_product(op: &Op) -> bool {
+/// True for products of matrices, which elementwise nodes may [follow in a step](StepKind::Product).
+pub fn is_product(op: &Op) -> bool {
     matches!(op, Op::MatMul(_) | Op::Gemm(_))
 }
 

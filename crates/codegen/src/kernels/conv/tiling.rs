@@ -73,6 +73,12 @@ pub(super) fn work_cycles(fma: f64, loads: f64) -> f64 {
 /// How much of the shorter of multiply-adds and loads does not hide behind the longer.
 const BESIDE: f64 = 0.05;
 
+/// Bytes of weights a cycle that come from the last-level cache.
+pub(super) const STREAM_BYTES: f64 = 8.0;
+
+/// How much of the time of a stream of weights shows beside the products that it is for.
+pub(super) const SHOWN: f64 = 0.5;
+
 /// Whether so many equal units of work leave a thread idle for long, so that output channels are to be parted as well.
 pub(super) fn is_uneven(units: usize, threads: usize) -> bool {
     threads > 1 && units < 4 * threads && !units.is_multiple_of(threads)

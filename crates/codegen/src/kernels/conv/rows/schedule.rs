@@ -1,7 +1,7 @@
 //! Decides how a convolution over windows is cut up. Plain values; no code is made here.
 
 use super::super::problem::{Axis, Problem};
-use super::super::tiling::is_uneven;
+use super::super::tiling::{SHOWN, STREAM_BYTES, is_uneven};
 use super::emit::Units;
 use super::pixels::transposes;
 use super::rolling::Rolling;
@@ -120,13 +120,8 @@ pub(in super::super) struct Schedule {
 const PACKED_VECTOR: f64 = 3.0;
 const PACKED_ROW: f64 = 8.0;
 
-/// The largest share of whole windows may be so many times the mean, before they are parted, in so many units for a thread.
-const MOST_UNEVEN: f64 = 1.03;
+/// The most units for a thread that windows are parted into so that shares are even.
 const UNITS: usize = 16;
-
-/// Bytes a cycle from the last-level cache, and how much of the time that they take shows.
-const L3_BYTES: f64 = 8.0;
-const HIDDEN: f64 = 0.5;
 
 /// Lines that share a set of the first-level cache.
 const WAYS: usize = 8;
@@ -215,14 +210,14 @@ impl Schedule {
             return 1;
         }
         let tiles = self.most_parts(problem, target).max(1);
-        let unevenness = |parts: usize| {
+        let is_even = |&parts: &usize| {
             let parted = Self { parts, across: false, ..self.clone() };
             let weights =
                 Units::new(problem, &parted).weights(problem, &parted, problem.cout.div_ceil(tiles).max(1));
-            split::unevenness(&weights, threads)
+            split::is_even(&weights, threads)
         };
         let most = (UNITS * threads).div_ceil(self.windows(problem).max(1)).min(tiles);
-        (1..=most).find(|&parts| unevenness(parts) < MOST_UNEVEN).unwrap_or(most)
+        (1..=most).find(is_even).unwrap_or(most)
     }
 
     /// Whether packing all windows for each of so many parts costs less than reading all weights for each window.
@@ -234,7 +229,7 @@ impl Schedule {
         let packing = self.packing(problem, target) / problem.groups as f64;
         let weights = 4 * problem.cin * problem.cout * problem.taps();
         let reads = |bytes: usize| if bytes > target.caches().l2_bytes / 2 { windows } else { 1 };
-        let stream = HIDDEN * weights as f64 / L3_BYTES;
+        let stream = SHOWN * weights as f64 / STREAM_BYTES;
         let across = packing * parts as f64 + stream * reads(weights / parts) as f64;
         across < packing + stream * reads(weights) as f64
     }

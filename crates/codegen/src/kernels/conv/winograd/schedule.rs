@@ -1,7 +1,7 @@
 //! Decides whether a convolution is worth Winograd's filtering, and how it is cut up. Plain values; no code is made here.
 
 use super::super::problem::{Axis, Pitch, Problem};
-use super::super::tiling::{accumulators, blocks_of, cut_channels, tile_cycles};
+use super::super::tiling::{SHOWN, STREAM_BYTES, accumulators, blocks_of, cut_channels, tile_cycles};
 use super::points::{Filtering, MOST, MOST_ALONE};
 use super::weights::Kernels;
 use crate::split;
@@ -35,8 +35,7 @@ pub(in super::super) const GAIN: f64 = 1.05;
 /// those of F(2x2, 2x2) are.
 const MOST_WEIGHT_BYTES: usize = 12 << 20;
 
-/// Bytes a cycle from the last-level cache and from memory.
-const L3_BYTES: f64 = 8.0;
+/// Bytes a cycle from memory.
 const DRAM_BYTES: f64 = 4.0;
 
 /// Share of the time of a stream of weights that products do not hide, where several threads read them.
@@ -47,9 +46,6 @@ const LANE: f64 = 1.5;
 
 /// The most pieces of a kernel: their multiply-adds are written out in the tile of the product.
 const MOST_PIECES: usize = 8;
-
-/// The largest share of whole blocks may be so many times the mean, before channels are parted, too.
-const MOST_UNEVEN: f64 = 1.02;
 
 /// Outputs along z that a block may have.
 const PLANES: [usize; 8] = [1, 2, 3, 4, 6, 8, 12, 16];
@@ -226,16 +222,16 @@ impl Schedule {
         let stream = if bytes > target.caches().l3_bytes / 2 {
             group_bytes / DRAM_BYTES
         } else if bytes > target.caches().l2_bytes / 2 {
-            group_bytes / L3_BYTES
+            group_bytes / STREAM_BYTES
         } else {
             0.0
         };
         let images = problem.batch * problem.groups;
         // Threads do not change the choice of a filtering.
-        let cycles = images as f64 * (in_products + inputs + outputs + 0.5 * stream * passes as f64);
+        let cycles = images as f64 * (in_products + inputs + outputs + SHOWN * stream * passes as f64);
         let tiles = problem.cout.div_ceil(channels);
         let mut schedule = Self { m, pieces, planes, rows, columns, channels, vectors, channel_parts: 1 };
-        if threads == 1 || split::unevenness(&schedule.block_vectors(problem, lanes), threads) < MOST_UNEVEN {
+        if threads == 1 || split::is_even(&schedule.block_vectors(problem, lanes), threads) {
             return Some((cycles, schedule));
         }
         schedule.channel_parts = tiles;
