@@ -407,7 +407,7 @@ impl<'a> Nest<'a> {
         });
     }
 
-    /// Whether blocks have planes, which share the window.
+    /// Whether a block takes the windows of several planes, one after the other, instead of one for all phases.
     fn is_deep(&self) -> bool {
         self.schedule.planes > 1 || self.depth() > 1 || self.job.problem.axes[0].phases.len() > 1
     }
