@@ -5,7 +5,7 @@
 //! colours with as few registers as can be.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use super::error::{TileError, TileErrorKind};
 use super::ir::{Inst, Stmt, Tile, Trips};
@@ -40,8 +40,8 @@ pub(crate) struct Assignment {
     pub pointers: Vec<Option<u8>>,
     /// `None` where the count is never used.
     pub counts: Vec<Option<u8>>,
-    /// By position; the counter of a loop is the scratch general register of its head.
-    pub scratch: Vec<Scratch>,
+    /// By position, where there is any; the counter of a loop is the scratch general register of its head.
+    pub scratch: BTreeMap<u32, Scratch>,
 }
 
 /// Registers to be had, and how many parameters arrive in registers.
@@ -60,13 +60,13 @@ pub(crate) fn assign(
 ) -> Result<Assignment, TileError> {
     let mut walk = Liveness::new(tile, &needs);
     walk.block(&tile.body);
-    let Liveness { ranges, positions, .. } = walk;
+    let ranges = walk.ranges;
 
     let mut result = Assignment {
         vectors: vec![0; tile.vectors as usize],
         pointers: vec![None; tile.pointers.len()],
         counts: vec![None; tile.counts.len()],
-        scratch: vec![Scratch::default(); positions],
+        scratch: BTreeMap::new(),
     };
     let (vectors, generals): (Vec<Range>, Vec<Range>) =
         ranges.into_iter().flatten().partition(|r| r.value.is_vector());
@@ -81,8 +81,8 @@ pub(crate) fn assign(
             Value::Vector(v) => result.vectors[v as usize] = number,
             Value::Pointer(p) => result.pointers[p as usize] = Some(number),
             Value::Count(n) => result.counts[n as usize] = Some(number),
-            Value::ScratchVector(position) => result.scratch[position].vectors.push(number),
-            Value::ScratchGeneral(position) => result.scratch[position].generals.push(number),
+            Value::ScratchVector(at) => result.scratch.entry(at).or_default().vectors.push(number),
+            Value::ScratchGeneral(at) => result.scratch.entry(at).or_default().generals.push(number),
         }
     }
     Ok(result)
@@ -93,8 +93,8 @@ enum Value {
     Vector(u32),
     Pointer(u32),
     Count(u32),
-    ScratchVector(usize),
-    ScratchGeneral(usize),
+    ScratchVector(u32),
+    ScratchGeneral(u32),
 }
 
 impl Value {
@@ -107,18 +107,18 @@ impl Value {
 #[derive(Clone, Copy, Debug)]
 struct Range {
     value: Value,
-    start: usize,
-    end: usize,
+    start: u32,
+    end: u32,
     /// Loops open at the definition, see [`Liveness::open`].
-    depth: usize,
+    depth: u32,
     /// Number of the parameter, for those.
-    param: Option<usize>,
+    param: Option<u32>,
 }
 
-const READ: usize = 0;
-const READ_END: usize = 1;
-const WRITE: usize = 2;
-const WRITE_END: usize = 3;
+const READ: u32 = 0;
+const READ_END: u32 = 1;
+const WRITE: u32 = 2;
+const WRITE_END: u32 = 3;
 
 struct Liveness<'a, F> {
     needs: &'a F,
@@ -126,7 +126,7 @@ struct Liveness<'a, F> {
     ranges: Vec<Option<Range>>,
     pointers_at: usize,
     counts_at: usize,
-    positions: usize,
+    positions: u32,
     /// Values used inside each open loop that were defined outside it: they live on to its end.
     open: Vec<Vec<usize>>,
 }
@@ -138,8 +138,9 @@ impl<'a, F: Fn(&Inst) -> Needs> Liveness<'a, F> {
         let ranges = vec![None; counts_at + tile.counts.len()];
         let mut liveness = Liveness { needs, ranges, pointers_at, counts_at, positions: 0, open: Vec::new() };
         // Parameters live from the start, but only those that are used get an end.
-        let param =
-            |value, number| Some(Range { value, start: READ, end: READ, depth: 0, param: Some(number) });
+        let param = |value, number| {
+            Some(Range { value, start: READ, end: READ, depth: 0, param: Some(number as u32) })
+        };
         for p in 0..tile.pointer_params {
             liveness.ranges[pointers_at + p] = param(Value::Pointer(p as u32), p);
         }
@@ -198,25 +199,25 @@ impl<'a, F: Fn(&Inst) -> Needs> Liveness<'a, F> {
         }
     }
 
-    fn next_position(&mut self) -> usize {
+    fn next_position(&mut self) -> u32 {
         self.positions += 1;
         self.positions - 1
     }
 
-    fn scratch(&mut self, value: Value, start: usize, end: usize) {
+    fn scratch(&mut self, value: Value, start: u32, end: u32) {
         self.ranges.push(Some(Range { value, start, end, depth: 0, param: None }));
     }
 
-    fn use_at(&mut self, id: usize, position: usize) {
+    fn use_at(&mut self, id: usize, position: u32) {
         self.extend(id, 4 * position + READ_END);
         if let Some(range) = self.ranges[id] {
-            for outside in self.open.iter_mut().skip(range.depth) {
+            for outside in self.open.iter_mut().skip(range.depth as usize) {
                 outside.push(id);
             }
         }
     }
 
-    fn define_at(&mut self, id: usize, value: Value, position: usize, early: bool) {
+    fn define_at(&mut self, id: usize, value: Value, position: u32, early: bool) {
         if self.ranges[id].is_some() {
             // Written again: the register stays its own all the while.
             self.use_at(id, position);
@@ -224,11 +225,11 @@ impl<'a, F: Fn(&Inst) -> Needs> Liveness<'a, F> {
             return;
         }
         let start = 4 * position + if early { READ } else { WRITE };
-        let depth = self.open.len();
+        let depth = self.open.len() as u32;
         self.ranges[id] = Some(Range { value, start, end: 4 * position + WRITE_END, depth, param: None });
     }
 
-    fn extend(&mut self, id: usize, tick: usize) {
+    fn extend(&mut self, id: usize, tick: u32) {
         if let Some(range) = &mut self.ranges[id] {
             range.end = range.end.max(tick);
         }
@@ -247,7 +248,7 @@ fn color(
     ranges.sort_by_key(|r| (r.start, r.param.is_none(), r.param));
     // A bit for each free register, and the ends of those in use, the first on top.
     let mut free = u64::MAX.checked_shr(u64::BITS - available as u32).unwrap_or(0);
-    let mut active: BinaryHeap<Reverse<(usize, u8)>> = BinaryHeap::new();
+    let mut active: BinaryHeap<Reverse<(u32, u8)>> = BinaryHeap::new();
     let mut numbered = Vec::with_capacity(ranges.len());
     for range in ranges {
         while let Some(&Reverse((end, number))) = active.peek()
@@ -256,7 +257,8 @@ fn color(
             free |= 1 << number;
             active.pop();
         }
-        let number = range.param.filter(|&p| p < args).unwrap_or(free.trailing_zeros() as usize);
+        let param = range.param.map(|param| param as usize).filter(|&param| param < args);
+        let number = param.unwrap_or(free.trailing_zeros() as usize);
         if number >= available {
             let kind = TileErrorKind::Registers {
                 class: if range.value.is_vector() { "vector" } else { "general" },
@@ -274,8 +276,8 @@ fn color(
 }
 
 /// The line of the listing at a position, for messages.
-fn show_position(tile: &Tile, wanted: usize) -> String {
-    fn find(tile: &Tile, block: &[Stmt], position: &mut usize, wanted: usize) -> Option<String> {
+fn show_position(tile: &Tile, wanted: u32) -> String {
+    fn find(tile: &Tile, block: &[Stmt], position: &mut u32, wanted: u32) -> Option<String> {
         for stmt in block {
             let here = *position;
             *position += 1;

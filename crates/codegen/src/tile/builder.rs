@@ -152,7 +152,7 @@ impl TileBuilder {
         let body = self.open.pop().unwrap_or_default();
         let advances = advances.iter().copied().filter(|&(_, bytes)| bytes != 0).collect();
         if let Some(block) = self.open.last_mut() {
-            block.push(Stmt::Loop(Loop { trips: trips.into(), body, advances }));
+            block.push(Stmt::Loop(Box::new(Loop { trips: trips.into(), body, advances })));
         }
     }
 

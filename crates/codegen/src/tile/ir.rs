@@ -259,7 +259,7 @@ pub enum Stmt {
     /// One instruction.
     Inst(Inst),
     /// A loop.
-    Loop(Loop),
+    Loop(Box<Loop>),
 }
 
 /// A straight program with counted loops over vector registers and pointers.

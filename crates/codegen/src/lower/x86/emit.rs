@@ -69,12 +69,12 @@ impl Lowering<'_> {
 
     /// Scratch vector `i` of the instruction at hand.
     fn scratch(&self, i: usize) -> Register {
-        self.vector_number(self.assignment.scratch[self.position].vectors[i])
+        self.vector_number(self.assignment.scratch[&self.position].vectors[i])
     }
 
     /// Scratch general register `i` of the instruction at hand.
     fn scratch_general(&self, i: usize) -> Register {
-        general(self.assignment.scratch[self.position].generals[i])
+        general(self.assignment.scratch[&self.position].generals[i])
     }
 
     /// Pointers and counts that are read have a register; the verifier saw to it.

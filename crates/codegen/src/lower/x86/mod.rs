@@ -56,7 +56,7 @@ struct Lowering<'a> {
     isa: Isa,
     assignment: &'a Assignment,
     /// Counts instructions, heads and ends of loops, as [`Assignment`] does.
-    position: usize,
+    position: u32,
 }
 
 impl Lowering<'_> {
@@ -77,7 +77,7 @@ impl Lowering<'_> {
     fn saved_registers(&self) -> Vec<Register> {
         let a = &self.assignment;
         let named = a.pointers.iter().chain(&a.counts).filter_map(|&number| number);
-        let scratch = a.scratch.iter().flat_map(|s| &s.generals).copied();
+        let scratch = a.scratch.values().flat_map(|s| &s.generals).copied();
         let mut numbers: Vec<u8> = named.chain(scratch).filter(|&n| n >= FIRST_SAVED).collect();
         numbers.sort_unstable();
         numbers.dedup();
@@ -110,7 +110,7 @@ impl Lowering<'_> {
     }
 
     fn run_loop(&mut self, l: &Loop) {
-        let counter = general(self.assignment.scratch[self.position].generals[0]);
+        let counter = general(self.assignment.scratch[&self.position].generals[0]);
         self.position += 1;
         if l.trips == Trips::Const(1) {
             self.block(&l.body);
