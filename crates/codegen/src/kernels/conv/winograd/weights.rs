@@ -3,7 +3,7 @@
 use super::super::tiling::cut_channels;
 use super::super::weights::Weights;
 use super::points::Filtering;
-use crate::packing::Pack;
+use crate::packing::{Pack, prefetch};
 
 /// The taps of a phase along one axis as kernel indices, in the order of the inputs they read; a piece of them after the other, and
 /// none where the last one has fewer.
@@ -92,6 +92,9 @@ impl Transformed<'_> {
             let channels = from..cin.min(from + AT_ONCE);
             // Of some input channels, as of one with so many outputs.
             let width = channels.len() * size;
+            for soon in channels.end..cin.min(channels.end + AT_ONCE) {
+                prefetch(self.weights.patches(group, first..first + size, soon));
+            }
             self.weights.by_tap(group, first..first + size, channels, &mut kernels);
             zeros.resize(width, 0.0);
             let line = |kz: Option<usize>, ky: Option<usize>, kx: Option<usize>| match (kz, ky, kx) {
