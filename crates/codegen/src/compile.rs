@@ -2,7 +2,7 @@
 
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::exec::{CodeModule, LOWERING_NS, LoweredModule};
+use crate::exec::{self, CodeModule, LOWERING_NS, LoweredModule};
 use crate::jobs;
 use crate::kernels;
 use crate::memory::AlignedBytes;
@@ -152,14 +152,16 @@ impl Compiled {
 /// # Errors
 /// When a node cannot be compiled; names node, operator and attribute.
 pub fn compile(graph: &Graph, plan: &Plan, options: &Options) -> Result<Compiled, CompileError> {
-    let mut module = CodeModule::new(&options.target)?;
-    if options.keep_text {
-        module = module.keep_text();
-    }
     let blocks = Arena::new();
-    let (parts, module) = jobs::with_helpers(expected_ns(graph, plan), jobs::processors, |queue| {
-        build(Builder::new((graph, plan), options, module, &blocks, queue))
-    })?;
+    let make_ready = || exec::make_ready(&options.target);
+    let (parts, module) =
+        jobs::with_helpers(expected_ns(graph, plan), jobs::processors, make_ready, |queue| {
+            let mut module = CodeModule::new(&options.target)?;
+            if options.keep_text {
+                module = module.keep_text();
+            }
+            build(Builder::new((graph, plan), options, module, &blocks, queue))
+        })?;
     Ok(Compiled { module: module.lower()?, weights: blocks.into_vec(), parts })
 }
 

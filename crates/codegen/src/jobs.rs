@@ -104,11 +104,12 @@ impl Drop for Closing<'_, '_> {
 }
 
 /// Gives `work` a queue that other threads work on meanwhile, so many threads at most with this one; their number is only
-/// asked for where `nanoseconds` of jobs are worth a second one, and there. Jobs that are left without [`Queue::finish`] are
-/// not done.
+/// asked for where `nanoseconds` of jobs are worth a second one, and there. The first of them begins with `prepare`. Jobs
+/// that are left without [`Queue::finish`] are not done.
 pub(crate) fn with_helpers<'j, T>(
     nanoseconds: usize,
     threads: impl FnOnce() -> usize + Send,
+    prepare: impl FnOnce() + Send,
     work: impl FnOnce(&Arc<Queue<'j>>) -> T,
 ) -> T {
     let queue = Arc::new(Queue::default());
@@ -121,6 +122,7 @@ pub(crate) fn with_helpers<'j, T>(
                 let most = threads().saturating_sub(1);
                 if most > 0 {
                     queue.state().helpers = 1;
+                    prepare();
                     help(scope, &queue, most);
                 }
             });
@@ -158,6 +160,7 @@ mod tests {
                 with_helpers(
                     count * 100_000,
                     || threads,
+                    || {},
                     |queue| {
                         for done in &mut done {
                             queue.push(Job { nanoseconds: 100_000, work: Box::new(|| *done += 1) });
@@ -175,6 +178,7 @@ mod tests {
         let refused = with_helpers(
             usize::MAX,
             || 3,
+            || {},
             |queue| {
                 queue.push(Job { nanoseconds: 1, work: Box::new(|| {}) });
                 Err::<(), _>("refused")
@@ -189,6 +193,7 @@ mod tests {
         with_helpers(
             usize::MAX,
             || 2,
+            || {},
             |queue| {
                 queue.push(Job {
                     nanoseconds: WORTH_A_WAKE_NS,

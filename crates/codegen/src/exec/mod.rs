@@ -10,6 +10,7 @@ mod listing;
 mod lowered;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cranelift_codegen::ir::{AbiParam, Function, Signature, UserFuncName, types::I64};
@@ -25,7 +26,7 @@ pub use self::lowered::LoweredModule;
 use crate::jobs::Job;
 use crate::lower::{self, LowerError};
 use crate::target::{Target, X86Level};
-use crate::tile::Tile;
+use crate::tile::{Tile, TileBuilder};
 
 /// Why functions could not be made or placed.
 #[derive(Debug, thiserror::Error)]
@@ -257,6 +258,19 @@ impl CodeModule {
         let functions = self.functions.iter().map(code_of).collect::<Result<Vec<_>, _>>()?;
         let Setting { target, isa, .. } = Arc::unwrap_or_clone(self.setting);
         Ok(LoweredModule { target, isa, functions })
+    }
+}
+
+/// Makes the code of a tile and of a step that nobody calls, once in a process: the first ones take ten times as long as others
+/// do, because the assembler makes its tables and Cranelift comes into memory.
+pub(crate) fn make_ready(target: &Target) {
+    static IS_READY: AtomicBool = AtomicBool::new(false);
+    if IS_READY.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    if let (Ok(mut module), Ok(tile)) = (CodeModule::new(target), TileBuilder::new("tile", target).finish()) {
+        // What is refused here is refused again where it matters.
+        let _ = module.tile(tile).and_then(|_| module.step("step", |_| {})).and_then(|_| module.lower());
     }
 }
 
