@@ -4,7 +4,7 @@ use super::tiling::LINE_BYTES;
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::exec::FunctionId;
-use crate::tile::{Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
+use crate::tile::{Address, Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
 use std::ops::Range;
 
 /// Strides of the window in scratch memory, in bytes.
@@ -152,40 +152,59 @@ fn fill(b: &mut TileBuilder, target: Pointer, zero: Vector, from: usize, to: usi
 
 fn copy(b: &mut TileBuilder, source: Pointer, target: Pointer, spec: &PackSpec) {
     each_vector(b, spec.elements, &[source, target], |b, at, lanes| {
-        // The processor does not see the next channel coming: it is a plane away.
-        if at % LINE_BYTES == 0
-            && let Some(ahead) = at.checked_add(spec.source_channel)
-        {
-            b.prefetch(source.at(ahead));
-        }
+        prefetch_next(b, source.at(at), spec);
         let vector = b.load_lanes(source.at(at), lanes);
         b.store_lanes(vector, target.at(4 * spec.first as i32 + at), lanes);
     });
 }
 
-/// Elements of the source to the planes of the window: whole vectors by shuffles, the rest one by one.
+/// Vectors that are taken apart by shuffles; more would not find registers.
+const SHUFFLED: usize = 4;
+
+/// Elements of the source to the planes of the window: neighbours by shuffles, others one by one.
 fn deinterleave(b: &mut TileBuilder, source: Pointer, target: Pointer, spec: &PackSpec) {
     let (s, lanes) = (spec.window.in_stride, b.lanes());
-    let block = s * lanes;
-    let shuffled = if s <= 4 && spec.source_step == 1 { spec.elements / block } else { 0 };
-    for i in 0..shuffled {
-        let vectors: Vec<Vector> =
-            (0..s).map(|k| b.load(source.float((i * block + k * lanes) as i32))).collect();
-        for (k, vector) in b.deinterleave(&vectors).into_iter().enumerate() {
-            b.store(vector, target.at(spec.window.position(spec.first + k + i * block)));
+    let is_shuffled = s <= SHUFFLED && spec.source_step == 1;
+    for first in (0..spec.elements).step_by(s * lanes) {
+        let rest = spec.elements - first;
+        // Of each vector in memory, and of each plane, the elements that there are.
+        let in_memory = |k: usize| rest.saturating_sub(k * lanes).min(lanes);
+        let in_plane = |k: usize| (rest.saturating_sub(k)).div_ceil(s).min(lanes);
+        let planes: Vec<Vector> = if is_shuffled {
+            let load = |k: usize| match in_memory(k) {
+                0 => b.zero(),
+                count => {
+                    let at = source.float((first + k * lanes) as i32);
+                    prefetch_next(b, at, spec);
+                    b.load_lanes(at, first_of(count, lanes))
+                }
+            };
+            let vectors: Vec<Vector> = (0..s).map(load).collect();
+            b.deinterleave(&vectors)
+        } else {
+            let gather = |k: usize| {
+                let from = source.float(((first + k) * spec.source_step) as i32);
+                b.gather(from, 4 * (s * spec.source_step) as i32, in_plane(k))
+            };
+            (0..s).filter(|&k| in_plane(k) > 0).map(gather).collect()
+        };
+        for (k, plane) in planes.into_iter().enumerate().filter(|&(k, _)| in_plane(k) > 0) {
+            let place = target.at(spec.window.position(spec.first + first + k));
+            b.store_lanes(plane, place, first_of(in_plane(k), lanes));
         }
     }
-    for k in 0..s {
-        // Elements k, k + s, k + 2s .. of what is left.
-        let mut element = shuffled * block + k;
-        while element < spec.elements {
-            let count = (spec.elements - element).div_ceil(s).min(lanes);
-            let from = source.float((element * spec.source_step) as i32);
-            let vector = b.gather(from, 4 * (s * spec.source_step) as i32, count);
-            let place = target.at(spec.window.position(spec.first + element));
-            b.store_lanes(vector, place, if count == lanes { Lanes::All } else { Lanes::First(count as u8) });
-            element += count * s;
-        }
+}
+
+fn first_of(count: usize, lanes: usize) -> Lanes {
+    if count == lanes { Lanes::All } else { Lanes::First(count as u8) }
+}
+
+/// The processor does not see the next channel coming: it is a plane away.
+fn prefetch_next(b: &mut TileBuilder, at: Address, spec: &PackSpec) {
+    if at.bytes % LINE_BYTES == 0
+        && let Some(ahead) = at.bytes.checked_add(spec.source_channel)
+    {
+        b.prefetch(Address { bytes: ahead, ..at });
     }
 }
 
@@ -194,8 +213,7 @@ fn scatter(b: &mut TileBuilder, source: Pointer, target: Pointer, spec: &PackSpe
     let lanes = b.lanes();
     for first in (0..spec.elements).step_by(lanes) {
         let count = (spec.elements - first).min(lanes);
-        let lanes = if count == lanes { Lanes::All } else { Lanes::First(count as u8) };
-        let vector = b.load_lanes(source.float(first as i32), lanes);
+        let vector = b.load_lanes(source.float(first as i32), first_of(count, lanes));
         for lane in 0..count {
             b.store_lane(
                 vector,
