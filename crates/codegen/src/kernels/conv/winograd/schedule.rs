@@ -41,6 +41,18 @@ const DRAM_BYTES: f64 = 4.0;
 /// Share of the time of a stream of weights that products do not hide, where several threads read them.
 const SHARED: f64 = 0.25;
 
+/// Cycles in which a vector of a term is transformed, of the inputs and of the results: along both axes, and along one. These
+/// and the next two were fitted to 200 layers, half of which are estimated within 0.97 and 1.2 of the time they take.
+const TRANSFORM: [f64; 2] = [3.3, 1.0];
+const TRANSFORM_ALONG_X: [f64; 2] = [1.8, 0.5];
+
+/// Cycles in which a vector of the input is copied into a window, and in which one of the output is interleaved and stored.
+const COPY: f64 = 7.4;
+const STORE: f64 = 3.6;
+
+/// Cycles that a store takes longer where the output does not stay in the last-level cache: no products hide them.
+const FAR_STORE: f64 = 10.0;
+
 /// Cycles of a lane that is loaded or stored for itself.
 const LANE: f64 = 1.5;
 
@@ -190,19 +202,23 @@ impl Schedule {
             .sum::<usize>()
             * tiles_y;
         let both = m[0] > 1 && m[1] > 1;
-        let transform = terms as f64 * if both { 3.5 } else { 2.0 };
+        let [transform_in, transform_out] =
+            if both { TRANSFORM } else { TRANSFORM_ALONG_X }.map(|of_term| of_term * terms as f64);
         // Elements that are no neighbours come and go one by one, and the further they are apart the fewer are in a line.
-        let each = |pitch: Pitch| match pitch.column {
-            1 => 2.0,
+        let each = |pitch: Pitch, neighbours: f64| match pitch.column {
+            1 => neighbours,
             apart => (LANE + apart.min(16) as f64 / 8.0) * lanes as f64,
         };
-        let window = each(problem.input) * (products_y * m[1]) as f64;
-        let stores = each(problem.output) * (m[0] * y.phases.len() * m[1] * x.phases.len()) as f64;
+        let window = each(problem.input, COPY) * (products_y * m[1]) as f64;
+        let output_bytes = 4 * problem.batch * problem.groups * problem.cout * problem.output.plane;
+        let is_far = output_bytes > target.caches().l3_bytes / 2;
+        let store = if is_far { STORE + FAR_STORE } else { STORE };
+        let stores = each(problem.output, store) * (m[0] * y.phases.len() * m[1] * x.phases.len()) as f64;
         let blocks_z = z.steps().div_ceil(planes);
         let of_planes = |planes: usize| (planes * phases_z) as f64;
         let inputs =
-            in_rows as f64 * cin * (transform + window) * of_planes(z.steps() + blocks_z * (taps_z - 1));
-        let outputs = in_rows as f64 * cout * (transform + stores) * of_planes(z.steps());
+            in_rows as f64 * cin * (transform_in + window) * of_planes(z.steps() + blocks_z * (taps_z - 1));
+        let outputs = in_rows as f64 * cout * (transform_out + stores) * of_planes(z.steps());
         // Cycles of the products of an image, and the tile that they take, with blocks of so many rows.
         let products = |rows: usize, most: usize| {
             let (product, channels, vectors) = micro_kernel(
