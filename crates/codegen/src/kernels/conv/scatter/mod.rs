@@ -20,7 +20,7 @@ use crate::packing::Pack;
 use crate::program::Kernel;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
-use shape::{Axis, Band, Shape};
+use shape::{Axis, Band, Pixels, Shape};
 use std::ops::Range;
 use tconvc_ir::geometry::DeconvGeometry;
 use tiles::{Row, finish_row, patch_tile, zero_tile};
@@ -49,12 +49,13 @@ struct RowCode {
 pub(super) fn build<'a>(builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), CompileError> {
     let shape = Shape::new(&job.problem, &builder.target, builder.threads);
     // Pixels by vectors of a tile, channels of a block, bands.
-    builder.set_schedule(&format_args!("{}x{} {} {}", shape.m, shape.n, shape.block, shape.bands.len()));
+    let Pixels { rows, columns } = shape.pixels;
+    let pixels = if rows > 1 { format!("{rows}x{columns}") } else { columns.to_string() };
+    builder.set_schedule(&format_args!("{pixels}x{} {} {}", shape.n, shape.block, shape.bands.len()));
     let lanes = builder.target.lanes();
     let rest = shape.cout % shape.block;
     let sizes: Vec<usize> = [shape.block, rest].into_iter().filter(|&size| size > 0).collect();
-    let pixels = [shape.m, shape.axes[2].input % shape.m];
-    let pixels: Vec<usize> = pixels.into_iter().filter(|&m| m > 0).collect();
+    let pixels = shape.pixels.of_tiles(&shape.axes);
     let mut codes = vec![];
     for &channels in &sizes {
         let columns = shape.columns(channels);
@@ -63,9 +64,9 @@ pub(super) fn build<'a>(builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), 
         for (group, part) in columns.chunks((shape.n * lanes).max(1)).enumerate() {
             let first = group * shape.n * lanes;
             let mut by_pixels = vec![];
-            for &m in &pixels {
-                let name = builder.unique(&format!("{}_c{channels}v{group}p{m}", job.name));
-                let tile = patch_tile(builder.tile(&name), &shape, part, m, row);
+            for &pixels in &pixels {
+                let name = builder.unique(&format!("{}_c{channels}v{group}p{}", job.name, pixels.count()));
+                let tile = patch_tile(builder.tile(&name), &shape, part, pixels, row);
                 by_pixels.push(builder.add_tile(tile)?);
             }
             tiles.push((first, by_pixels));
@@ -127,7 +128,7 @@ struct Emit<'a, 'b> {
     job: &'a Job<'b>,
     codes: &'a [BlockCode],
     /// Pixels of full and last tiles.
-    pixels: &'a [usize],
+    pixels: &'a [Pixels],
     zero: FunctionId,
     rows: &'a [(Row, RowCode)],
     full_block: i64,
@@ -200,23 +201,27 @@ impl Emit<'_, '_> {
         for (first, tiles) in &code.tiles {
             let weights = glue.add_constant(weights, 4 * *first as i64);
             glue.for_count(in_z.len() as u64, |glue, iz| {
+                let source = glue.element(source, iz, 4 * (y.input * x.input) as i64);
+                let patch = glue.element(scratch, iz, 4 * (z.stride * room_y * room_x) as i64);
+                let (row, patch_row) = (4 * x.input as i64, 4 * (y.stride * room_x) as i64);
+                let tiles = self.pixels.iter().zip(tiles);
+                if shape.pixels.rows > 1 {
+                    let mut at = 0;
+                    for (&Pixels { rows, .. }, &tile) in tiles {
+                        let count = (in_y.len() - at) / rows;
+                        each_tile(glue, tile, [source, weights, patch], (at, rows, count), [row, patch_row]);
+                        at += count * rows;
+                    }
+                    return;
+                }
                 glue.for_count(in_y.len() as u64, |glue, iy| {
-                    let row = glue.builder.ins().imul_imm_s(iz, y.input as i64);
-                    let row = glue.builder.ins().iadd(row, iy);
-                    let source = glue.element(source, row, 4 * x.input as i64);
-                    let patch = glue.element(scratch, iz, 4 * (z.stride * room_y * room_x) as i64);
-                    let patch = glue.element(patch, iy, 4 * (y.stride * room_x) as i64);
-                    let mut left = in_x.len();
-                    for (&m, &tile) in self.pixels.iter().zip(tiles) {
-                        let done = in_x.len() - left;
-                        let source = glue.add_constant(source, 4 * done as i64);
-                        let patch = glue.add_constant(patch, 4 * (done * x.stride) as i64);
-                        glue.for_count((left / m) as u64, |glue, i| {
-                            let source = glue.element(source, i, 4 * m as i64);
-                            let patch = glue.element(patch, i, 4 * (m * x.stride) as i64);
-                            glue.call(tile, &[source, weights, patch]);
-                        });
-                        left %= m;
+                    let (source, patch) = (glue.element(source, iy, row), glue.element(patch, iy, patch_row));
+                    let mut at = 0;
+                    for (&Pixels { columns, .. }, &tile) in tiles {
+                        let count = (in_x.len() - at) / columns;
+                        let step = [4, 4 * x.stride as i64];
+                        each_tile(glue, tile, [source, weights, patch], (at, columns, count), step);
+                        at += count * columns;
                     }
                 });
             });
@@ -287,6 +292,24 @@ impl Emit<'_, '_> {
             });
         });
     }
+}
+
+/// Calls a tile so many times for so many inputs along an axis, from one on; these are so many bytes apart in what is read and in
+/// the patches.
+fn each_tile(
+    glue: &mut Glue<'_>,
+    tile: FunctionId,
+    [source, weights, patch]: [Value; 3],
+    (first, inputs, count): (usize, usize, usize),
+    [of_source, of_patch]: [i64; 2],
+) {
+    let source = glue.add_constant(source, first as i64 * of_source);
+    let patch = glue.add_constant(patch, first as i64 * of_patch);
+    glue.for_count(count as u64, |glue, i| {
+        let source = glue.element(source, i, inputs as i64 * of_source);
+        let patch = glue.element(patch, i, inputs as i64 * of_patch);
+        glue.call(tile, &[source, weights, patch]);
+    });
 }
 
 /// Runs `body` with the band of that number.

@@ -2,7 +2,7 @@
 
 use super::super::epilogue::{Finish, Follows, Place};
 use super::super::tiling::{LINE_BYTES, WEIGHTS_AHEAD};
-use super::shape::{Band, Column, Shape};
+use super::shape::{Band, Column, Pixels, Shape};
 use crate::tile::{Lanes, Pattern, Tile, TileBuilder, TileError};
 use std::ops::Range;
 
@@ -34,17 +34,23 @@ impl Row {
     }
 }
 
-/// Patches of `m` neighbouring pixels under some columns, added to scratch memory. Parameters: `x, w, patch`.
+/// Tiles of pixels up to which weights are asked for ahead: more find them in the caches, and have no time to ask.
+const FEW_PASSES: usize = 2;
+
+/// Patches of pixels under some columns, added to scratch memory. Parameters: `x, w, patch`.
 pub(super) fn patch_tile(
     mut b: TileBuilder,
     shape: &Shape,
     columns: &[Column],
-    m: usize,
+    pixels: Pixels,
     row: usize,
 ) -> Result<Tile, TileError> {
     let [x, w, patch] = b.pointers(["x", "w", "patch"]);
     let (lanes, bytes) = (b.lanes(), b.vector_bytes());
     let vectors = columns.len().div_ceil(lanes);
+    let m = pixels.count();
+    // Weights that come from memory rather than from a cache.
+    let is_fresh = shape.input_plane() <= FEW_PASSES * m;
     let mut sums = vec![];
     for _ in 0..m * vectors {
         sums.push(b.zero());
@@ -62,7 +68,14 @@ pub(super) fn patch_tile(
             }
             return;
         }
-        let weights: Vec<_> = (0..vectors).map(|v| b.load(w.at(v as i32 * bytes))).collect();
+        let mut weights = vec![];
+        for v in 0..vectors {
+            let at = w.at(v as i32 * bytes);
+            if is_fresh && v as i32 * bytes % LINE_BYTES == 0 {
+                b.prefetch(at.plus(WEIGHTS_AHEAD));
+            }
+            weights.push(b.load(at));
+        }
         for pixel in 0..m {
             let value = b.load_splat(x.float(pixel as i32));
             for (v, &weights) in weights.iter().enumerate() {
@@ -70,8 +83,10 @@ pub(super) fn patch_tile(
             }
         }
     });
-    let step = shape.axes[2].stride;
+    let [_, y, x] = &shape.axes;
     for pixel in 0..m {
+        let (row, column) = (pixel / pixels.columns, pixel % pixels.columns);
+        let moved = row * y.stride * shape.room[2] + column * x.stride;
         for (v, columns) in columns.chunks(lanes).enumerate() {
             let sum = sums[pixel * vectors + v];
             // Lanes whose places follow each other are added together.
@@ -83,15 +98,15 @@ pub(super) fn patch_tile(
                 {
                     count += 1;
                 }
-                let at = patch.float((columns[first].place + pixel * step) as i32);
-                let moved = if first == 0 {
+                let at = patch.float((columns[first].place + moved) as i32);
+                let added = if first == 0 {
                     sum
                 } else {
                     b.shuffle(sum, sum, Pattern::new(lanes, |i| (i + first) % lanes))
                 };
                 let which = if count == lanes { Lanes::All } else { Lanes::First(count as u8) };
                 let old = b.load_lanes(at, which);
-                let new = b.add(old, moved);
+                let new = b.add(old, added);
                 b.store_lanes(new, at, which);
                 first += count;
             }
