@@ -4,6 +4,7 @@
 //! beside it, and traffic (bytes over bandwidth). Constants are calibrated in `docs/cost-model.md`.
 
 use super::machine::Machine;
+use super::scatter::{ScatterTiling, all_taps};
 use crate::options::Form;
 use serde::Serialize;
 use std::fmt;
@@ -48,27 +49,24 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
     let steps = geometry.axes().last().map_or(1, |axis| axis.output().div_ceil(axis.stride()) as u64);
 
     let scatter = {
-        // Taps that are cropped for every input are not computed.
-        let taps = per_axis(&|axis| (0..axis.kernel()).filter(|&k| !axis.inputs_under(k).is_empty()).count());
-        let columns = taps.saturating_mul(channels.output_per_group() as u64).min(1 << 40);
+        let taps = all_taps(geometry) as u64;
         // Every patch is added to an output that is near: read, add, write.
         let added = product([8, batch, points, channels.output() as u64, taps]);
-        // Planes a page apart fall on each other in the caches.
-        let read = if (4 * points).is_multiple_of(4096) { PACKED_BYTES_PER_NS } else { READ_BYTES_PER_NS };
-        let pixels = product([batch, points, channels.groups() as u64]) as f64;
-        let beside = added as f64 / ADDED_BYTES_PER_NS + pixels * PIXEL_NS + input as f64 / read;
+        let macs = product([batch, points, pairs, taps]);
+        let lanes = machine.lanes.max(1);
+        let cycles = ScatterTiling::choose(geometry, lanes).cycles(geometry, lanes);
         Work {
             form: Form::Scatter,
-            macs: product([batch, points, pairs, taps]),
+            macs,
             bytes: product([4, pairs, taps]).saturating_add(input + output),
             // The patch of a lone pixel is the output.
             moved: if points == 1 { 0 } else { added },
-            beside_ns: if points == 1 { 0.0 } else { beside },
+            beside_ns: 0.0,
             // A unit of work is of some output channels of a group, and of a band that is not mostly overlap.
             threads: (batch as usize * channels.groups())
                 .saturating_mul(channels.output_per_group().min(4))
                 .saturating_mul(bands(geometry)),
-            utilisation: if machine.lanes < 16 { 0.78 } else { 0.67 } * filled(columns),
+            utilisation: macs as f64 / (2.0 * lanes as f64 * cycles.max(1.0)),
         }
     };
     let outer: u64 = geometry.axes().iter().rev().skip(1).map(|axis| axis.input() as u64).product();
@@ -93,7 +91,7 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
         moved: packed,
         beside_ns: packing_ns,
         threads: usize::MAX,
-        utilisation: 0.9 * filled(width).max(channel_lanes),
+        utilisation: REACHED * filled(width).max(channel_lanes),
     };
     let sub_pixel = {
         let taps = per_axis(&|axis| axis.phases().iter().map(|phase| phase.taps.len()).sum());
@@ -107,7 +105,7 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
         // More phases than one tile takes pass over the rows in turn.
         let most = if machine.lanes < 16 { 8 } else { 12 };
         let along_width =
-            if geometry.axes().last().is_some_and(|axis| axis.stride() > most) { 0.65 } else { 0.9 };
+            if geometry.axes().last().is_some_and(|axis| axis.stride() > most) { 0.7 } else { REACHED };
         // Or along neighbouring phases that read the same positions.
         let phase_lanes = geometry.axes().last().map_or(0.0, |axis| {
             let phases = axis.phases();
@@ -126,7 +124,7 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
             moved: if direct { 0 } else { packed },
             beside_ns: if direct { 0.0 } else { packing_ns },
             threads: usize::MAX,
-            utilisation: (0.9 * channel_lanes.max(phase_lanes)).max(along_width * filled(steps)),
+            utilisation: (REACHED * channel_lanes.max(phase_lanes)).max(along_width * filled(steps)),
         }
     };
     [scatter, zero_insertion, sub_pixel].map(|work| work.cost(machine))
@@ -147,22 +145,18 @@ fn bands(geometry: &DeconvGeometry) -> usize {
 }
 
 /// Bytes of a row from which on it is copied at twice the rate, and of an input up to which all are.
-const LONG_ROW_BYTES: u64 = 4096;
+const LONG_ROW_BYTES: u64 = 2048;
 const NEAR_BYTES: u64 = 256 << 10;
 
 fn product<const N: usize>(factors: [u64; N]) -> u64 {
     factors.into_iter().fold(1, u64::saturating_mul)
 }
 
-/// Bytes per nanosecond that scatter reads, adds to and writes beside the inner loop, and that it reads of the input.
-const ADDED_BYTES_PER_NS: f64 = 100.0;
-const READ_BYTES_PER_NS: f64 = 170.0;
-
-/// Nanoseconds of scatter for the calls and the stores of a pixel.
-const PIXEL_NS: f64 = 2.0;
-
 /// Bytes per nanosecond that are copied beside the inner loop: rows of many planes, a page each.
 const PACKED_BYTES_PER_NS: f64 = 28.0;
+
+/// Share of the peak that the tiles of a convolution reach where vectors are full; filtering makes up for what they lose.
+const REACHED: f64 = 0.97;
 
 /// What a form has to do.
 struct Work {

@@ -3,10 +3,12 @@
 mod deconv;
 mod machine;
 mod roofline;
+mod scatter;
 
 pub use deconv::{FormCost, WORTH_A_BAND, WORTH_PACKING, form_costs};
 pub use machine::Machine;
 pub use roofline::step_cost;
+pub use scatter::{Pixels, ScatterTiling};
 
 use serde::Serialize;
 use std::fmt;

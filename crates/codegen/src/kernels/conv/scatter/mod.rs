@@ -20,9 +20,10 @@ use crate::packing::Pack;
 use crate::program::Kernel;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
-use shape::{Axis, Band, Pixels, Shape};
+use shape::{Axis, Band, Shape};
 use std::ops::Range;
 use tconvc_ir::geometry::DeconvGeometry;
+use tconvc_passes::cost::Pixels;
 use tiles::{Row, finish_row, patch_tile, zero_tile};
 use weights::Columns;
 
@@ -51,18 +52,20 @@ pub(super) fn build<'a>(builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), 
     // Pixels by vectors of a tile, channels of a block, bands.
     let Pixels { rows, columns } = shape.pixels;
     let pixels = if rows > 1 { format!("{rows}x{columns}") } else { columns.to_string() };
-    builder.set_schedule(&format_args!("{pixels}x{} {} {}", shape.n, shape.block, shape.bands.len()));
+    builder.set_schedule(&format_args!("{pixels}x{} {} {}", shape.vectors, shape.block, shape.bands.len()));
     let lanes = builder.target.lanes();
     let rest = shape.cout % shape.block;
     let sizes: Vec<usize> = [shape.block, rest].into_iter().filter(|&size| size > 0).collect();
-    let pixels = shape.pixels.of_tiles(&shape.axes);
+    let [_, rows, columns] = [0, 1, 2].map(|axis: usize| shape.axes[axis].input);
+    let pixels: Vec<Pixels> =
+        shape.pixels.of_tiles([rows, columns]).into_iter().map(|(pixels, _)| pixels).collect();
     let mut codes = vec![];
     for &channels in &sizes {
         let columns = shape.columns(channels);
         let row = columns.len().next_multiple_of(lanes);
         let mut tiles = vec![];
-        for (group, part) in columns.chunks((shape.n * lanes).max(1)).enumerate() {
-            let first = group * shape.n * lanes;
+        for (group, part) in columns.chunks((shape.vectors * lanes).max(1)).enumerate() {
+            let first = group * shape.vectors * lanes;
             let mut by_pixels = vec![];
             for &pixels in &pixels {
                 let name = builder.unique(&format!("{}_c{channels}v{group}p{}", job.name, pixels.count()));

@@ -1,9 +1,9 @@
 //! The sizes of a convolution in scatter form: blocks of output channels, bands, tiles. Plain values; no code is made here.
 
-use crate::target::{Isa, Target};
+use crate::target::Target;
 use std::ops::Range;
 use tconvc_ir::geometry::{DeconvAxis, DeconvGeometry};
-use tconvc_passes::cost::WORTH_A_BAND;
+use tconvc_passes::cost::{Pixels, ScatterTiling, WORTH_A_BAND};
 
 /// Extents and strides of one axis; those that the network does not have are of extent 1.
 #[derive(Clone)]
@@ -50,20 +50,13 @@ pub(super) struct Shape {
     pub cout: usize,
     /// Output channels of a unit.
     pub block: usize,
-    /// Pixels of a tile, of several rows only where these are whole; and vectors.
+    /// Pixels and vectors of a tile.
     pub pixels: Pixels,
-    pub n: usize,
+    pub vectors: usize,
     /// The axis that is cut into bands, the bands, and extents of the full output of one.
     pub along: usize,
     pub bands: Vec<Band>,
     pub room: [usize; 3],
-}
-
-/// Neighbouring pixels of the input, as rows and columns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pixels {
-    pub rows: usize,
-    pub columns: usize,
 }
 
 /// A part of the output along an axis.
@@ -111,72 +104,6 @@ impl Axis {
     }
 }
 
-impl Pixels {
-    pub fn count(self) -> usize {
-        self.rows * self.columns
-    }
-
-    /// Those of the tiles that cover all rows, the full ones first.
-    pub fn of_tiles(self, [_, y, x]: &[Axis; 3]) -> Vec<Self> {
-        let Self { rows, columns } = self;
-        let rest = if rows > 1 {
-            Self { rows: y.input % rows, columns }
-        } else {
-            Self { rows, columns: x.input % columns }
-        };
-        [self, rest].into_iter().filter(|pixels| pixels.count() > 0).collect()
-    }
-
-    /// As many as take the least time under so many vectors of columns.
-    fn choose([_, y, x]: &[Axis; 3], vectors: usize, target: &Target) -> Self {
-        let of_row = (1..=x.input).map(|columns| Self { rows: 1, columns });
-        let whole_rows = (2..=y.input).map(|rows| Self { rows, columns: x.input });
-        let few = of_row.chain(whole_rows).filter(|pixels| pixels.count() <= MOST_PIXELS);
-        let time = |tile: Self| {
-            let n = vectors_beside(tile.count(), target).min(vectors);
-            let of_group = |pixels: usize, n: usize| {
-                if n == 0 { 0 } else { (pixels * n).max(pixels + n).max(LATENCY).max(NEAR * n) }
-            };
-            let of_tile = |pixels: usize| vectors / n * of_group(pixels, n) + of_group(pixels, vectors % n);
-            // Of all rows, or of one of them.
-            let (extent, step) = if tile.rows > 1 { (y.input, tile.rows) } else { (x.input, tile.columns) };
-            let rest = match extent % step {
-                0 => 0,
-                rest => of_tile(rest * tile.count() / step),
-            };
-            let all = extent / step * of_tile(tile.count()) + rest;
-            all as f64 / (extent * tile.count() / step) as f64
-        };
-        few.min_by(|a, b| time(*a).total_cmp(&time(*b))).unwrap_or(Self { rows: 1, columns: 1 })
-    }
-}
-
-/// The most pixels of a tile.
-const MOST_PIXELS: usize = 8;
-
-/// What a multiply-add takes until its sum can be added to, and what a vector takes that comes from the second-level cache,
-/// where one multiply-add and one load take 1.
-const LATENCY: usize = 8;
-const NEAR: usize = 4;
-
-/// Vectors of columns that fit the registers beside so many pixels. Sums need one each, and beside them each weight vector and
-/// the pixel; a lone pixel reads weights from memory. Cranelift spills long before that.
-fn vectors_beside(pixels: usize, target: &Target) -> usize {
-    let registers = target.vector_registers();
-    let vectors = match target.isa() {
-        Isa::Portable => 8 / pixels,
-        Isa::X86V3 | Isa::X86V4 if pixels == 1 => registers.min(18) - 2,
-        Isa::X86V3 | Isa::X86V4 => (registers - 1) / (pixels + 1),
-    };
-    vectors.max(1)
-}
-
-/// How much fuller vectors must be for a unit to have more channels.
-const FILL: f64 = 1.1;
-
-/// Bytes of scratch memory that the channels of a unit should not exceed by choice.
-const SCRATCH: usize = 128 << 10;
-
 impl Shape {
     pub fn new(geometry: &DeconvGeometry, target: &Target, threads: usize) -> Self {
         let channels = geometry.channels();
@@ -185,26 +112,8 @@ impl Shape {
             axes.insert(0, Axis::none());
         }
         let axes: [Axis; 3] = axes.try_into().unwrap_or_else(|_| [Axis::none(), Axis::none(), Axis::none()]);
-        let full: usize = axes.iter().map(|axis| axis.full).product();
-        let taps: usize = axes.iter().map(|axis| axis.taps.len()).product();
         let cout = channels.output_per_group();
-        // Enough columns for a tile of several vectors, and units for a few threads. How many there are must not matter:
-        // patches are added up in another order when tiles have other columns.
-        let wanted = (8 * target.lanes()).div_ceil(taps.max(1)).max(1);
-        let fits = (SCRATCH / (4 * full)).max(1);
-        let shared = cout.div_ceil(4).max(1);
-        let most = wanted.min(fits).min(cout);
-        // Few channels of many taps may leave lanes of the last vector idle: more of them if that fills it.
-        let filled = |block: usize| {
-            let columns = (block * taps).max(1);
-            columns as f64 / columns.next_multiple_of(target.lanes()) as f64
-        };
-        let better =
-            |block: usize, next: usize| if filled(next) > FILL * filled(block) { next } else { block };
-        let block = (most.min(shared)..=most).reduce(better).unwrap_or(1);
-        let vectors = (block * taps).div_ceil(target.lanes()).max(1);
-        let pixels = Pixels::choose(&axes, vectors, target);
-        let n = vectors_beside(pixels.count(), target).min(vectors);
+        let ScatterTiling { block, pixels, vectors } = ScatterTiling::choose(geometry, target.lanes());
         let units = channels.batch() * channels.groups() * cout.div_ceil(block);
         let along = axes.iter().position(|axis| axis.input > 1).unwrap_or(2);
         let axis = &axes[along];
@@ -226,7 +135,7 @@ impl Shape {
             cout,
             block,
             pixels,
-            n,
+            vectors,
             along,
             bands,
             room,

@@ -2,9 +2,10 @@
 
 use super::super::epilogue::{Finish, Follows, Place};
 use super::super::tiling::{LINE_BYTES, WEIGHTS_AHEAD};
-use super::shape::{Band, Column, Pixels, Shape};
+use super::shape::{Band, Column, Shape};
 use crate::tile::{Lanes, Pattern, Tile, TileBuilder, TileError};
 use std::ops::Range;
+use tconvc_passes::cost::Pixels;
 
 /// A row of a band's output, or several that follow each other in scratch memory as they do in the output.
 #[derive(Debug, PartialEq)]
