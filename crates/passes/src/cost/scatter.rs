@@ -94,17 +94,8 @@ impl ScatterTiling {
             pixels,
             vectors: most_vectors(pixels.count(), lanes).min(vectors),
         });
-        let loops = |tiling: &Self| {
-            let tiles = tiling.pixels.of_tiles([rows, columns]).into_iter();
-            tiles
-                .map(|(pixels, count)| count * tiling.inner_loop(pixels.count(), vectors, lanes))
-                .sum::<usize>()
-        };
-        tilings.min_by_key(loops).unwrap_or(Self {
-            block,
-            pixels: Pixels { rows: 1, columns: 1 },
-            vectors: 1,
-        })
+        let best = tilings.min_by(|a, b| a.cycles(geometry, lanes).total_cmp(&b.cycles(geometry, lanes)));
+        best.unwrap_or(Self { block, pixels: Pixels { rows: 1, columns: 1 }, vectors: 1 })
     }
 
     /// The inner loop of all tiles over so many pixels and vectors of columns, for an input channel, in half cycles.
