@@ -115,6 +115,8 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
                 .sum();
             phases.len() as f64 / lanes.max(1) as f64
         });
+        // Rows that nothing else shares are taken as one.
+        let steps = if inside { points } else { steps };
         let reuse = taps.saturating_mul(channels.output_per_group() as u64);
         let direct = inside && reuse < WORTH_PACKING as u64;
         Work {

@@ -87,6 +87,9 @@ impl Rewrite for ChooseForm {
     }
 }
 
+/// Predictions leave out that a plain convolution may be filtered.
+const FILTERED: f64 = 1.2;
+
 /// The form to use, and why.
 fn choose(geometry: &DeconvGeometry, costs: &[FormCost; 3], options: &Options) -> (Form, String) {
     if options.form != Form::Auto {
@@ -99,7 +102,7 @@ fn choose(geometry: &DeconvGeometry, costs: &[FormCost; 3], options: &Options) -
         && geometry.axes().iter().any(|axis| axis.input() > 1)
     {
         let [scatter, insertion, _] = costs;
-        if insertion.predicted_us <= scatter.predicted_us {
+        if insertion.predicted_us <= FILTERED * scatter.predicted_us {
             return (
                 Form::ZeroInsert,
                 "with stride 1 there are no zeros to insert: it is a plain convolution".into(),

@@ -36,7 +36,7 @@ pub(super) const MOST_TAPS: usize = 4096;
 /// The code for blocks of one size: tiles of pixels by columns, and the last copy.
 struct BlockCode {
     channels: usize,
-    /// For each group of vectors: floats of weights before it in an input channel's row, and code for full and last tiles.
+    /// For each group of vectors: floats of weights before its own, and code for full and last tiles.
     tiles: Vec<(usize, Vec<FunctionId>)>,
 }
 
@@ -62,10 +62,10 @@ pub(super) fn build<'a>(builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), 
     let mut codes = vec![];
     for &channels in &sizes {
         let columns = shape.columns(channels);
-        let row = columns.len().next_multiple_of(lanes);
         let mut tiles = vec![];
         for (group, part) in columns.chunks((shape.vectors * lanes).max(1)).enumerate() {
-            let first = group * shape.vectors * lanes;
+            let first = group * shape.vectors * lanes * shape.cin;
+            let row = part.len().next_multiple_of(lanes);
             let mut by_pixels = vec![];
             for &pixels in &pixels {
                 let name = builder.unique(&format!("{}_c{channels}v{group}p{}", job.name, pixels.count()));
@@ -97,6 +97,7 @@ pub(super) fn build<'a>(builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), 
         weights: job.weights,
         block: shape.block,
         lanes,
+        tile: shape.vectors * lanes,
         taps: shape.columns(1).iter().map(|column| job.weights.tap(column.tap)).collect(),
     };
     let block_bytes: Vec<usize> = columns.stretches().iter().map(|(floats, _)| 4 * floats).collect();

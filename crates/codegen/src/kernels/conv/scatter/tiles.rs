@@ -38,6 +38,9 @@ impl Row {
 /// Tiles of pixels up to which weights are asked for ahead: more find them in the caches, and have no time to ask.
 const FEW_PASSES: usize = 2;
 
+/// Bytes of an input from which on it does not stay near.
+const FAR_BYTES: usize = 4 << 20;
+
 /// Patches of pixels under some columns, added to scratch memory. Parameters: `x, w, patch`.
 pub(super) fn patch_tile(
     mut b: TileBuilder,
@@ -52,6 +55,7 @@ pub(super) fn patch_tile(
     let m = pixels.count();
     // Weights that come from memory rather than from a cache.
     let is_fresh = shape.input_plane() <= FEW_PASSES * m;
+    let is_far = 4 * shape.batch * shape.groups * shape.cin * shape.input_plane() > FAR_BYTES;
     let mut sums = vec![];
     for _ in 0..m * vectors {
         sums.push(b.zero());
@@ -68,6 +72,10 @@ pub(super) fn patch_tile(
                 b.fma(sum, value, weights);
             }
             return;
+        }
+        if is_far {
+            // Pixels of tiles to come: of so many channels the processor does not foresee them.
+            b.prefetch(x.at(LINE_BYTES));
         }
         let mut weights = vec![];
         for v in 0..vectors {

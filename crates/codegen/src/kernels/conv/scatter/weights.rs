@@ -1,17 +1,22 @@
 //! Weights in the order in which tiles of patches read them.
 
 use super::super::weights::{Weights, float};
-use crate::packing::Pack;
+use crate::packing::{Pack, prefetch};
 
-/// Weights by group, block of output channels, input channel, column; columns are padded to whole vectors.
+/// Weights by group, block of output channels, tile of columns, input channel, column; columns are padded to whole vectors.
 pub(super) struct Columns<'a> {
     pub weights: Weights<'a>,
     /// Output channels of a block.
     pub block: usize,
     pub lanes: usize,
+    /// Columns of a tile.
+    pub tile: usize,
     /// Numbers of the taps that a channel has columns for.
     pub taps: Vec<usize>,
 }
+
+/// Input channels between the one whose weights are read and the one whose weights are asked for.
+const AHEAD: usize = 4;
 
 impl Columns<'_> {
     /// First channel and number of channels of each block of a group.
@@ -33,22 +38,34 @@ impl Pack for Columns<'_> {
 
     fn write(&self, task: usize, stretches: &mut [&mut [f32]]) {
         let blocks = self.blocks().count().max(1);
-        let (Some((first, channels)), [stretch]) = (self.blocks().nth(task % blocks), stretches) else {
+        let (Some((start, channels)), [stretch]) = (self.blocks().nth(task % blocks), stretches) else {
             return;
         };
-        let rows = stretch.chunks_exact_mut(self.row(channels).max(1));
-        for (ci, row) in rows.enumerate() {
-            let patches = self.weights.patches(task / blocks, first..first + channels, ci);
-            let all = patches.len() / channels;
-            if self.taps.len() == all {
-                for (value, weight) in row.iter_mut().zip(patches) {
-                    *value = float(*weight);
+        let (cin, columns) = (self.weights.cin(), self.row(channels));
+        let taps = self.taps.len();
+        for first in (0..columns).step_by(self.tile.max(1)) {
+            let width = self.tile.min(columns - first);
+            let rows = stretch[first * cin..].chunks_exact_mut(width);
+            let patches = |ci: usize| self.weights.patches(task / blocks, start..start + channels, ci);
+            for (ci, row) in rows.take(cin).enumerate() {
+                let all = patches(ci).len() / channels;
+                if taps == all {
+                    if ci + AHEAD < cin {
+                        prefetch(patches(ci + AHEAD).get(first..first + width).unwrap_or_default());
+                    }
+                    for (value, weight) in row.iter_mut().zip(&patches(ci)[first..]) {
+                        *value = float(*weight);
+                    }
+                    continue;
                 }
-                continue;
-            }
-            for (row, patch) in row.chunks_exact_mut(self.taps.len().max(1)).zip(patches.chunks_exact(all)) {
-                for (value, &tap) in row.iter_mut().zip(&self.taps) {
-                    *value = float(patch[tap]);
+                let patches = patches(ci);
+                let (mut channel, mut index) = (first / taps, first % taps);
+                for value in row.iter_mut().take((channels * taps).saturating_sub(first)) {
+                    *value = float(patches[channel * all + self.taps[index]]);
+                    index += 1;
+                    if index == taps {
+                        (channel, index) = (channel + 1, 0);
+                    }
                 }
             }
         }
