@@ -321,6 +321,37 @@ fn windows_roll_over_what_is_far() {
     }
 }
 
+/// Small images and so few output channels that these are one tile: threads share the phases.
+#[test]
+fn threads_share_phases() {
+    let axis =
+        |input, kernel, stride| Axis { input, kernel, stride, dilation: 1, pads: [0, 1], output_padding: 0 };
+    for target in targets() {
+        let layer = |batch, axes| Layer {
+            batch,
+            group: 1,
+            channels: [600, target.lanes()],
+            axes,
+            bias: true,
+            seed: 3,
+        };
+        let layers = [
+            layer(1, vec![axis(9, 4, 5), axis(8, 3, 3)]),
+            layer(3, vec![axis(7, 5, 2), axis(5, 2, 3)]),
+            layer(1, vec![axis(3, 3, 2), axis(4, 3, 2), axis(3, 2, 2)]),
+        ];
+        for threads in [1, 2, 3, 5] {
+            let report = check(&layers, Form::SubPixel, &target, threads);
+            let is_shared = |schedule: &str| {
+                let mut words = schedule.split(' ').skip(1);
+                matches!(words.next(), Some("channels" | "transposed")) && words.nth(3) != Some("1")
+            };
+            let count = report.layers.iter().filter(|layer| is_shared(&layer.schedule)).count();
+            assert!(threads == 1 || count > 0, "{target}, {threads} threads:\n{report}");
+        }
+    }
+}
+
 /// Layers that were wrong once: a phase without steps in the last block of a row, and axes joined where one has a stride.
 pub fn wrong_layers() -> Vec<Layer> {
     let axis = |input, kernel, stride, pads, output_padding| Axis {

@@ -11,6 +11,7 @@ use super::shapes::is_small;
 use crate::exec::Glue;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
+use std::ops::Range;
 
 /// Extents of the space of work units, outermost first.
 pub(super) struct Units {
@@ -37,11 +38,21 @@ impl Units {
         self.batch_groups * self.z * self.y * self.x * self.parts
     }
 
-    /// What the units weigh against each other; `block` channels are a tile.
-    pub fn weights(&self, problem: &Problem, schedule: &Schedule, block: usize) -> Vec<u64> {
+    /// What the units weigh against each other; `block` channels are a tile, and so many lanes a vector.
+    pub fn weights(
+        &self,
+        problem: &Problem,
+        schedule: &Schedule,
+        (block, lanes): (usize, usize),
+    ) -> Vec<u64> {
         let [z, y, x] = &problem.axes;
         let parts = match schedule.store {
             Store::Phases => vec![1; schedule.parts],
+            _ if schedule.parts_phases(problem, lanes) => {
+                let groups = schedule.products_of_groups(problem);
+                let products = |part| groups[of_part(groups.len(), part, schedule.parts)].iter().sum();
+                (0..schedule.parts).map(products).collect()
+            }
             _ => channels_of_parts(problem.cout, block, schedule.parts),
         };
         let rows = blocks_of(z.steps(), schedule.planes(problem))
@@ -56,6 +67,11 @@ impl Units {
             windows.iter().flat_map(|steps| parts.iter().map(move |channels| steps * channels)).collect()
         }
     }
+}
+
+/// The groups of phases that a part of them has.
+fn of_part(groups: usize, part: usize, parts: usize) -> Range<usize> {
+    groups * part / parts..groups * (part + 1) / parts
 }
 
 /// A unit of work: its place in each dimension.
@@ -140,17 +156,16 @@ impl Emit<'_, '_> {
 
     fn phases(&self, glue: &mut Glue<'_>, here: &Here<'_>) {
         let schedule = &self.nest.schedule;
-        if schedule.store != Store::Phases || schedule.parts == 1 {
+        if schedule.parts == 1 || !schedule.parts_phases(&self.job.problem, self.nest.lanes) {
             for number in 0..self.nest.groups.len() {
                 self.rows_of(glue, here, number);
             }
             return;
         }
         for part in 0..schedule.parts {
-            let bound = |part: usize| self.nest.groups.len() * part / schedule.parts;
             let mine = glue.builder.ins().icmp_imm_u(IntCC::Equal, here.unit.part, part as i64);
             when(glue, mine, |glue| {
-                for number in bound(part)..bound(part + 1) {
+                for number in of_part(self.nest.groups.len(), part, schedule.parts) {
                     self.rows_of(glue, here, number);
                 }
             });
@@ -220,9 +235,10 @@ impl Emit<'_, '_> {
         let weights = glue.add_constant(bases.weights, 4 * group.weights as i64);
         let weights = glue.element(weights, unit.group, group_bytes);
         let group_channel = glue.builder.ins().imul_imm_s(unit.group, problem.cout as i64);
-        let (part, parts) = match schedule.store {
-            Store::Phases => (glue.constant(0), 1),
-            _ => (unit.part, schedule.parts),
+        let (part, parts) = if schedule.parts_phases(problem, self.nest.lanes) {
+            (glue.constant(0), 1)
+        } else {
+            (unit.part, schedule.parts)
         };
         let parts = (part, glue.add_constant(part, 1), parts);
         let tiles = problem.cout.div_ceil(block);

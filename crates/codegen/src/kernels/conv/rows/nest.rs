@@ -485,8 +485,8 @@ impl Nest {
             _ => self.schedule.packing(&job.problem, &builder.target),
         };
         let nanoseconds = (job.problem.macs() as f64 / builder.target.lanes() as f64 + copies) / 4.0;
-        let splits =
-            builder.weighted_splits(&counts.weights(&job.problem, &self.schedule, block), nanoseconds);
+        let splits = builder
+            .weighted_splits(&counts.weights(&job.problem, &self.schedule, (block, self.lanes)), nanoseconds);
         builder.push_kernel(Kernel {
             name,
             function,

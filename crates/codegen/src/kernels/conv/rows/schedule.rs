@@ -109,7 +109,7 @@ pub(in super::super) struct Schedule {
     pub rows: usize,
     /// Steps along x that share a window; a multiple of the lanes, or all of them.
     pub columns: usize,
-    /// Parts of the output channels, each a unit of work of its own; of the phases where lanes run along these.
+    /// Parts of the output channels, each a unit of work of its own; of the phases where [`Schedule::parts_phases`].
     pub parts: usize,
     /// Whether a part is computed across all windows before the next one, with its weights near; else all parts of a window,
     /// which is packed once.
@@ -198,6 +198,8 @@ impl Schedule {
                 (schedule.rows, even) = (fewer.rows, 1);
             }
         }
+        // Phases are only parted for threads.
+        let tiles = if threads == 1 && schedule.parts_phases(problem, target.lanes()) { 1 } else { tiles };
         let parts = tiles.min((4 * threads).max(if problem.batch > 1 { tiles.div_ceil(4) } else { 1 }));
         schedule.across = store.is_by_channels() && schedule.is_better_across(problem, target, parts);
         schedule.parts = if schedule.across { parts } else { tiles.min(even.max(schedule.parts)) };
@@ -212,8 +214,10 @@ impl Schedule {
         let tiles = self.most_parts(problem, target).max(1);
         let is_even = |&parts: &usize| {
             let parted = Self { parts, across: false, ..self.clone() };
+            let block =
+                if self.parts_phases(problem, target.lanes()) { 1 } else { problem.cout.div_ceil(tiles) };
             let weights =
-                Units::new(problem, &parted).weights(problem, &parted, problem.cout.div_ceil(tiles).max(1));
+                Units::new(problem, &parted).weights(problem, &parted, (block.max(1), target.lanes()));
             split::is_even(&weights, threads)
         };
         let most = (UNITS * threads).div_ceil(self.windows(problem).max(1)).min(tiles);
@@ -289,9 +293,34 @@ impl Schedule {
         let [z, y, x] = &problem.axes;
         match self.store {
             Store::Interleaved | Store::Joint | Store::Strided => problem.cout.div_ceil(self.m),
+            _ if self.store.is_by_channels() && self.parts_phases(problem, target.lanes()) => {
+                self.products_of_groups(problem).len()
+            }
             Store::Channels | Store::Transposed => problem.cout.div_ceil(self.n * target.lanes()),
             Store::Phases => z.phases.len() * y.phases.len() * self.phase_groups(x, target.lanes()).len(),
         }
+    }
+
+    /// Whether [`Schedule::parts`] are of phases: where lanes run along these, and where a small image has a lone tile of channels.
+    pub fn parts_phases(&self, problem: &Problem, lanes: usize) -> bool {
+        self.store == Store::Phases
+            || self.store.is_by_channels()
+                && problem.cout <= self.n * lanes
+                && is_small(problem)
+                && self.products_of_groups(problem).len() > 1
+    }
+
+    /// Products of each group of phases that a tile with lanes along the channels computes together, for a pair of channels.
+    pub fn products_of_groups(&self, problem: &Problem) -> Vec<u64> {
+        let products = |axis: &Axis| -> Vec<u64> {
+            axis.phases.iter().map(|phase| (phase.count * phase.taps.len()) as u64).collect()
+        };
+        let [z, y, mut x] = problem.axes.each_ref().map(products);
+        if self.store == Store::Transposed {
+            x = vec![x.iter().sum()];
+        }
+        let rows = z.iter().flat_map(|z| y.iter().map(move |y| z * y));
+        rows.flat_map(|row| x.iter().map(move |x| row * x)).collect()
     }
 
     /// Output channels of a tile with lanes along the phases.
