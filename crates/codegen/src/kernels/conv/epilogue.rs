@@ -1,6 +1,7 @@
 //! The epilogue of a convolution as vector code.
 
 use super::super::unary;
+use super::super::walk::first_lanes;
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::program::Operand;
@@ -77,7 +78,7 @@ pub(super) struct Place {
 
 impl Place {
     fn lanes(&self, b: &TileBuilder) -> Lanes {
-        if self.count < b.lanes() { Lanes::First(self.count as u8) } else { Lanes::All }
+        first_lanes(b, self.count)
     }
 
     /// The elements at this place of a tensor of the output's shape.

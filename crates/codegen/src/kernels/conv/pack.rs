@@ -1,5 +1,6 @@
 //! Copies of input rows into scratch memory, with zeros where the input ends, and strided positions taken apart.
 
+use super::super::walk::first_lanes;
 use super::tiling::LINE_BYTES;
 use crate::builder::Builder;
 use crate::error::CompileError;
@@ -176,7 +177,7 @@ fn deinterleave(b: &mut TileBuilder, source: Pointer, target: Pointer, spec: &Pa
                 count => {
                     let at = source.float((first + k * lanes) as i32);
                     prefetch_next(b, at, spec);
-                    b.load_lanes(at, first_of(count, lanes))
+                    b.load_lanes(at, first_lanes(b, count))
                 }
             };
             let vectors: Vec<Vector> = (0..s).map(load).collect();
@@ -190,13 +191,10 @@ fn deinterleave(b: &mut TileBuilder, source: Pointer, target: Pointer, spec: &Pa
         };
         for (k, plane) in planes.into_iter().enumerate().filter(|&(k, _)| in_plane(k) > 0) {
             let place = target.at(spec.window.position(spec.first + first + k));
-            b.store_lanes(plane, place, first_of(in_plane(k), lanes));
+            let which = first_lanes(b, in_plane(k));
+            b.store_lanes(plane, place, which);
         }
     }
-}
-
-fn first_of(count: usize, lanes: usize) -> Lanes {
-    if count == lanes { Lanes::All } else { Lanes::First(count as u8) }
 }
 
 /// The processor does not see the next channel coming: it is a plane away.
@@ -213,7 +211,8 @@ fn scatter(b: &mut TileBuilder, source: Pointer, target: Pointer, spec: &PackSpe
     let lanes = b.lanes();
     for first in (0..spec.elements).step_by(lanes) {
         let count = (spec.elements - first).min(lanes);
-        let vector = b.load_lanes(source.float(first as i32), first_of(count, lanes));
+        let which = first_lanes(b, count);
+        let vector = b.load_lanes(source.float(first as i32), which);
         for lane in 0..count {
             b.store_lane(
                 vector,

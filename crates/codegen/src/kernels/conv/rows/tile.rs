@@ -1,5 +1,6 @@
 //! The micro-kernel: `M` output channels by `N` vectors along x, for the x-phases at hand, over all input channels and taps.
 
+use super::super::super::walk::first_lanes;
 use super::super::epilogue::{Finish, Place};
 use super::super::tiling::LINE_BYTES;
 use crate::builder::Builder;
@@ -295,7 +296,7 @@ fn copy(b: &mut TileBuilder, copies: &Copies, [from, to, ask]: [Address; 3]) {
     for row in 0..copies.rows as i32 {
         for first in (0..copies.elements).step_by(lanes) {
             let count = (copies.elements - first).min(lanes);
-            let which = if count == lanes { Lanes::All } else { Lanes::First(count as u8) };
+            let which = first_lanes(b, count);
             let bytes = 4 * first as i32;
             let source = row * copies.source[1] + bytes;
             if bytes % LINE_BYTES == 0 {

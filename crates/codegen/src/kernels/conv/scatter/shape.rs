@@ -120,8 +120,10 @@ impl Shape {
         let grain = [1, pixels.rows, pixels.columns][along];
         // Bands do not change what is added to what, nor in which order.
         let wanted = if threads > 1 { (4 * threads).div_ceil(units) } else { 1 };
-        let bands =
-            axis.bands(wanted.min(axis.input / (WORTH_A_BAND * axis.halo(grain)).max(1)).max(1), grain);
+        let most = (axis.input / (WORTH_A_BAND * axis.halo(grain)).max(1)).max(1);
+        // Few bands are as many for each thread.
+        let even = if most > threads { most / threads * threads } else { most };
+        let bands = axis.bands(wanted.min(even), grain);
         let mut room = [0, 1, 2].map(|i: usize| axes[i].full);
         let floats = |band: &Band| (band.inputs.len() - 1) * axis.stride + axis.reach().max(axis.stride);
         if bands.len() > 1 {

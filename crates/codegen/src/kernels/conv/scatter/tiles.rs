@@ -1,9 +1,10 @@
 //! The tiles: patches that are added up, and the rows that are copied out.
 
+use super::super::super::walk::first_lanes;
 use super::super::epilogue::{Finish, Follows, Place};
 use super::super::tiling::{LINE_BYTES, WEIGHTS_AHEAD};
 use super::shape::{Band, Column, Shape};
-use crate::tile::{Lanes, Pattern, Tile, TileBuilder, TileError};
+use crate::tile::{Pattern, Tile, TileBuilder, TileError};
 use std::ops::Range;
 use tconvc_passes::cost::Pixels;
 
@@ -113,7 +114,7 @@ pub(super) fn patch_tile(
                 } else {
                     b.shuffle(sum, sum, Pattern::new(lanes, |i| (i + first) % lanes))
                 };
-                let which = if count == lanes { Lanes::All } else { Lanes::First(count as u8) };
+                let which = first_lanes(&b, count);
                 let old = b.load_lanes(at, which);
                 let new = b.add(old, added);
                 b.store_lanes(new, at, which);
@@ -156,7 +157,7 @@ pub(super) fn finish_row(
     for (begin, end, read) in parts {
         let count = end - begin;
         let body = |b: &mut TileBuilder, offset: i32, count: usize| {
-            let which = if count == lanes { Lanes::All } else { Lanes::First(count as u8) };
+            let which = first_lanes(b, count);
             let sum = if read {
                 let sum = b.load_lanes(row.at(offset + 4 * spec.before as i32), which);
                 b.add(sum, bias)

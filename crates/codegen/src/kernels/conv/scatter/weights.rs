@@ -46,19 +46,19 @@ impl Pack for Columns<'_> {
         for first in (0..columns).step_by(self.tile.max(1)) {
             let width = self.tile.min(columns - first);
             let rows = stretch[first * cin..].chunks_exact_mut(width);
-            let patches = |ci: usize| self.weights.patches(task / blocks, start..start + channels, ci);
+            let of_input = |ci: usize| self.weights.patches(task / blocks, start..start + channels, ci);
             for (ci, row) in rows.take(cin).enumerate() {
-                let all = patches(ci).len() / channels;
+                let patches = of_input(ci);
+                let all = patches.len() / channels;
                 if taps == all {
                     if ci + AHEAD < cin {
-                        prefetch(patches(ci + AHEAD).get(first..first + width).unwrap_or_default());
+                        prefetch(of_input(ci + AHEAD).get(first..first + width).unwrap_or_default());
                     }
-                    for (value, weight) in row.iter_mut().zip(&patches(ci)[first..]) {
+                    for (value, weight) in row.iter_mut().zip(&patches[first..]) {
                         *value = float(*weight);
                     }
                     continue;
                 }
-                let patches = patches(ci);
                 let (mut channel, mut index) = (first / taps, first % taps);
                 for value in row.iter_mut().take((channels * taps).saturating_sub(first)) {
                     *value = float(patches[channel * all + self.taps[index]]);
