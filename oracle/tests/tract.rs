@@ -87,7 +87,7 @@ fn explicit_pads() {
                     let reach = (kernel - 1) * dilation;
                     let pads = [number % (reach + 1).min(3), (number / 3) % (reach + 1).min(3)];
                     let axes: &[Axis] = &[[5, kernel, stride, dilation], [4, 3, 2, 1]];
-                    let (axes, own) = if number % 2 == 0 { (&axes[..1], 1) } else { (axes, 2) };
+                    let (axes, own) = if number.is_multiple_of(2) { (&axes[..1], 1) } else { (axes, 2) };
                     let extended =
                         |first: usize| [first, 1][..own].iter().map(ToString::to_string).collect::<Vec<_>>();
                     let pads = [extended(pads[0]), extended(pads[1])].concat().join(", ");
