@@ -38,13 +38,8 @@ impl Units {
         self.batch_groups * self.z * self.y * self.x * self.parts
     }
 
-    /// What the units weigh against each other; `block` channels are a tile, and so many lanes a vector.
-    pub fn weights(
-        &self,
-        problem: &Problem,
-        schedule: &Schedule,
-        (block, lanes): (usize, usize),
-    ) -> Vec<u64> {
+    /// What the units weigh against each other.
+    pub fn weights(&self, problem: &Problem, schedule: &Schedule, lanes: usize) -> Vec<u64> {
         let [z, y, x] = &problem.axes;
         let parts = match schedule.store {
             Store::Phases => vec![1; schedule.parts],
@@ -53,7 +48,10 @@ impl Units {
                 let products = |part| groups[of_part(groups.len(), part, schedule.parts)].iter().sum();
                 (0..schedule.parts).map(products).collect()
             }
-            _ => channels_of_parts(problem.cout, block, schedule.parts),
+            _ => {
+                let (block, _) = schedule.channel_block(problem, lanes);
+                channels_of_parts(problem.cout, block, schedule.parts)
+            }
         };
         let rows = blocks_of(z.steps(), schedule.planes(problem))
             .flat_map(|planes| blocks_of(y.steps(), schedule.rows).map(move |rows| planes * rows));
@@ -226,7 +224,7 @@ impl Emit<'_, '_> {
         let in_row = y.in_stride as i64 * i64::from(self.nest.windows.layout.row_bytes);
         let out_row = (4 * y.out_stride * problem.output.row) as i64;
 
-        let (block, grain) = self.nest.channel_block(problem);
+        let (block, grain) = schedule.channel_block(problem, self.nest.lanes);
         // Lanes along the channels have weights up to whole vectors.
         let padded = problem.cout.next_multiple_of(grain);
         let rows = if schedule.store.is_by_pixels() && is_small(problem) { glue.constant(1) } else { rows };

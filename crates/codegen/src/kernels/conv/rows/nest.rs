@@ -380,7 +380,9 @@ impl Nest {
                 };
             let of_tile: Vec<Point> = pixels.iter().flat_map(of_pixel).collect();
             let mut tiles = Codes::default();
-            for (channels, _) in cut_channels(problem.cout, self.channel_block(problem).0) {
+            for (channels, _) in
+                cut_channels(problem.cout, self.schedule.channel_block(problem, self.lanes).0)
+            {
                 let spec = PixelSpec {
                     vectors: self.vectors(problem, channels, group.x_phases.len()),
                     cin: problem.cin,
@@ -429,15 +431,6 @@ impl Nest {
         Ok(TileRuns { runs })
     }
 
-    /// Output channels of a tile, and what their number is rounded up to.
-    pub fn channel_block(&self, problem: &Problem) -> (usize, usize) {
-        match self.schedule.store {
-            Store::Interleaved | Store::Joint | Store::Strided => (self.schedule.m, 1),
-            Store::Channels | Store::Transposed => (self.schedule.n * self.lanes, self.lanes),
-            Store::Phases => (self.schedule.channels_beside_phases(&problem.axes[2], self.lanes), 1),
-        }
-    }
-
     /// The vectors of results of a pixel, in the order of their weights.
     fn vectors(&self, problem: &Problem, channels: usize, phases: usize) -> Vec<Place> {
         let (lanes, plane) = (self.lanes, 4 * problem.output.plane as i32);
@@ -465,7 +458,7 @@ impl Nest {
     }
 
     fn finish<'a>(mut self, builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), CompileError> {
-        let (block, grain) = self.channel_block(&job.problem);
+        let (block, grain) = self.schedule.channel_block(&job.problem, self.lanes);
         let run = if self.schedule.store == Store::Phases { self.lanes } else { 1 };
         let blocks =
             Blocks { weights: job.weights, parts: std::mem::take(&mut self.taps), run, block, grain };
@@ -485,8 +478,8 @@ impl Nest {
             _ => self.schedule.packing(&job.problem, &builder.target),
         };
         let nanoseconds = (job.problem.macs() as f64 / builder.target.lanes() as f64 + copies) / 4.0;
-        let splits = builder
-            .weighted_splits(&counts.weights(&job.problem, &self.schedule, (block, self.lanes)), nanoseconds);
+        let splits =
+            builder.weighted_splits(&counts.weights(&job.problem, &self.schedule, self.lanes), nanoseconds);
         builder.push_kernel(Kernel {
             name,
             function,

@@ -214,10 +214,7 @@ impl Schedule {
         let tiles = self.most_parts(problem, target).max(1);
         let is_even = |&parts: &usize| {
             let parted = Self { parts, across: false, ..self.clone() };
-            let block =
-                if self.parts_phases(problem, target.lanes()) { 1 } else { problem.cout.div_ceil(tiles) };
-            let weights =
-                Units::new(problem, &parted).weights(problem, &parted, (block.max(1), target.lanes()));
+            let weights = Units::new(problem, &parted).weights(problem, &parted, target.lanes());
             split::is_even(&weights, threads)
         };
         let most = (UNITS * threads).div_ceil(self.windows(problem).max(1)).min(tiles);
@@ -321,6 +318,15 @@ impl Schedule {
         }
         let rows = z.iter().flat_map(|z| y.iter().map(move |y| z * y));
         rows.flat_map(|row| x.iter().map(move |x| row * x)).collect()
+    }
+
+    /// Output channels of a tile, and what their number is rounded up to.
+    pub fn channel_block(&self, problem: &Problem, lanes: usize) -> (usize, usize) {
+        match self.store {
+            Store::Interleaved | Store::Joint | Store::Strided => (self.m, 1),
+            Store::Channels | Store::Transposed => (self.n * lanes, lanes),
+            Store::Phases => (self.channels_beside_phases(&problem.axes[2], lanes), 1),
+        }
     }
 
     /// Output channels of a tile with lanes along the phases.
