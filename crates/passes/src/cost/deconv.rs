@@ -19,7 +19,7 @@ pub struct FormCost {
     pub macs: u64,
     /// Bytes of data, weights and result, and of what the form keeps in between.
     pub bytes: u64,
-    /// Share of the peak that its inner loop is expected to reach.
+    /// Share of the peak that it is expected to reach: its inner loop, or with calls and additions where it is scatter.
     pub utilisation: f64,
     /// Predicted microseconds.
     pub predicted_us: f64,
@@ -54,7 +54,7 @@ pub fn form_costs(geometry: &DeconvGeometry, machine: &Machine) -> [FormCost; 3]
         let added = product([8, batch, points, channels.output() as u64, taps]);
         let macs = product([batch, points, pairs, taps]);
         let lanes = machine.lanes.max(1);
-        let cycles = ScatterTiling::choose(geometry, lanes).cycles(geometry, lanes);
+        let (_, cycles) = ScatterTiling::choose(geometry, lanes);
         Work {
             form: Form::Scatter,
             macs,
@@ -179,7 +179,7 @@ impl Work {
     fn cost(self, machine: &Machine) -> FormCost {
         let Self { form, macs, bytes, moved, beside_ns, utilisation, .. } = self;
         let threads = machine.threads.min(self.threads) as f64;
-        let arithmetic = macs as f64 / (machine.macs_per_ns * utilisation.max(0.01)) / threads;
+        let arithmetic = macs as f64 / (machine.macs_per_ns * utilisation.max(1e-6)) / threads;
         let traffic = bytes as f64 / machine.bytes_per_ns / threads.min(2.0);
         let predicted_us = ((arithmetic + beside_ns / threads).max(traffic) + machine.dispatch_ns) / 1e3;
         let bytes = bytes.saturating_add(moved);

@@ -87,7 +87,7 @@ impl Rewrite for ChooseForm {
     }
 }
 
-/// Predictions leave out that a plain convolution may be filtered.
+/// How much faster than a plain convolution scatter must be: predictions leave out that that may be filtered.
 const FILTERED: f64 = 1.2;
 
 /// The form to use, and why.

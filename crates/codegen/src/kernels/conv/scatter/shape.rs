@@ -113,7 +113,7 @@ impl Shape {
         }
         let axes: [Axis; 3] = axes.try_into().unwrap_or_else(|_| [Axis::none(), Axis::none(), Axis::none()]);
         let cout = channels.output_per_group();
-        let ScatterTiling { block, pixels, vectors } = ScatterTiling::choose(geometry, target.lanes());
+        let (ScatterTiling { block, pixels, vectors }, _) = ScatterTiling::choose(geometry, target.lanes());
         let units = channels.batch() * channels.groups() * cout.div_ceil(block);
         let along = axes.iter().position(|axis| axis.input > 1).unwrap_or(2);
         let axis = &axes[along];
