@@ -159,7 +159,7 @@ fn copy(b: &mut TileBuilder, source: Pointer, target: Pointer, spec: &PackSpec) 
     });
 }
 
-/// Vectors that are taken apart by shuffles; more would not find registers.
+/// Strides up to which positions are taken apart by shuffles.
 const SHUFFLED: usize = 4;
 
 /// Elements of the source to the planes of the window: neighbours by shuffles, others one by one.

@@ -71,3 +71,49 @@ impl Pack for Columns<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::weights::Layout;
+    use super::*;
+    use crate::packing::pack_into;
+    use tconvc_ir::{DType, Tensor};
+    use typed_arena::Arena;
+
+    #[test]
+    fn columns_lie_in_the_order_of_tiles() {
+        let (groups, cin, cout, all) = (2, 3, 5, 6);
+        let tensor = Tensor::seeded(DType::F32, vec![groups * cin, cout, all], 4).unwrap();
+        let weights = Weights::new(&tensor, Layout::Deconv, groups, cin, cout).unwrap();
+        let values = tensor.elements::<f32>().unwrap();
+        for taps in [(0..all).collect::<Vec<_>>(), vec![1, 2, 5], vec![]] {
+            for (block, lanes, tile) in [(1, 4, 4), (2, 4, 8), (5, 8, 16), (3, 4, 64)] {
+                let memory = Arena::new();
+                let columns = Columns { weights, block, lanes, tile, taps: taps.clone() };
+                pack_into(&memory, |packing| _ = packing.pack(columns));
+                let memory = memory.into_vec();
+                let mut expected = vec![];
+                for group in 0..groups {
+                    for first in (0..cout).step_by(block) {
+                        let channels = first..cout.min(first + block);
+                        let mut columns: Vec<Option<(usize, usize)>> =
+                            channels.flat_map(|co| taps.iter().map(move |&tap| Some((co, tap)))).collect();
+                        columns.resize(columns.len().next_multiple_of(lanes), None);
+                        for of_tile in columns.chunks(tile) {
+                            for ci in group * cin..(group + 1) * cin {
+                                let value = |(co, tap)| values[(ci * cout + co) * all + tap];
+                                expected.extend(of_tile.iter().map(|column| column.map_or(0.0, value)));
+                            }
+                        }
+                    }
+                }
+                let floats: &[f32] = bytemuck::cast_slice(memory[0].as_slice());
+                assert_eq!(
+                    floats[..expected.len()],
+                    expected,
+                    "{taps:?}, blocks of {block}, tiles of {tile}"
+                );
+            }
+        }
+    }
+}

@@ -42,7 +42,7 @@ const DRAM_BYTES: f64 = 4.0;
 const SHARED: f64 = 0.25;
 
 /// Cycles in which a vector of a term is transformed, of the inputs and of the results: along both axes, and along one. These
-/// and the next two were fitted to 200 layers, half of which are estimated within 0.97 and 1.2 of the time they take.
+/// and the next two were fitted to 200 layers, half of which are estimated at 0.99 to 1.21 of the time they take.
 const TRANSFORM: [f64; 2] = [3.3, 1.0];
 const TRANSFORM_ALONG_X: [f64; 2] = [1.8, 0.5];
 
