@@ -1,5 +1,6 @@
 //! Work that other threads do while more of it is found.
 
+use crate::start::Start;
 use std::collections::VecDeque;
 use std::num::NonZero;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -117,8 +118,10 @@ pub(crate) fn with_helpers<'j, T>(
         let _closing = Closing(&queue);
         if nanoseconds >= WORTH_A_THREAD_NS {
             let queue = Arc::clone(&queue);
+            let start = Start::here();
             // Without another thread this one does it all.
             let _ = thread::Builder::new().spawn_scoped(scope, move || {
+                start.move_on();
                 let most = threads().saturating_sub(1);
                 if most > 0 {
                     queue.state().helpers = 1;
@@ -126,6 +129,7 @@ pub(crate) fn with_helpers<'j, T>(
                     help(scope, &queue, most);
                 }
             });
+            start.give_way();
         }
         work(&queue)
     })

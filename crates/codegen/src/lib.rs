@@ -15,5 +15,6 @@ pub mod pool;
 pub mod program;
 pub mod session;
 mod split;
+mod start;
 pub mod target;
 pub mod tile;

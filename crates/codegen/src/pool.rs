@@ -4,6 +4,7 @@
 //! work is spinning at first, and neither allocates nor locks. Splits are static: part `p` always covers the same
 //! work, so results do not depend on who runs it.
 
+use crate::start::Start;
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -68,10 +69,15 @@ impl Pool {
             spins,
         });
         let mut pool = Pool { shared, workers: Vec::with_capacity(count) };
+        let start = Start::here();
         for index in 0..count {
             let shared = Arc::clone(&pool.shared);
-            let name = format!("tconvc-{}", index + 1);
-            pool.workers.push(thread::Builder::new().name(name).spawn(move || shared.work(index))?);
+            let worker = thread::Builder::new().name(format!("tconvc-{}", index + 1));
+            pool.workers.push(worker.spawn(move || {
+                start.move_on();
+                shared.work(index);
+            })?);
+            start.give_way();
         }
         Ok(pool)
     }

@@ -1,0 +1,87 @@
+//! New threads begin at once, beside the one that starts them.
+//!
+//! A scheduler may put a new thread on the processor of its starter and leave it waiting there for the rest of a time slice,
+//! milliseconds, while others idle: Linux does so in virtual machines whose idle processors it takes for busy ones. Here the
+//! starter gives way for a moment, and the new thread moves on.
+
+/// Where a thread is about to start another; nothing where the system has no answer, or no other processor.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Start {
+    #[cfg(target_os = "linux")]
+    processor: Option<usize>,
+}
+
+#[cfg(target_os = "linux")]
+impl Start {
+    /// On this processor.
+    pub(crate) fn here() -> Self {
+        let allowed = rustix::thread::sched_getaffinity(None).ok();
+        let others = allowed.is_some_and(|allowed| allowed.count() > 1);
+        Self { processor: others.then(rustix::thread::sched_getcpu) }
+    }
+
+    /// Lets the thread run that was started; for its starter.
+    pub(crate) fn give_way(self) {
+        if self.processor.is_some() {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Moves this thread, which was started, away from its starter if it is there. Afterwards it may run where it could.
+    pub(crate) fn move_on(self) {
+        use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
+        let Some(taken) = self.processor.filter(|&taken| taken == sched_getcpu()) else { return };
+        let Ok(allowed) = sched_getaffinity(None) else { return };
+        let mut others = allowed;
+        // A set has room for so many; what it cannot name it cannot leave out.
+        if taken < rustix::thread::CpuSet::MAX_CPU {
+            others.unset(taken);
+        }
+        // What fails changes nothing, and then the thread waits its turn.
+        if sched_setaffinity(None, &others).is_ok() {
+            let _ = sched_setaffinity(None, &allowed);
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Start {
+    pub(crate) fn here() -> Self {
+        Self {}
+    }
+
+    pub(crate) fn give_way(self) {}
+
+    pub(crate) fn move_on(self) {}
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
+
+    #[test]
+    fn a_thread_leaves_the_processor_of_its_starter_and_may_run_where_it_could() {
+        std::thread::spawn(|| {
+            let allowed = sched_getaffinity(None).unwrap();
+            if allowed.count() < 2 {
+                return;
+            }
+            // The set is asked for whole again after each move.
+            for _ in 0..20 {
+                let processor = sched_getcpu();
+                Start { processor: Some(processor) }.move_on();
+                assert_eq!(sched_getaffinity(None).unwrap(), allowed);
+            }
+            // On one processor alone there is nothing to leave, and nothing to give way for.
+            let mut alone = rustix::thread::CpuSet::new();
+            alone.set(sched_getcpu());
+            sched_setaffinity(None, &alone).unwrap();
+            assert!(Start::here().processor.is_none());
+            Start { processor: Some(sched_getcpu()) }.move_on();
+            assert_eq!(sched_getaffinity(None).unwrap(), alone);
+        })
+        .join()
+        .unwrap();
+    }
+}
