@@ -146,7 +146,12 @@ fn help<'scope, 'j: 'scope>(scope: &'scope Scope<'scope, '_>, queue: &Arc<Queue<
         };
         if wants_more {
             let queue = Arc::clone(queue);
-            let _ = thread::Builder::new().spawn_scoped(scope, move || help(scope, &queue, most));
+            let start = Start::here();
+            let _ = thread::Builder::new().spawn_scoped(scope, move || {
+                start.move_on();
+                help(scope, &queue, most);
+            });
+            start.give_way();
         }
         (job.work)();
     }
