@@ -109,7 +109,8 @@ impl CompiledModel {
         let mut graph = model.graph().clone();
         bind(&mut graph, &compiler.shapes)?;
         infer::infer(&mut graph)?;
-        Self::of_graph(compiler.clone(), graph, 0)
+        let compiler = Compiler { ahead: model.ahead(), ..compiler.clone() };
+        Self::of_graph(compiler, graph, 0)
     }
 
     /// Of a graph whose types are inferred, and of which `cuts` parts lie before.

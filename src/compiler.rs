@@ -10,6 +10,7 @@ use crate::tune::Tuning;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
+use tconvc_codegen::ahead::Ahead;
 use tconvc_codegen::compile::{self, Compiled, FastMath};
 use tconvc_codegen::target::Target;
 use tconvc_ir::{Bindings, Dim, Graph, ValueType, infer};
@@ -31,6 +32,8 @@ pub struct Compiler {
     pub(crate) fast_math: bool,
     pub(crate) workspace_limit: usize,
     pub(crate) tuning: Arc<Tuning>,
+    /// Of the model that is compiled.
+    pub(crate) ahead: Option<Arc<Ahead>>,
 }
 
 /// What a network may take besides the caller's arrays and its own weights unless [`Compiler::workspace_limit`] says
@@ -63,6 +66,7 @@ impl Compiler {
             fast_math: true,
             workspace_limit: WORKSPACE_LIMIT,
             tuning: Arc::default(),
+            ahead: None,
         }
     }
 
@@ -202,6 +206,7 @@ impl Compiler {
             keep_text: self.keep_text,
             fast_math: if self.fast_math { FastMath::WherePays } else { FastMath::Off },
             schedules: self.tuning.schedules(&self.setting()),
+            ahead: self.ahead.clone(),
             ..compile::Options::new(self.target.clone())
         }
     }

@@ -3,12 +3,16 @@
 use crate::error::Result;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
+use tconvc_codegen::ahead::Ahead;
 use tconvc_ir::{DType, Graph, ValueId};
 
 /// A network, read from ONNX.
 #[derive(Clone)]
 pub struct Model {
     graph: Graph,
+    /// What is made ready while it is read.
+    ahead: Option<Arc<Ahead>>,
 }
 
 /// An input or output of a model.
@@ -23,12 +27,16 @@ pub struct PortInfo {
 }
 
 impl Model {
-    /// Reads an ONNX file. Weights in external files are mapped, and must lie in the model's folder.
+    /// Reads an ONNX file. Weights in external files are mapped, and must lie in the model's folder. Beside a large file a
+    /// thread takes memory from the system, at most 64 MiB, where the first compilation puts its weights.
     ///
     /// # Errors
     /// When the file cannot be read, or is no model that this program understands.
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self> {
-        Ok(Self { graph: tconvc_ir::onnx::read_path(path.as_ref())? })
+        let path = path.as_ref();
+        let bytes = path.metadata().map_or(0, |about| about.len() as usize);
+        let ahead = Ahead::begin(bytes);
+        Ok(Self { graph: tconvc_ir::onnx::read_path(path)?, ahead })
     }
 
     /// Reads an ONNX model from memory. Weights in external files are refused.
@@ -36,7 +44,8 @@ impl Model {
     /// # Errors
     /// When the bytes are no model that this program understands.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        Ok(Self { graph: tconvc_ir::onnx::read_bytes(bytes)? })
+        let ahead = Ahead::begin(bytes.len());
+        Ok(Self { graph: tconvc_ir::onnx::read_bytes(bytes)?, ahead })
     }
 
     /// Inputs, in order.
@@ -72,7 +81,11 @@ impl Model {
     /// A model of a graph, for tools; see [`Model::graph`].
     #[doc(hidden)]
     pub fn from_graph(graph: Graph) -> Self {
-        Self { graph }
+        Self { graph, ahead: None }
+    }
+
+    pub(crate) fn ahead(&self) -> Option<Arc<Ahead>> {
+        self.ahead.clone()
     }
 }
 

@@ -20,6 +20,8 @@ mod geometries;
 #[cfg(unix)]
 mod guard;
 #[cfg(test)]
+mod large;
+#[cfg(test)]
 mod layer;
 #[cfg(test)]
 mod models;

@@ -1,5 +1,6 @@
 //! What the makers of kernels share: the module that collects code, packed weights, places of values, names.
 
+use crate::ahead::Ahead;
 use crate::compile::{Choice, FastMath, Options, Schedules};
 use crate::error::CompileError;
 use crate::exec::{CodeModule, FunctionId, Glue};
@@ -61,7 +62,7 @@ impl<'a> Builder<'a> {
             schedules: options.schedules.clone(),
             choices: options.list_choices.then(Vec::new),
             module,
-            weights: Packing::new(blocks),
+            weights: Packing::new(blocks, options.ahead.as_deref().and_then(Ahead::take)),
             queue: Arc::clone(queue),
             constants: HashMap::new(),
             guests: HashMap::new(),
@@ -271,7 +272,7 @@ impl<'a> Builder<'a> {
 
     /// Does what jobs are left. Gives steps, bytes of packed weights, scratch bytes of a thread, and the functions.
     pub(crate) fn finish(self) -> Result<(Vec<Step>, usize, usize, CodeModule), CompileError> {
-        let bytes = self.weights.bytes()?;
+        let bytes = self.weights.finish()?;
         self.queue.finish();
         Ok((self.steps, bytes, self.scratch_bytes, self.module))
     }

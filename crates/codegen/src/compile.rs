@@ -1,5 +1,6 @@
 //! From a planned graph to a program.
 
+use crate::ahead::Ahead;
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::exec::{self, CodeModule, LOWERING_NS, LoweredModule};
@@ -30,6 +31,8 @@ pub struct Options {
     pub schedules: Schedules,
     /// Whether [`Compiled::choices`] are collected.
     pub list_choices: bool,
+    /// What was made ready while the model was read.
+    pub ahead: Option<Arc<Ahead>>,
 }
 
 impl Options {
@@ -42,6 +45,7 @@ impl Options {
             fast_math: FastMath::WherePays,
             schedules: Schedules::default(),
             list_choices: false,
+            ahead: None,
         }
     }
 }

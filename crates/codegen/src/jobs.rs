@@ -123,6 +123,8 @@ pub(crate) fn with_helpers<'j, T>(
             let _ = thread::Builder::new().spawn_scoped(scope, move || {
                 start.move_on();
                 let most = threads().saturating_sub(1);
+                // Not before: one that is barred counts a processor less.
+                start.keep_away();
                 if most > 0 {
                     queue.state().helpers = 1;
                     prepare();
@@ -148,7 +150,7 @@ fn help<'scope, 'j: 'scope>(scope: &'scope Scope<'scope, '_>, queue: &Arc<Queue<
             let queue = Arc::clone(queue);
             let start = Start::here();
             let _ = thread::Builder::new().spawn_scoped(scope, move || {
-                start.move_on();
+                start.keep_away();
                 help(scope, &queue, most);
             });
             start.give_way();

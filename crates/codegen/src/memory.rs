@@ -21,6 +21,12 @@ enum Block {
     Pages(Pages),
 }
 
+impl From<Pages> for AlignedBytes {
+    fn from(pages: Pages) -> Self {
+        Self { len: pages.len(), block: Block::Pages(pages) }
+    }
+}
+
 impl AlignedBytes {
     /// `len` zero bytes; `None` when the system has no memory for them.
     pub fn zeroed(len: usize) -> Option<Self> {
@@ -70,5 +76,47 @@ impl AlignedBytes {
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: as above, and the exclusive borrow covers all of it.
         unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr(), self.len) }
+    }
+}
+
+/// Gives whole huge pages among bytes that are zero and of private memory back to the system; they stay zero.
+pub(crate) fn give_back(zeros: &mut [u8]) {
+    #[cfg(target_os = "linux")]
+    {
+        const HUGE_PAGE: usize = 2 << 20;
+        let start = zeros.as_ptr().addr();
+        let unused = zeros.get_mut(start.next_multiple_of(HUGE_PAGE) - start..).unwrap_or_default();
+        let len = unused.len() / HUGE_PAGE * HUGE_PAGE;
+        if len > 0 {
+            // SAFETY: the bytes are borrowed exclusively, and whole pages of them become what they are, zero. Without success
+            // they are left alone.
+            let _ = unsafe {
+                rustix::mm::madvise(unused.as_mut_ptr().cast(), len, rustix::mm::Advice::LinuxDontNeed)
+            };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = zeros;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn whole_huge_pages_go_back_and_nothing_else_changes() {
+        let huge = 2 << 20;
+        let mut block = AlignedBytes::zeroed(4 * huge).unwrap();
+        let bytes = block.as_mut_slice();
+        // Not zero, so that it shows.
+        bytes.fill(7);
+        give_back(&mut bytes[1..huge]);
+        give_back(&mut []);
+        assert!(bytes.iter().all(|&byte| byte == 7));
+        give_back(&mut bytes[huge - 64..4 * huge - 64]);
+        assert!(bytes[..huge].iter().all(|&byte| byte == 7));
+        assert!(bytes[huge..3 * huge].iter().all(|&byte| byte == 0));
+        assert!(bytes[3 * huge..].iter().all(|&byte| byte == 7));
     }
 }

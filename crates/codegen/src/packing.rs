@@ -2,7 +2,7 @@
 
 use crate::error::CompileError;
 use crate::jobs::Job;
-use crate::memory::{ALIGNMENT, AlignedBytes};
+use crate::memory::{ALIGNMENT, AlignedBytes, give_back};
 use crate::program::{Operand, Space};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -60,8 +60,10 @@ pub(crate) struct Packing<'a> {
 }
 
 impl<'a> Packing<'a> {
-    pub(crate) fn new(blocks: &'a Arena<AlignedBytes>) -> Self {
-        Self { blocks, rest: (0, 0, &mut []), bytes: [0; 2], missing: None, jobs: vec![] }
+    /// Takes blocks for weights, and first of all this zeroed memory.
+    pub(crate) fn new(blocks: &'a Arena<AlignedBytes>, first: Option<AlignedBytes>) -> Self {
+        let rest = first.map_or(&mut [][..], |first| blocks.alloc(first).as_mut_slice());
+        Self { blocks, rest: (0, 0, rest), bytes: [0; 2], missing: None, jobs: vec![] }
     }
 
     /// A place at a cache line for a copy of bytes.
@@ -108,11 +110,12 @@ impl<'a> Packing<'a> {
         self.jobs.drain(..)
     }
 
-    /// Bytes that were given out.
+    /// Bytes that were given out. What was not goes back to the system.
     ///
     /// # Errors
     /// When there was no memory for them.
-    pub(crate) fn bytes(&self) -> Result<usize, CompileError> {
+    pub(crate) fn finish(self) -> Result<usize, CompileError> {
+        give_back(self.rest.2);
         match self.missing {
             None => Ok(self.bytes.iter().sum()),
             Some(bytes) => Err(CompileError::Memory { what: "packed weights", bytes }),
@@ -124,7 +127,7 @@ impl<'a> Packing<'a> {
         let lines = len.next_multiple_of(ALIGNMENT);
         let is_shared = lines < OWN_BLOCK;
         self.bytes[usize::from(is_shared)] += lines;
-        if is_shared && self.rest.2.len() >= lines && self.blocks.len() > 0 {
+        if self.rest.2.len() >= lines && self.blocks.len() > 0 {
             let (block, offset, rest) = &mut self.rest;
             let (memory, behind) = std::mem::take(rest).split_at_mut(lines);
             let operand = Operand::new(Space::Weights(*block), *offset, len);
@@ -148,7 +151,7 @@ impl<'a> Packing<'a> {
 /// Does all jobs, one after the other.
 #[cfg(test)]
 pub(crate) fn pack_into<'a>(blocks: &'a Arena<AlignedBytes>, pack: impl FnOnce(&mut Packing<'a>)) {
-    let mut packing = Packing::new(blocks);
+    let mut packing = Packing::new(blocks, None);
     pack(&mut packing);
     packing.jobs().for_each(|job| (job.work)());
 }
@@ -173,6 +176,27 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_is_there_is_taken_first_as_far_as_it_goes() {
+        let (blocks, has) = (Arena::new(), OWN_BLOCK + 128);
+        let mut packing = Packing::new(&blocks, AlignedBytes::zeroed(has));
+        let sizes = [1, OWN_BLOCK, 65, 64, 1];
+        let places = sizes.map(|bytes| packing.copy(vec![bytes as u8; bytes]));
+        packing.jobs().for_each(|job| (job.work)());
+        let lines = |bytes: usize| bytes.next_multiple_of(ALIGNMENT);
+        assert_eq!(packing.finish().unwrap(), sizes.map(lines).iter().sum::<usize>());
+        let blocks = blocks.into_vec();
+        let of = places.map(|place| {
+            let Operand { space: Space::Weights(block), buffer: [start, end], .. } = place else {
+                panic!("{place:?}");
+            };
+            assert!(blocks[block].as_slice()[start..end].iter().all(|&byte| byte == (end - start) as u8));
+            (block, start)
+        });
+        // Two lines do not fit any more, and what comes after them stays with them.
+        assert_eq!(of, [(0, 0), (0, 64), (1, 0), (1, 128), (1, 192)]);
+    }
+
+    #[test]
     fn every_stretch_is_written_by_its_task() {
         for factor in [1, 1 << 20] {
             let (borrowed, long) = ([9u8; 3], vec![7; WORTH_A_JOB]);
@@ -185,7 +209,7 @@ mod tests {
                 places.push(packing.copy([]));
                 places.push(packing.copy(vec![8; 5]));
                 assert_eq!(
-                    packing.bytes().unwrap(),
+                    packing.bytes.iter().sum::<usize>(),
                     64 + (4 * (factor + 5)).next_multiple_of(64) + (1 << 16) + 64
                 );
             });

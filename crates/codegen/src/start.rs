@@ -30,16 +30,24 @@ impl Start {
     /// Moves this thread, which was started, away from its starter if it is there. Afterwards it may run where it could.
     pub(crate) fn move_on(self) {
         use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
-        let Some(taken) = self.processor.filter(|&taken| taken == sched_getcpu()) else { return };
-        let Ok(allowed) = sched_getaffinity(None) else { return };
-        let mut others = allowed;
-        // A set has room for so many; what it cannot name it cannot leave out.
-        if taken < rustix::thread::CpuSet::MAX_CPU {
-            others.unset(taken);
-        }
-        // What fails changes nothing, and then the thread waits its turn.
-        if sched_setaffinity(None, &others).is_ok() {
+        if self.processor.is_some_and(|taken| taken == sched_getcpu())
+            && let Ok(allowed) = sched_getaffinity(None)
+        {
+            self.keep_away();
             let _ = sched_setaffinity(None, &allowed);
+        }
+    }
+
+    /// Bars this thread, which was started, from the processor where its starter was: one that is woken is put beside who
+    /// wakes it, too. For threads that live no longer than they are needed.
+    pub(crate) fn keep_away(self) {
+        use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+        // A set has room for so many; what it cannot name it cannot leave out.
+        let Some(taken) = self.processor.filter(|&taken| taken < CpuSet::MAX_CPU) else { return };
+        if let Ok(mut others) = sched_getaffinity(None) {
+            others.unset(taken);
+            // What fails changes nothing, and then the thread waits its turn.
+            let _ = sched_setaffinity(None, &others);
         }
     }
 }
@@ -53,6 +61,8 @@ impl Start {
     pub(crate) fn give_way(self) {}
 
     pub(crate) fn move_on(self) {}
+
+    pub(crate) fn keep_away(self) {}
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -85,13 +95,33 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::print_stderr, reason = "a skipped test says so")]
+    fn a_thread_that_keeps_away_is_barred_from_that_processor_alone() {
+        let thread = std::thread::spawn(|| {
+            let start = Start::here();
+            let Some(processor) = start.processor else {
+                eprintln!("skipped: there is one processor");
+                return;
+            };
+            let mut others = sched_getaffinity(None).unwrap();
+            others.unset(processor);
+            start.keep_away();
+            assert_eq!(sched_getaffinity(None).unwrap(), others);
+            assert_ne!(sched_getcpu(), processor);
+        });
+        thread.join().unwrap();
+    }
+
+    #[test]
     fn on_one_processor_nothing_moves() {
         let thread = std::thread::spawn(|| {
             let mut alone = rustix::thread::CpuSet::new();
             alone.set(sched_getcpu());
             sched_setaffinity(None, &alone).unwrap();
             assert!(Start::here().processor.is_none());
-            Start { processor: Some(sched_getcpu()) }.move_on();
+            let start = Start { processor: Some(sched_getcpu()) };
+            start.move_on();
+            start.keep_away();
             assert_eq!(sched_getaffinity(None).unwrap(), alone);
         });
         thread.join().unwrap();
