@@ -11,7 +11,7 @@ use tconvc_ir::{DType, Graph, ValueId};
 #[derive(Clone)]
 pub struct Model {
     graph: Graph,
-    /// What is made ready while it is read.
+    /// What was made ready while it was read.
     ahead: Option<Arc<Ahead>>,
 }
 
@@ -27,16 +27,17 @@ pub struct PortInfo {
 }
 
 impl Model {
-    /// Reads an ONNX file. Weights in external files are mapped, and must lie in the model's folder. Beside a large file a
-    /// thread takes memory from the system, at most 64 MiB, where the first compilation puts its weights.
+    /// Reads an ONNX file. Weights in external files are mapped, and must lie in the model's folder. Meanwhile
+    /// another thread takes memory from the system, at most 64 MiB, where the first compilation of a large model puts its
+    /// weights.
     ///
     /// # Errors
     /// When the file cannot be read, or is no model that this program understands.
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = path.metadata().map_or(0, |about| about.len() as usize);
-        let ahead = Ahead::begin(bytes);
-        Ok(Self { graph: tconvc_ir::onnx::read_path(path)?, ahead })
+        let (graph, ahead) = Ahead::while_reading(bytes, || tconvc_ir::onnx::read_path(path));
+        Ok(Self { graph: graph?, ahead })
     }
 
     /// Reads an ONNX model from memory. Weights in external files are refused.
@@ -44,8 +45,8 @@ impl Model {
     /// # Errors
     /// When the bytes are no model that this program understands.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let ahead = Ahead::begin(bytes.len());
-        Ok(Self { graph: tconvc_ir::onnx::read_bytes(bytes)?, ahead })
+        let (graph, ahead) = Ahead::while_reading(bytes.len(), || tconvc_ir::onnx::read_bytes(bytes));
+        Ok(Self { graph: graph?, ahead })
     }
 
     /// Inputs, in order.

@@ -6,11 +6,8 @@ use crate::memory::AlignedBytes;
 use crate::start::Start;
 use crate::target::Target;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use tconvc_ir::Pages;
 
 /// Smaller models are read before a thread has made anything ready.
 const WORTH_A_THREAD: usize = 8 << 20;
@@ -18,68 +15,41 @@ const WORTH_A_THREAD: usize = 8 << 20;
 /// The most memory that is taken ahead: what nobody asks for then is not much.
 const MOST_BYTES: usize = 64 << 20;
 
-/// How much memory is made present between two looks whether it is waited for.
-const PART_BYTES: usize = 2 << 20;
-
 /// The smallest pages of any machine; a byte written to each makes all memory present.
 const PAGE_BYTES: usize = 4096;
 
-/// Preparations for one compilation.
-pub struct Ahead {
-    memory: Mutex<Receiver<Pages>>,
-    is_waited_for: Arc<AtomicBool>,
-}
+/// Memory for the packed weights of one compilation.
+pub struct Ahead(Mutex<Option<AlignedBytes>>);
 
 impl Ahead {
-    /// Begins for a model of so many bytes, nearly all of which are weights that will be packed; `None` where that is not
-    /// worth a thread.
-    pub fn begin(model_bytes: usize) -> Option<Arc<Self>> {
+    /// Reads a model of so many bytes, nearly all of which are weights that will be packed, and makes things ready meanwhile
+    /// where that is worth a thread.
+    pub fn while_reading<T>(model_bytes: usize, read: impl FnOnce() -> T) -> (T, Option<Arc<Self>>) {
         if model_bytes < WORTH_A_THREAD {
-            return None;
+            return (read(), None);
         }
         // Packed weights are padded to whole vectors.
-        let bytes = model_bytes.min(MOST_BYTES);
-        let bytes = (bytes + bytes / 8).min(MOST_BYTES);
-        let (sender, receiver) = mpsc::sync_channel(1);
-        let is_waited_for = Arc::new(AtomicBool::new(false));
-        let ahead = Arc::new(Self { memory: Mutex::new(receiver), is_waited_for: is_waited_for.clone() });
-        let start = Start::here();
-        let work = move || {
-            start.keep_away();
-            if let Some(pages) = present(bytes, &is_waited_for) {
-                // Nobody may want it any more.
-                let _ = sender.send(pages);
-            }
-            exec::make_ready(&Target::host());
-        };
-        thread::Builder::new().spawn(work).ok()?;
-        start.give_way();
-        Some(ahead)
+        let bytes = model_bytes.saturating_add(model_bytes / 8).min(MOST_BYTES);
+        // Asked for here: the system does not give out memory while who reads has a page fault.
+        let mut memory = AlignedBytes::zeroed(bytes);
+        let pages = memory.iter_mut().flat_map(|memory| memory.as_mut_slice().chunks_mut(PAGE_BYTES));
+        let model = thread::scope(|scope| {
+            let start = Start::here();
+            // Without another thread nothing is ready, and all is done later.
+            let _ = thread::Builder::new().spawn_scoped(scope, move || {
+                start.keep_away();
+                pages.for_each(|page| page[0] = 0);
+                exec::make_ready(&Target::host());
+            });
+            start.give_way();
+            read()
+        });
+        (model, memory.map(|memory| Arc::new(Self(Mutex::new(Some(memory))))))
     }
 
-    /// Zeroed memory, all or most of it present; none for the second one who asks.
+    /// Zeroed memory; none for the second one who asks.
     pub(crate) fn take(&self) -> Option<AlignedBytes> {
-        self.is_waited_for.store(true, Ordering::Relaxed);
-        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        memory.recv().ok().map(AlignedBytes::from)
-    }
-}
-
-/// So many zero bytes, of which those are not present yet that would have to be waited for.
-fn present(bytes: usize, is_waited_for: &AtomicBool) -> Option<Pages> {
-    let mut pages = Pages::zeroed(bytes)?;
-    for part in pages.chunks_mut(PART_BYTES) {
-        if is_waited_for.load(Ordering::Relaxed) {
-            break;
-        }
-        part.iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 0);
-    }
-    Some(pages)
-}
-
-impl Drop for Ahead {
-    fn drop(&mut self) {
-        self.is_waited_for.store(true, Ordering::Relaxed);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -96,8 +66,9 @@ mod tests {
     #[test]
     fn memory_is_zero_larger_than_the_model_and_there_once() {
         for model_bytes in [WORTH_A_THREAD, WORTH_A_THREAD + 12_345] {
-            let ahead = Ahead::begin(model_bytes).unwrap();
-            let memory = ahead.take().unwrap();
+            let (read, ahead) = Ahead::while_reading(model_bytes, || 7);
+            let (ahead, memory) = (ahead.as_ref().unwrap(), ahead.as_ref().unwrap().take().unwrap());
+            assert_eq!(read, 7);
             assert!(memory.len() >= model_bytes + model_bytes / 8);
             assert!(memory.as_slice().iter().all(|&byte| byte == 0));
             assert!(ahead.take().is_none());
@@ -106,13 +77,9 @@ mod tests {
 
     #[test]
     fn small_models_are_not_worth_it_and_large_ones_have_a_bound() {
-        assert!(Ahead::begin(WORTH_A_THREAD - 1).is_none());
-        let largest = Ahead::begin(usize::MAX / 2).unwrap();
-        assert_eq!(largest.take().unwrap().len(), MOST_BYTES);
-    }
-
-    #[test]
-    fn memory_that_is_waited_for_is_whole_all_the_same() {
-        assert_eq!(present(3 * PART_BYTES, &AtomicBool::new(true)).unwrap().len(), 3 * PART_BYTES);
+        assert!(Ahead::while_reading(WORTH_A_THREAD - 1, || {}).1.is_none());
+        let (read, largest) = Ahead::while_reading(usize::MAX, || 7);
+        assert_eq!(read, 7);
+        assert_eq!(largest.unwrap().take().unwrap().len(), MOST_BYTES);
     }
 }

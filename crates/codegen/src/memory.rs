@@ -21,12 +21,6 @@ enum Block {
     Pages(Pages),
 }
 
-impl From<Pages> for AlignedBytes {
-    fn from(pages: Pages) -> Self {
-        Self { len: pages.len(), block: Block::Pages(pages) }
-    }
-}
-
 impl AlignedBytes {
     /// `len` zero bytes; `None` when the system has no memory for them.
     pub fn zeroed(len: usize) -> Option<Self> {
