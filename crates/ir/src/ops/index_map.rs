@@ -3,6 +3,7 @@
 
 use super::broadcast::strides;
 use super::movement::pick;
+use super::steps::Steps;
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, element_count};
 
@@ -156,7 +157,9 @@ impl IndexMap {
 
     /// The output for that input. The fill value is zero when absent.
     pub(super) fn apply(&self, x: &Tensor, fill: Option<&Tensor>) -> Result<Tensor> {
-        pick(x, &self.output_shape(), fill, |emit| self.visit(emit))
+        let shape = self.output_shape();
+        let by_steps = Steps::of(self).and_then(|steps| steps.apply(x, &shape));
+        by_steps.unwrap_or_else(|| pick(x, &shape, fill, |emit| self.visit(emit)))
     }
 
     /// The output for an input that is given as a list of its elements; `None` when it is long or has border in it.

@@ -50,6 +50,7 @@ mod slice;
 mod softmax;
 mod space;
 mod spread;
+mod steps;
 mod sums;
 mod taps;
 mod unary;
