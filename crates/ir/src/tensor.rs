@@ -276,6 +276,17 @@ impl Tensor {
         Ok(bytemuck::try_cast_slice(bytes).map_or_else(|_| Cow::Owned(copy()), Cow::Borrowed))
     }
 
+    /// The elements in order, aligned or not, for those who stop early: nothing is copied.
+    ///
+    /// # Errors
+    /// When the element type is another.
+    pub fn iter<T: Element>(&self) -> Result<impl Iterator<Item = T> + '_> {
+        if self.dtype != T::DTYPE {
+            return Err(Error::Type(format!("expected a {} tensor, found {}", T::DTYPE, self.dtype)));
+        }
+        Ok(self.bytes().chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned))
+    }
+
     /// The elements of a boolean tensor.
     ///
     /// # Errors
@@ -382,6 +393,7 @@ mod tests {
         bytes.extend(1.5f32.to_le_bytes());
         let tensor = Tensor::from_shared(DType::F32, vec![1], Arc::new(bytes), 1).unwrap();
         assert_eq!(tensor.elements::<f32>().unwrap().as_ref(), &[1.5]);
+        assert!(tensor.iter::<f32>().unwrap().eq([1.5]) && tensor.iter::<i32>().is_err());
         assert_eq!(tensor, Tensor::from_vec([1], vec![1.5f32]).unwrap());
     }
 

@@ -41,8 +41,12 @@ fn is_even(weights: &Tensor, geometry: &DeconvGeometry) -> bool {
     };
     let phase_of: Vec<usize> = (0..taps).map(phase_of).collect();
     // Most weights are found uneven at their first kernel.
-    let Ok(values) = weights.elements::<f32>() else { return false };
-    values.chunks_exact(taps.max(1)).all(|kernel| {
+    let Ok(mut values) = weights.iter::<f32>() else { return false };
+    let mut kernels = std::iter::from_fn(|| {
+        let kernel: Vec<f32> = values.by_ref().take(taps).collect();
+        (!kernel.is_empty()).then_some(kernel)
+    });
+    kernels.all(|kernel| {
         let mut sums = vec![0.0; phases];
         for (&value, &phase) in kernel.iter().zip(&phase_of) {
             sums[phase] += f64::from(value);

@@ -224,7 +224,20 @@ pub(super) fn phase_groups(x: &Axis, lanes: usize, n: usize) -> Vec<Range<usize>
     groups
 }
 
+/// Things that differ, and how often each is there.
+fn counted<T: PartialEq>(all: impl IntoIterator<Item = (T, usize)>) -> Vec<(T, usize)> {
+    let mut counted: Vec<(T, usize)> = vec![];
+    for (thing, count) in all {
+        match counted.iter_mut().find(|(known, _)| *known == thing) {
+            Some((_, times)) => *times += count,
+            None => counted.push((thing, count)),
+        }
+    }
+    counted
+}
+
 /// A tile of pixels by vectors, as far as its cost goes.
+#[derive(PartialEq)]
 struct PixelTile {
     /// Phases that are points of their own.
     phases: usize,
@@ -232,8 +245,6 @@ struct PixelTile {
     taps: usize,
     positions: usize,
     vectors: usize,
-    /// Such tiles over a pixel.
-    count: usize,
 }
 
 /// Tiles with lanes along the channels.
@@ -252,13 +263,13 @@ fn channel_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileSh
     pixel_tiles(problem, target, vector, vectors, |n| {
         let tiles = counts_of_tiles(problem, target, if joint { Store::Interleaved } else { Store::Strided });
         let blocks = cut_channels(vectors, n);
-        let of_counts = |counts: Counts| -> Vec<PixelTile> {
+        let of_counts = |counts: Counts| {
             let Counts { phases, taps, positions, .. } = counts;
-            let tile =
-                |&(vectors, count): &(usize, usize)| PixelTile { phases, taps, positions, vectors, count };
-            blocks.iter().map(tile).collect()
+            blocks
+                .iter()
+                .map(move |&(vectors, count)| (PixelTile { phases, taps, positions, vectors }, count))
         };
-        tiles.into_iter().flat_map(of_counts).collect()
+        counted(tiles.into_iter().flat_map(of_counts))
     })
 }
 
@@ -271,29 +282,25 @@ fn phase_tiles(problem: &Problem, target: &Target) -> Vec<TileShape> {
     pixel_tiles(problem, target, 1.5, phase_vectors(x, lanes) * problem.cout, |n| {
         let (_, channels) = phases_and_channels(x, lanes, n);
         let blocks = cut_channels(problem.cout, channels);
-        let of_group = |group: Range<usize>| -> Vec<PixelTile> {
+        let of_group = |group: Range<usize>| {
             let (taps, vectors) = (x.phases[group.start].taps.len(), group.len().div_ceil(lanes));
-            let tile = |&(channels, count): &(usize, usize)| PixelTile {
-                phases: 1,
-                taps,
-                positions: taps,
-                vectors: vectors * channels,
-                count,
+            let tile = move |&(channels, count): &(usize, usize)| {
+                (PixelTile { phases: 1, taps, positions: taps, vectors: vectors * channels }, count)
             };
-            blocks.iter().map(tile).collect()
+            blocks.iter().map(tile)
         };
-        phase_groups(x, lanes, n).into_iter().flat_map(of_group).collect()
+        counted(phase_groups(x, lanes, n).into_iter().flat_map(of_group))
     })
 }
 
-/// Tiles of pixels by vectors. A vector of results takes so many cycles to store; `tiles` gives the tiles over a pixel, for the
-/// most vectors of a tile.
+/// Tiles of pixels by vectors. A vector of results takes so many cycles to store; `tiles` gives the tiles over a pixel, and how
+/// many of each there are, for the most vectors of a tile.
 fn pixel_tiles(
     problem: &Problem,
     target: &Target,
     store_cycles: f64,
     vectors: usize,
-    tiles: impl Fn(usize) -> Vec<PixelTile>,
+    tiles: impl Fn(usize) -> Vec<(PixelTile, usize)>,
 ) -> Vec<TileShape> {
     let [_, y, x] = &problem.axes;
     // Small images: pixels of all rows together; the cost is that of one row.
@@ -307,12 +314,12 @@ fn pixel_tiles(
         let mut best = TileShape { n, ..TileShape::NONE };
         let tiles = tiles(n);
         for m in 1..=pixels.clamp(1, 28) {
-            if tiles.iter().any(|tile| tile.phases * m * n > accumulators(target, n)) {
+            if tiles.iter().any(|(tile, _)| tile.phases * m * n > accumulators(target, n)) {
                 continue;
             }
             let mut cycles = 0.0;
             for (part, parts) in cut_sizes(pixels, m) {
-                for &PixelTile { phases, taps, positions, vectors, count } in &tiles {
+                for &(PixelTile { phases, taps, positions, vectors }, count) in &tiles {
                     let held = held_taps(target, part * phases * vectors, vectors);
                     // Each part of the taps loads its weights, and the pixels that it reads.
                     let splats = taps.div_ceil(held) * (part - 1) + positions;
@@ -368,13 +375,7 @@ fn mean_rows(problem: &Problem) -> usize {
 /// Tiles with lanes along the width, over all channels and columns, remainders included.
 fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileShape> {
     // Phases are mostly alike.
-    let mut tiles: Vec<(Counts, f64)> = vec![];
-    for counts in counts_of_tiles(problem, target, store) {
-        match tiles.iter_mut().find(|(known, _)| *known == counts) {
-            Some((_, times)) => *times += 1.0,
-            None => tiles.push((counts, 1.0)),
-        }
-    }
+    let tiles = counted(counts_of_tiles(problem, target, store).into_iter().map(|tile| (tile, 1)));
     let vectors = problem.axes[2].steps().div_ceil(target.lanes());
     let rows = problem.axes[1].steps();
     let highest = if can_stack(problem, store) { rows.clamp(1, MOST_STACKED) } else { 1 };
@@ -392,8 +393,8 @@ fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileShap
             for (height, share) in [(stack, rows / stack * stack), (1, rows % stack)] {
                 for (n, times) in cut_sizes(vectors, n) {
                     for (m, count) in cut_channels(problem.cout, m) {
-                        let of_tile = |(tile, count): &(Counts, f64)| {
-                            count * width_cycles(problem, target, store, tile, (m, n, height))
+                        let of_tile = |(tile, count): &(Counts, usize)| {
+                            *count as f64 * width_cycles(problem, target, store, tile, (m, n, height))
                         };
                         let of_tiles = tiles.iter().map(of_tile).sum::<f64>() / height as f64;
                         cycles += (times * count * share) as f64 / rows as f64 * of_tiles;
