@@ -280,7 +280,7 @@ impl Tensor {
     ///
     /// # Errors
     /// When the element type is another.
-    pub fn iter<T: Element>(&self) -> Result<impl Iterator<Item = T> + '_> {
+    pub fn each<T: Element>(&self) -> Result<impl Iterator<Item = T> + '_> {
         if self.dtype != T::DTYPE {
             return Err(Error::Type(format!("expected a {} tensor, found {}", T::DTYPE, self.dtype)));
         }
@@ -393,7 +393,7 @@ mod tests {
         bytes.extend(1.5f32.to_le_bytes());
         let tensor = Tensor::from_shared(DType::F32, vec![1], Arc::new(bytes), 1).unwrap();
         assert_eq!(tensor.elements::<f32>().unwrap().as_ref(), &[1.5]);
-        assert!(tensor.iter::<f32>().unwrap().eq([1.5]) && tensor.iter::<i32>().is_err());
+        assert!(tensor.each::<f32>().unwrap().eq([1.5]) && tensor.each::<i32>().is_err());
         assert_eq!(tensor, Tensor::from_vec([1], vec![1.5f32]).unwrap());
     }
 

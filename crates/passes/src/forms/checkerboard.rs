@@ -41,7 +41,7 @@ fn is_even(weights: &Tensor, geometry: &DeconvGeometry) -> bool {
     };
     let phase_of: Vec<usize> = (0..taps).map(phase_of).collect();
     // Most weights are found uneven at their first kernel.
-    let Ok(mut values) = weights.iter::<f32>() else { return false };
+    let Ok(mut values) = weights.each::<f32>() else { return false };
     let mut kernels = std::iter::from_fn(|| {
         let kernel: Vec<f32> = values.by_ref().take(taps).collect();
         (!kernel.is_empty()).then_some(kernel)

@@ -94,6 +94,30 @@ struct Here<'h> {
     next: Option<Next>,
 }
 
+/// Groups of phases that follow each other and differ in their places only: one loop.
+struct Alike {
+    numbers: Range<usize>,
+    /// From one to the next: bytes in what is read, in the output, and in the weights.
+    apart: [i64; 3],
+}
+
+/// A group of phases: the first of [`Alike`], or in a loop the one with that index.
+#[derive(Clone, Copy)]
+struct Which<'w> {
+    alike: &'w Alike,
+    index: Option<Value>,
+}
+
+impl Which<'_> {
+    /// A place of the first group as that of this one.
+    fn moved(self, glue: &mut Glue<'_>, place: Value, side: usize) -> Value {
+        match self.index {
+            Some(index) => glue.element(place, index, self.alike.apart[side]),
+            None => place,
+        }
+    }
+}
+
 pub(super) struct Emit<'a, 'b> {
     pub nest: &'a Nest,
     pub job: &'a Job<'b>,
@@ -155,24 +179,66 @@ impl Emit<'_, '_> {
     fn phases(&self, glue: &mut Glue<'_>, here: &Here<'_>) {
         let schedule = &self.nest.schedule;
         if schedule.parts == 1 || !schedule.parts_phases(&self.job.problem, self.nest.lanes) {
-            for number in 0..self.nest.groups.len() {
-                self.rows_of(glue, here, number);
-            }
-            return;
+            return self.groups(glue, here, 0..self.nest.groups.len());
         }
         for part in 0..schedule.parts {
             let mine = glue.builder.ins().icmp_imm_u(IntCC::Equal, here.unit.part, part as i64);
             when(glue, mine, |glue| {
-                for number in of_part(self.nest.groups.len(), part, schedule.parts) {
-                    self.rows_of(glue, here, number);
-                }
+                self.groups(glue, here, of_part(self.nest.groups.len(), part, schedule.parts));
             });
         }
     }
 
+    fn groups(&self, glue: &mut Glue<'_>, here: &Here<'_>, numbers: Range<usize>) {
+        for alike in &self.alike(numbers) {
+            if alike.numbers.len() == 1 {
+                self.rows_of(glue, here, Which { alike, index: None });
+                continue;
+            }
+            let count = glue.constant(alike.numbers.len() as i64);
+            repeat(glue, count, |glue, index| self.rows_of(glue, here, Which { alike, index: Some(index) }));
+        }
+    }
+
+    /// These groups, in order, as few as they are loops.
+    fn alike(&self, numbers: Range<usize>) -> Vec<Alike> {
+        let groups = &self.nest.groups;
+        let [z, y, _] = &self.job.problem.axes;
+        let places = |number: usize| {
+            let group = &groups[number];
+            [group.base, self.place_of(group), 4 * group.weights as i64]
+        };
+        let counts = |group: &Group| [z.phases[group.z].count, y.phases[group.y].count];
+        let mut all: Vec<Alike> = vec![];
+        for number in numbers {
+            if let Some(Alike { numbers, apart }) = all.last_mut() {
+                let (first, group) = (&groups[numbers.start], &groups[number]);
+                let (last, now) = (places(number - 1), places(number));
+                let step = [0, 1, 2].map(|side| now[side] - last[side]);
+                if (first.taps_per_channel, counts(first)) == (group.taps_per_channel, counts(group))
+                    && first.code == group.code
+                    && (numbers.len() == 1 || *apart == step)
+                {
+                    (numbers.end, *apart) = (number + 1, step);
+                    continue;
+                }
+            }
+            all.push(Alike { numbers: number..number + 1, apart: [0; 3] });
+        }
+        all
+    }
+
+    /// Bytes from a unit's first output to that of a group.
+    fn place_of(&self, group: &Group) -> i64 {
+        let (problem, row_bytes) = (&self.job.problem, 4 * self.job.problem.output.row as i64);
+        let [z, y, _] = &problem.axes;
+        (z.phases[group.z].first * y.output + y.phases[group.y].first) as i64 * row_bytes
+            + 4 * group.first_x as i64
+    }
+
     /// The rows of a unit that a group of phases has.
-    fn rows_of(&self, glue: &mut Glue<'_>, here: &Here<'_>, number: usize) {
-        let group = &self.nest.groups[number];
+    fn rows_of(&self, glue: &mut Glue<'_>, here: &Here<'_>, which: Which<'_>) {
+        let group = &self.nest.groups[which.alike.numbers.start];
         let [z, y, _] = &self.job.problem.axes;
         let (z_phase, y_phase) = (&z.phases[group.z], &y.phases[group.y]);
         // Rows of this phase in the unit.
@@ -183,15 +249,16 @@ impl Emit<'_, '_> {
         if z_phase.count < z.steps() && self.nest.schedule.planes(&self.job.problem) == 1 {
             let exists =
                 glue.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, here.unit.z, z_phase.count as i64);
-            when(glue, exists, |glue| self.group(glue, here, number, rows));
+            when(glue, exists, |glue| self.group(glue, here, which, rows));
         } else {
-            self.group(glue, here, number, rows);
+            self.group(glue, here, which, rows);
         }
     }
 
     /// Addresses of the first row of a group: in what is read, and in the output, as bytes from its start.
-    fn starts(&self, glue: &mut Glue<'_>, here: &Here<'_>, group: &Group) -> [Value; 2] {
+    fn starts(&self, glue: &mut Glue<'_>, here: &Here<'_>, which: Which<'_>) -> [Value; 2] {
         let (problem, unit) = (&self.job.problem, &here.unit);
+        let group = &self.nest.groups[which.alike.numbers.start];
         let [z, y, _] = &problem.axes;
         let row_bytes = 4 * problem.output.row as i64;
         let channel = glue.builder.ins().imul_imm_s(unit.image, problem.groups as i64);
@@ -201,9 +268,7 @@ impl Emit<'_, '_> {
         place = glue.element(place, unit.z, z.out_stride as i64 * y.output as i64 * row_bytes);
         place = glue.element(place, unit.y, y.out_stride as i64 * row_bytes);
         place = glue.element(place, unit.x, 4 * problem.step_pitch() as i64);
-        let first = (z.phases[group.z].first * y.output + y.phases[group.y].first) as i64 * row_bytes
-            + 4 * group.first_x as i64;
-        place = glue.add_constant(place, first);
+        place = glue.add_constant(place, self.place_of(group));
         let source = if self.nest.schedule.source == Source::Direct {
             let mut at = self.input(glue, here.bases, unit);
             at = glue.element(at, unit.z, (z.in_stride * y.input * problem.input.row * 4) as i64);
@@ -212,14 +277,16 @@ impl Emit<'_, '_> {
         } else {
             unit.window
         };
-        [glue.add_constant(source, group.base), place]
+        let source = glue.add_constant(source, group.base);
+        [which.moved(glue, source, 0), which.moved(glue, place, 1)]
     }
 
-    fn group(&self, glue: &mut Glue<'_>, here: &Here<'_>, number: usize, rows: Value) {
+    fn group(&self, glue: &mut Glue<'_>, here: &Here<'_>, which: Which<'_>, rows: Value) {
         let Here { bases, unit, kind, next } = here;
+        let number = which.alike.numbers.start;
         let group = &self.nest.groups[number];
         let (problem, schedule) = (&self.job.problem, &self.nest.schedule);
-        let [source, place] = self.starts(glue, here, group);
+        let [source, place] = self.starts(glue, here, which);
         let y = &problem.axes[1];
         let in_row = y.in_stride as i64 * i64::from(self.nest.windows.layout.row_bytes);
         let out_row = (4 * y.out_stride * problem.output.row) as i64;
@@ -231,6 +298,7 @@ impl Emit<'_, '_> {
         let per_channel = problem.cin * group.taps_per_channel;
         let group_bytes = 4 * (per_channel * padded) as i64;
         let weights = glue.add_constant(bases.weights, 4 * group.weights as i64);
+        let weights = which.moved(glue, weights, 2);
         let weights = glue.element(weights, unit.group, group_bytes);
         let group_channel = glue.builder.ins().imul_imm_s(unit.group, problem.cout as i64);
         let (part, parts) = if schedule.parts_phases(problem, self.nest.lanes) {
@@ -266,7 +334,10 @@ impl Emit<'_, '_> {
                         let (Some(next), Some(&copying)) = (next, codes.copying.get(tile.size)) else {
                             return glue.call(plain, &args);
                         };
-                        let turn = glue.add_constant(tile.number, (number * tiles) as i64);
+                        let mut turn = glue.add_constant(tile.number, (number * tiles) as i64);
+                        if let Some(index) = which.index {
+                            turn = glue.element(turn, index, tiles as i64);
+                        }
                         let last = is_last
                             .then(|| glue.builder.ins().icmp_imm_u(IntCC::Equal, i, run.count as i64 - 1));
                         let slice = Slice { row, along, step: run.source_step, last, turn };

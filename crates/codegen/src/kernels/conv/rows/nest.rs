@@ -64,10 +64,12 @@ pub(super) struct Group {
 }
 
 /// Tiles along the steps of an x-block: runs of equal ones, for full and remainder tiles of channels.
+#[derive(PartialEq)]
 pub(super) struct TileRuns {
     pub runs: Vec<Run>,
 }
 
+#[derive(PartialEq)]
 pub(super) struct Run {
     /// Bytes from the row's first step to the first tile's, and from tile to tile: in what is read, and in the output.
     pub source: i64,
