@@ -79,7 +79,7 @@ fn copy<T: Copy>(from: &[T], first: isize, axes: &[(usize, isize)], into: &mut &
         1 => run.copy_from_slice(from),
         -1 => run.iter_mut().zip(from.iter().rev()).for_each(|(to, from)| *to = *from),
         0 => run.fill(from[0]),
-        1.. => run.iter_mut().zip(from.iter().step_by(apart as usize)).for_each(|(to, from)| *to = *from),
+        2.. => run.iter_mut().zip(from.iter().step_by(apart as usize)).for_each(|(to, from)| *to = *from),
         _ => {
             let from = from.iter().rev().step_by(apart.unsigned_abs());
             run.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
