@@ -56,22 +56,22 @@ impl Steps {
         let bytes = SIZE * self.axes.iter().map(|(count, _)| count).product::<usize>();
         let mut into = LargeVec::<u8>::zeroed(bytes);
         let (from, _) = from.as_chunks::<SIZE>();
-        let (mut elements, _) = into.as_mut_slice()[..bytes].as_chunks_mut::<SIZE>();
-        copy(from, self.first as isize, &self.axes, &mut elements);
+        let (elements, _) = into.as_mut_slice()[..bytes].as_chunks_mut::<SIZE>();
+        copy(from, self.first as isize, &self.axes, elements);
         into
     }
 }
 
-/// Copies what lies at these steps from element `first` on into the first elements of `into`, which leave it.
-fn copy<T: Copy>(from: &[T], first: isize, axes: &[(usize, isize)], into: &mut &mut [T]) {
-    let (count, apart) = match axes {
-        [] => (1, 1),
-        &[axis] => axis,
+/// Copies what lies at these steps from element `first` on; there are as many in `into`.
+fn copy<T: Copy>(from: &[T], first: isize, axes: &[(usize, isize)], into: &mut [T]) {
+    let (run, (count, apart)) = match axes {
+        [] => (into, (1, 1)),
+        &[axis] => (into, axis),
         [(count, apart), inner @ ..] => {
-            return (0..*count as isize).for_each(|i| copy(from, first + i * apart, inner, into));
+            let parts = into.chunks_exact_mut(into.len() / count);
+            return (0..).zip(parts).for_each(|(i, part)| copy(from, first + i * apart, inner, part));
         }
     };
-    let run = into.split_off_mut(..count).unwrap_or_default();
     // The map was checked: it reads nothing outside.
     let last = first + (count as isize - 1) * apart;
     let from = &from[first.min(last) as usize..=first.max(last) as usize];

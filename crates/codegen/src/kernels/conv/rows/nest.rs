@@ -150,7 +150,12 @@ impl Nest {
     /// The groups of phases, with their weights and tiles.
     fn groups(&mut self, builder: &mut Builder<'_>, job: &Job<'_>) -> Result<(), CompileError> {
         let problem = &job.problem;
-        let layout = Layout { window: self.windows.layout, plane_bytes: self.plane_bytes(problem) };
+        let is_window = self.schedule.source != Source::Direct;
+        let layout = Layout {
+            window: self.windows.layout,
+            plane_bytes: self.plane_bytes(problem),
+            first: is_window.then(|| problem.axes.each_ref().map(|axis| axis.shifts().0)),
+        };
         let (mut codes, mut pixel_codes) = (HashMap::new(), HashMap::new());
         for group in phases::groups(problem, &self.schedule, &layout, self.lanes) {
             let number = |tap: &Option<[usize; 3]>| tap.map_or(NO_TAP, |tap| job.weights.tap(tap));

@@ -2,8 +2,8 @@
 //! values; no code is made here.
 
 use super::super::pack::Window;
-use super::super::problem::{Axis, Problem};
-use super::schedule::{Schedule, Source, Store};
+use super::super::problem::Problem;
+use super::schedule::{Schedule, Store};
 use super::tile::{Position, Row};
 
 /// Where what tiles read lies in memory.
@@ -11,6 +11,8 @@ pub(super) struct Layout {
     pub window: Window,
     /// Bytes between planes.
     pub plane_bytes: i64,
+    /// The shift of its first position along each axis; none where it is the tensor itself.
+    pub first: Option<[i64; 3]>,
 }
 
 /// Phases that tiles compute together.
@@ -63,7 +65,7 @@ pub(super) fn groups(
     };
     // Lanes along phases have weights for whole vectors.
     let run = if schedule.store == Store::Phases { lanes } else { 1 };
-    let group = |(rows, columns): (&Vec<_>, &Vec<_>)| group(problem, schedule, layout, rows, columns, run);
+    let group = |(rows, columns): (&Vec<_>, &Vec<_>)| group(problem, layout, rows, columns, run);
     row_groups
         .iter()
         .flat_map(|rows| x_groups.iter().map(move |columns| (rows, columns)))
@@ -73,23 +75,20 @@ pub(super) fn groups(
 
 fn group(
     problem: &Problem,
-    schedule: &Schedule,
     layout: &Layout,
     row_phases: &[(usize, usize)],
     x_phases: &[usize],
     run: usize,
 ) -> PhaseGroup {
     let [z, y, x] = &problem.axes;
-    let packed = schedule.source != Source::Direct;
-    // A window begins with the position of the least shift.
-    let from = |axis: &Axis, shift: i64| if packed { shift - axis.shifts().0 } else { shift };
+    let [first_z, first_y, first_x] = layout.first.unwrap_or_default();
     // The distinct rows and positions, each with the phases and the taps that read it.
     let mut by_row: Fed<i64, [usize; 2]> = vec![];
     for (index, &(z_phase, y_phase)) in row_phases.iter().enumerate() {
         for tz in &z.phases[z_phase].taps {
             for ty in &y.phases[y_phase].taps {
-                let row = from(z, tz.shift) * layout.plane_bytes
-                    + from(y, ty.shift) * i64::from(layout.window.row_bytes);
+                let row = (tz.shift - first_z) * layout.plane_bytes
+                    + (ty.shift - first_y) * i64::from(layout.window.row_bytes);
                 feed(&mut by_row, row, (index, [tz.kernel, ty.kernel]));
             }
         }
@@ -97,8 +96,11 @@ fn group(
     let mut by_position: Fed<i32, usize> = vec![];
     for (index, &phase) in x_phases.iter().enumerate() {
         for tap in &x.phases[phase].taps {
-            let shift = from(x, tap.shift);
-            let position = if packed { layout.window.position(shift as usize) } else { 4 * shift as i32 };
+            let shift = tap.shift - first_x;
+            let position = match layout.first {
+                Some(_) => layout.window.position(shift as usize),
+                None => 4 * shift as i32,
+            };
             feed(&mut by_position, position, (index, tap.kernel));
         }
     }
