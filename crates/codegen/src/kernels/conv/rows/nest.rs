@@ -18,7 +18,7 @@ use super::tile::{self, Segment, Span, TileSpec};
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::exec::FunctionId;
-use crate::program::Kernel;
+use crate::program::{Kernel, Operand};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -42,7 +42,10 @@ pub(in super::super) fn build<'a>(
                 let joint = schedule.store == Store::Joint;
                 schedule.store = if joint { Store::Interleaved } else { Store::Strided };
             }
-            nest => return nest?.finish(builder, job),
+            nest => {
+                let (nest, packed) = nest?;
+                return nest.finish(builder, job, packed);
+            }
         }
     }
 }
@@ -94,13 +97,16 @@ pub(super) struct Nest {
     pub windows: Windows,
     pub rolls: Option<Rolls>,
     pub groups: Vec<Group>,
-    /// Numbers of the taps of each group, in the order in which its tiles read their weights.
-    pub taps: Vec<Vec<usize>>,
     pub scratch_bytes: usize,
 }
 
 impl Nest {
-    fn new(builder: &mut Builder<'_>, job: &Job<'_>, schedule: &Schedule) -> Result<Self, CompileError> {
+    /// With the packed weights.
+    fn new<'a>(
+        builder: &mut Builder<'a>,
+        job: &Job<'a>,
+        schedule: &Schedule,
+    ) -> Result<(Self, Operand), CompileError> {
         let lanes = builder.target.lanes();
         let block = schedule.n * lanes;
         let Schedule { source, store, rows, columns, .. } = *schedule;
@@ -126,17 +132,10 @@ impl Nest {
             .map(|rolling| Rolls::new(builder, job, &windows, rolling, (tiles, products)))
             .transpose()?;
         let scratch_bytes = if shape.packed { windows.bytes(job.problem.cin) } else { 0 };
-        let mut nest = Self {
-            schedule: schedule.clone(),
-            lanes,
-            windows,
-            rolls,
-            groups: vec![],
-            taps: vec![],
-            scratch_bytes,
-        };
-        nest.groups(builder, job)?;
-        Ok(nest)
+        let mut nest =
+            Self { schedule: schedule.clone(), lanes, windows, rolls, groups: vec![], scratch_bytes };
+        let packed = nest.groups(builder, job)?;
+        Ok((nest, packed))
     }
 
     /// Bytes between planes of what tiles read.
@@ -147,8 +146,8 @@ impl Nest {
         }
     }
 
-    /// The groups of phases, with their weights and tiles.
-    fn groups(&mut self, builder: &mut Builder<'_>, job: &Job<'_>) -> Result<(), CompileError> {
+    /// The groups of phases, with their tiles; gives the packed weights.
+    fn groups<'a>(&mut self, builder: &mut Builder<'a>, job: &Job<'a>) -> Result<Operand, CompileError> {
         let problem = &job.problem;
         let is_window = self.schedule.source != Source::Direct;
         let layout = Layout {
@@ -156,10 +155,20 @@ impl Nest {
             plane_bytes: self.plane_bytes(problem),
             first: is_window.then(|| problem.axes.each_ref().map(|axis| axis.shifts().0)),
         };
+        let groups = phases::groups(problem, &self.schedule, &layout, self.lanes);
+        let number = |tap: &Option<[usize; 3]>| tap.map_or(NO_TAP, |tap| job.weights.tap(tap));
+        let (block, grain) = self.schedule.channel_block(problem, self.lanes);
+        let blocks = Blocks {
+            weights: job.weights,
+            parts: groups.iter().map(|group| group.taps.iter().map(number).collect()).collect(),
+            run: if self.schedule.store == Store::Phases { self.lanes } else { 1 },
+            block,
+            grain,
+        };
+        let starts = blocks.starts();
+        let mut packed = Err(blocks);
         let (mut codes, mut pixel_codes) = (HashMap::new(), HashMap::new());
-        for group in phases::groups(problem, &self.schedule, &layout, self.lanes) {
-            let number = |tap: &Option<[usize; 3]>| tap.map_or(NO_TAP, |tap| job.weights.tap(tap));
-            self.taps.push(group.taps.iter().map(number).collect());
+        for (group, weights) in groups.into_iter().zip(starts) {
             let mut code = vec![];
             for kind in &self.windows.kinds {
                 code.push(if self.schedule.store.is_by_pixels() {
@@ -167,6 +176,9 @@ impl Nest {
                 } else {
                     self.tiles(builder, job, &group, kind, &mut codes)?
                 });
+                // As early as can be, so that others pack while tiles are made; but if registers do not suffice, it mostly shows
+                // by the first ones.
+                packed = Ok(packed.unwrap_or_else(|blocks| builder.pack_later(blocks)));
             }
             let (z, y) = group.row_phases[0];
             self.groups.push(Group {
@@ -174,12 +186,12 @@ impl Nest {
                 y,
                 first_x: problem.axes[2].phases[group.x_phases[0]].first,
                 base: group.base,
-                weights: 0,
+                weights,
                 code,
                 taps_per_channel: group.taps.len(),
             });
         }
-        Ok(())
+        Ok(packed.unwrap_or_else(|blocks| builder.pack_later(blocks)))
     }
 
     /// The tiles of an x-block; those of the last end with the row.
@@ -464,15 +476,12 @@ impl Nest {
         starts(phases).flat_map(of_phases).collect()
     }
 
-    fn finish<'a>(mut self, builder: &mut Builder<'a>, job: &Job<'a>) -> Result<(), CompileError> {
-        let (block, grain) = self.schedule.channel_block(&job.problem, self.lanes);
-        let run = if self.schedule.store == Store::Phases { self.lanes } else { 1 };
-        let blocks =
-            Blocks { weights: job.weights, parts: std::mem::take(&mut self.taps), run, block, grain };
-        for (group, start) in self.groups.iter_mut().zip(blocks.starts()) {
-            group.weights = start;
-        }
-        let packed = builder.pack_later(blocks);
+    fn finish<'a>(
+        self,
+        builder: &mut Builder<'a>,
+        job: &Job<'a>,
+        packed: Operand,
+    ) -> Result<(), CompileError> {
         let bias = builder.pack(&job.bias);
         let operands = operands([job.input, job.output, packed, bias], &job.finish_operands);
         let counts = Units::new(&job.problem, &self.schedule);
