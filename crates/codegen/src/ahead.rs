@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 /// Smaller models are read before a thread has made anything ready.
-const WORTH_A_THREAD: usize = 8 << 20;
+const WORTH_A_THREAD: usize = 2 << 20;
 
 /// The most memory that is taken ahead: what nobody asks for then is not much.
 const MOST_BYTES: usize = 64 << 20;
