@@ -3,21 +3,21 @@
 use crate::error::Result;
 use crate::patch;
 use tconvc_ir::Tensor;
-use tconvc_ir::ops::{ConvTranspose, Epilogue, Padding, Slice, Transpose};
+use tconvc_ir::ops::{AxisMap, ConvTranspose, Epilogue, IndexMap, MappedAxis, Padding};
 
 /// Weights of a convolution `[Cout, Cin/group, ..]` as those of a transposed one, `[Cin, Cout/group, ..]`, with the kernel
-/// turned around.
+/// turned around; or the other way round.
 pub(crate) fn turned(weights: &Tensor, group: usize) -> Result<Tensor> {
-    let (outputs, inputs, kernel) =
-        (weights.shape()[0] / group.max(1), weights.shape()[1], &weights.shape()[2..]);
-    let grouped = weights.reshaped([&[group, outputs, inputs], kernel].concat())?;
-    let mut perm: Vec<usize> = (0..grouped.rank()).collect();
-    perm.swap(1, 2);
-    let swapped = patch::eval(Transpose { perm }, &[&grouped])?;
-    let swapped = swapped.reshaped([&[group * inputs, outputs], kernel].concat())?;
-    let list = |value: i64| Tensor::from_i64s(&vec![value; kernel.len()]);
-    let axes = Tensor::from_i64s(&(2..2 + kernel.len() as i64).collect::<Vec<_>>());
-    patch::eval(Slice, &[&swapped, &list(-1), &list(i64::MIN), &axes, &list(-1)])
+    let (group, kernel) = (group.max(1), &weights.shape()[2..]);
+    let [outputs, inputs] = [weights.shape()[0] / group, weights.shape()[1]];
+    let taps: usize = kernel.iter().product();
+    let axis = |output, stride| MappedAxis { output, stride, map: AxisMap::IDENTITY };
+    let channels = [axis(group, outputs * inputs * taps), axis(inputs, taps), axis(outputs, inputs * taps)];
+    // All axes of the kernel backwards are all its taps backwards.
+    let map = AxisMap::Step { start: taps as i64 - 1, step: -1 };
+    let axes = channels.into_iter().chain([MappedAxis { output: taps, stride: 1, map }]);
+    let turned = IndexMap::new(axes.collect(), weights.len())?.apply(weights, None)?;
+    Ok(turned.reshaped([&[group * inputs, outputs], kernel].concat())?)
 }
 
 /// Weights of a transposed convolution without strides, each spread over as many neighbours as there are copies.
@@ -39,4 +39,32 @@ pub(crate) fn summed(weights: &Tensor, strides: &[usize]) -> Result<Tensor> {
     let spread = patch::eval(full, &[&images, &ones])?;
     let extents: Vec<usize> = kernel.iter().zip(strides).map(|(k, s)| k + s - 1).collect();
     Ok(spread.reshaped([channels, &extents].concat())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tconvc_ir::DType;
+
+    #[test]
+    fn turning_twice_gives_the_same_and_once_what_is_said() {
+        for (group, outputs, inputs, kernel) in
+            [(1, 2, 3, vec![2, 3]), (3, 2, 1, vec![4]), (2, 1, 5, vec![1, 2, 2]), (1, 1, 1, vec![])]
+        {
+            let shape = [&[group * outputs, inputs], &kernel[..]].concat();
+            let weights = Tensor::seeded(DType::F32, shape, 1).unwrap();
+            let turned = turned(&weights, group).unwrap();
+            assert_eq!(turned.shape(), [&[group * inputs, outputs], &kernel[..]].concat());
+            let taps: usize = kernel.iter().product();
+            let (from, to) = (weights.elements::<f32>().unwrap(), turned.elements::<f32>().unwrap());
+            for (g, o, i, k) in (0..group).flat_map(|g| {
+                (0..outputs)
+                    .flat_map(move |o| (0..inputs).flat_map(move |i| (0..taps).map(move |k| (g, o, i, k))))
+            }) {
+                let there = ((g * inputs + i) * outputs + o) * taps + taps - 1 - k;
+                assert_eq!(from[((g * outputs + o) * inputs + i) * taps + k], to[there]);
+            }
+            assert_eq!(super::turned(&turned, group).unwrap(), weights);
+        }
+    }
 }

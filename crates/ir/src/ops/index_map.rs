@@ -156,7 +156,10 @@ impl IndexMap {
     }
 
     /// The output for that input. The fill value is zero when absent.
-    pub(super) fn apply(&self, x: &Tensor, fill: Option<&Tensor>) -> Result<Tensor> {
+    ///
+    /// # Errors
+    /// When the fill value is no single element of the input's type, or elements of this type cannot be moved.
+    pub fn apply(&self, x: &Tensor, fill: Option<&Tensor>) -> Result<Tensor> {
         let shape = self.output_shape();
         let by_steps = Steps::of(self).and_then(|steps| steps.apply(x, &shape));
         by_steps.unwrap_or_else(|| pick(x, &shape, fill, |emit| self.visit(emit)))

@@ -66,6 +66,11 @@ impl Steps {
 fn copy<T: Copy>(from: &[T], first: isize, axes: &[(usize, isize)], into: &mut [T]) {
     let (run, (count, apart)) = match axes {
         [] => (into, (1, 1)),
+        // Kernels of usual sizes.
+        &[rows, (4, apart @ (1 | -1))] => return copy_short::<T, 4>(from, first, rows, apart, into),
+        &[rows, (9, apart @ (1 | -1))] => return copy_short::<T, 9>(from, first, rows, apart, into),
+        &[rows, (16, apart @ (1 | -1))] => return copy_short::<T, 16>(from, first, rows, apart, into),
+        &[rows, (25, apart @ (1 | -1))] => return copy_short::<T, 25>(from, first, rows, apart, into),
         &[axis] => (into, axis),
         [(count, apart), inner @ ..] => {
             let parts = into.chunks_exact_mut(into.len() / count);
@@ -83,6 +88,25 @@ fn copy<T: Copy>(from: &[T], first: isize, axes: &[(usize, isize)], into: &mut [
         _ => {
             let from = from.iter().rev().step_by(apart.unsigned_abs());
             run.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+        }
+    }
+}
+
+/// Rows of so many neighbours, forwards or backwards.
+fn copy_short<T: Copy, const N: usize>(
+    from: &[T],
+    first: isize,
+    (_, apart): (usize, isize),
+    step: isize,
+    into: &mut [T],
+) {
+    let first = first + step.min(0) * (N as isize - 1);
+    for (i, to) in (0..).zip(into.as_chunks_mut::<N>().0) {
+        if let Some(row) = from[(first + i * apart) as usize..].first_chunk::<N>() {
+            *to = *row;
+            if step < 0 {
+                to.reverse();
+            }
         }
     }
 }
@@ -125,7 +149,9 @@ mod tests {
 
     #[test]
     fn steps_agree_with_the_map_for_every_type() {
-        let ways: [&[(usize, usize, i64, i64)]; 7] = [
+        let ways: [&[(usize, usize, i64, i64)]; 9] = [
+            &[(3, 4, 0, 2), (4, 1, 0, 1)],
+            &[(2, 2, 1, -1), (9, 1, 8, -1)],
             &[],
             &[(2, 12, 1, -1), (3, 4, 0, 1), (4, 1, 0, 1)],
             &[(3, 4, 0, 1), (2, 12, 0, 1), (2, 1, 3, -2)],

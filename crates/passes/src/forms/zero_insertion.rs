@@ -1,7 +1,8 @@
-//! ConvTranspose as ZeroInsert and Conv, with the weights flipped and their channels swapped by nodes that fold away.
+//! ConvTranspose as ZeroInsert and Conv, with the weights flipped and their channels swapped: at once where they are constant, by nodes else.
 
 use crate::error::Result;
 use crate::patch;
+use crate::weights::turned;
 use tconvc_ir::geometry::DeconvGeometry;
 use tconvc_ir::ops::{ConvTranspose, Reshape, Slice, Transpose, ZeroInsert};
 use tconvc_ir::{Graph, NodeId, ValueId};
@@ -29,6 +30,10 @@ pub(super) fn rewrite(
 /// `[Cin, Cout/group, ..]` to `[Cout, Cin/group, ..]` with every spatial axis reversed.
 fn flipped(graph: &mut Graph, name: &str, weights: ValueId, geometry: &DeconvGeometry) -> Result<ValueId> {
     let channels = geometry.channels();
+    if let Some(weights) = graph.constant(weights) {
+        let turned = turned(weights, channels.groups())?;
+        return Ok(graph.add_constant(&format!("{name}.flipped"), turned));
+    }
     let kernel: Vec<i64> = geometry.axes().iter().map(|axis| axis.kernel() as i64).collect();
     let axes = kernel.len() as i64;
     let reshape = |graph: &mut Graph, step: &str, value, head: &[usize]| -> Result<ValueId> {
