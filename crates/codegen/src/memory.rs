@@ -77,7 +77,7 @@ impl AlignedBytes {
 pub(crate) fn give_back(zeros: &mut [u8]) {
     #[cfg(target_os = "linux")]
     {
-        const HUGE_PAGE: usize = 2 << 20;
+        use tconvc_ir::HUGE_PAGE;
         let start = zeros.as_ptr().addr();
         let unused = zeros.get_mut(start.next_multiple_of(HUGE_PAGE) - start..).unwrap_or_default();
         let len = unused.len() / HUGE_PAGE * HUGE_PAGE;
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn whole_huge_pages_go_back_and_nothing_else_changes() {
-        let huge = 2 << 20;
+        let huge = tconvc_ir::HUGE_PAGE;
         let mut block = AlignedBytes::zeroed(4 * huge).unwrap();
         let bytes = block.as_mut_slice();
         // Not zero, so that it shows.

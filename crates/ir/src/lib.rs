@@ -27,6 +27,6 @@ pub use error::{Error, Result};
 pub use graph::{Definition, Graph, Node, NodeId, Value, ValueId, ValueType};
 pub use half::{bf16, f16};
 pub use ops::{Op, Operator};
-pub use pages::{LARGE_BYTES, Pages};
+pub use pages::{HUGE_PAGE, LARGE_BYTES, Pages};
 pub use tensor::{MAX_TENSOR_BYTES, SharedBytes, Tensor, element_count};
 pub use view::{TensorView, TensorViewMut};

@@ -9,7 +9,7 @@ use std::ops::{Deref, DerefMut, Range};
 pub const LARGE_BYTES: usize = 1 << 20;
 
 /// Size of a huge page, and where one may start.
-const HUGE_PAGE: usize = 2 << 20;
+pub const HUGE_PAGE: usize = 2 << 20;
 
 /// Zeroed bytes that start at a huge page.
 pub struct Pages {

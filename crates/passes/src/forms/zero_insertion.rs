@@ -1,4 +1,5 @@
-//! ConvTranspose as ZeroInsert and Conv, with the weights flipped and their channels swapped: at once where they are constant, by nodes else.
+//! ConvTranspose as ZeroInsert and Conv, with the weights flipped and their channels swapped: at once where they are constant,
+//! else by nodes.
 
 use crate::error::Result;
 use crate::patch;

@@ -101,14 +101,14 @@ struct Alike {
     apart: [i64; 3],
 }
 
-/// A group of phases: the first of [`Alike`], or in a loop the one with that index.
+/// One of [`Alike`] groups: in a loop the one with that index, else the only one.
 #[derive(Clone, Copy)]
-struct Which<'w> {
+struct Member<'w> {
     alike: &'w Alike,
     index: Option<Value>,
 }
 
-impl Which<'_> {
+impl Member<'_> {
     /// A place of the first group as that of this one.
     fn moved(self, glue: &mut Glue<'_>, place: Value, side: usize) -> Value {
         match self.index {
@@ -192,15 +192,15 @@ impl Emit<'_, '_> {
     fn groups(&self, glue: &mut Glue<'_>, here: &Here<'_>, numbers: Range<usize>) {
         for alike in &self.alike(numbers) {
             if alike.numbers.len() == 1 {
-                self.rows_of(glue, here, Which { alike, index: None });
+                self.rows_of(glue, here, Member { alike, index: None });
                 continue;
             }
             let count = glue.constant(alike.numbers.len() as i64);
-            repeat(glue, count, |glue, index| self.rows_of(glue, here, Which { alike, index: Some(index) }));
+            repeat(glue, count, |glue, index| self.rows_of(glue, here, Member { alike, index: Some(index) }));
         }
     }
 
-    /// These groups, in order, as few as they are loops.
+    /// These groups, in order: those next to each other that are alike together.
     fn alike(&self, numbers: Range<usize>) -> Vec<Alike> {
         let groups = &self.nest.groups;
         let [z, y, _] = &self.job.problem.axes;
@@ -237,8 +237,8 @@ impl Emit<'_, '_> {
     }
 
     /// The rows of a unit that a group of phases has.
-    fn rows_of(&self, glue: &mut Glue<'_>, here: &Here<'_>, which: Which<'_>) {
-        let group = &self.nest.groups[which.alike.numbers.start];
+    fn rows_of(&self, glue: &mut Glue<'_>, here: &Here<'_>, member: Member<'_>) {
+        let group = &self.nest.groups[member.alike.numbers.start];
         let [z, y, _] = &self.job.problem.axes;
         let (z_phase, y_phase) = (&z.phases[group.z], &y.phases[group.y]);
         // Rows of this phase in the unit.
@@ -249,16 +249,16 @@ impl Emit<'_, '_> {
         if z_phase.count < z.steps() && self.nest.schedule.planes(&self.job.problem) == 1 {
             let exists =
                 glue.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, here.unit.z, z_phase.count as i64);
-            when(glue, exists, |glue| self.group(glue, here, which, rows));
+            when(glue, exists, |glue| self.group(glue, here, member, rows));
         } else {
-            self.group(glue, here, which, rows);
+            self.group(glue, here, member, rows);
         }
     }
 
     /// Addresses of the first row of a group: in what is read, and in the output, as bytes from its start.
-    fn starts(&self, glue: &mut Glue<'_>, here: &Here<'_>, which: Which<'_>) -> [Value; 2] {
+    fn starts(&self, glue: &mut Glue<'_>, here: &Here<'_>, member: Member<'_>) -> [Value; 2] {
         let (problem, unit) = (&self.job.problem, &here.unit);
-        let group = &self.nest.groups[which.alike.numbers.start];
+        let group = &self.nest.groups[member.alike.numbers.start];
         let [z, y, _] = &problem.axes;
         let row_bytes = 4 * problem.output.row as i64;
         let channel = glue.builder.ins().imul_imm_s(unit.image, problem.groups as i64);
@@ -278,15 +278,15 @@ impl Emit<'_, '_> {
             unit.window
         };
         let source = glue.add_constant(source, group.base);
-        [which.moved(glue, source, 0), which.moved(glue, place, 1)]
+        [member.moved(glue, source, 0), member.moved(glue, place, 1)]
     }
 
-    fn group(&self, glue: &mut Glue<'_>, here: &Here<'_>, which: Which<'_>, rows: Value) {
+    fn group(&self, glue: &mut Glue<'_>, here: &Here<'_>, member: Member<'_>, rows: Value) {
         let Here { bases, unit, kind, next } = here;
-        let number = which.alike.numbers.start;
+        let number = member.alike.numbers.start;
         let group = &self.nest.groups[number];
         let (problem, schedule) = (&self.job.problem, &self.nest.schedule);
-        let [source, place] = self.starts(glue, here, which);
+        let [source, place] = self.starts(glue, here, member);
         let y = &problem.axes[1];
         let in_row = y.in_stride as i64 * i64::from(self.nest.windows.layout.row_bytes);
         let out_row = (4 * y.out_stride * problem.output.row) as i64;
@@ -298,7 +298,7 @@ impl Emit<'_, '_> {
         let per_channel = problem.cin * group.taps_per_channel;
         let group_bytes = 4 * (per_channel * padded) as i64;
         let weights = glue.add_constant(bases.weights, 4 * group.weights as i64);
-        let weights = which.moved(glue, weights, 2);
+        let weights = member.moved(glue, weights, 2);
         let weights = glue.element(weights, unit.group, group_bytes);
         let group_channel = glue.builder.ins().imul_imm_s(unit.group, problem.cout as i64);
         let (part, parts) = if schedule.parts_phases(problem, self.nest.lanes) {
@@ -335,7 +335,7 @@ impl Emit<'_, '_> {
                             return glue.call(plain, &args);
                         };
                         let mut turn = glue.add_constant(tile.number, (number * tiles) as i64);
-                        if let Some(index) = which.index {
+                        if let Some(index) = member.index {
                             turn = glue.element(turn, index, tiles as i64);
                         }
                         let last = is_last
