@@ -251,3 +251,22 @@ fn open_extents_cannot_be_measured() {
     assert!(error.contains("`x` f32[1, 6, H, 10]"), "{error}");
     Compiler::new().input_shape("x", [1, 6, 4, 10]).tune(&model, &mut Tuning::new(), |_| {}).unwrap();
 }
+
+#[test]
+fn rows_of_phases_that_are_alike_share_their_code() {
+    for target in targets() {
+        let calls = |rows: usize| {
+            let text = format!(
+                "input %x : f32[1, 64, 14, 14]
+const @w : f32[64, 3, {rows}, 4] = seeded(1)
+%y = ConvTranspose(%x, @w) {{strides=[{rows}, 4]}}
+output %y
+"
+            );
+            let model = Model::from_graph(text.parse().unwrap());
+            let compiler = Compiler::new().form(Form::SubPixel).target(target.clone());
+            compiler.listing(&model, true).unwrap().matches("call fn").count()
+        };
+        assert!(calls(8) > 0 && calls(32) <= calls(8), "{target}: {} calls, then {}", calls(8), calls(32));
+    }
+}

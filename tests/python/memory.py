@@ -6,8 +6,8 @@
 Each DIR holds NAME.onnx with NAME.in.npy (one input) or NAME.npz (input_0, input_1, ..). Every network runs in a fresh
 process of either runtime, with one thread. onnxruntime's figure is by how much its process grows from before the session is
 made to behind a few runs; tconvc's are the workspace and packed weights that it reports, and the growth of its process over
-the same stretch. Times are the median of five: making a session, and compiling. --write puts the table into the section
-"Memory" of a file. Needs numpy, onnx and onnxruntime.
+the same stretch. Times are the median of five: making a session, which reads the file, and compiling, with and without
+reading. --write puts the table into the section "Memory" of a file. Needs numpy, onnx and onnxruntime.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def tconvc(binary, path):
             if ran.returncode:
                 return ran.stderr.strip().splitlines()[-1]
             rounds.append(json.loads(ran.stdout.splitlines()[-1]))
-    keys = ["workspace_bytes", "weight_bytes", "resident_growth_bytes", "compile_ms"]
+    keys = ["workspace_bytes", "weight_bytes", "resident_growth_bytes", "read_ms", "compile_ms"]
     return {key: statistics.median(row[key] for row in rounds) for key in keys}
 
 
@@ -107,13 +107,14 @@ def table(binary, folders):
             continue
         held = own["workspace_bytes"] + own["weight_bytes"]
         sizes.append(held / max(peer["growth"], 1))
-        times.append(own["compile_ms"] / peer["ready"])
+        ready = own["read_ms"] + own["compile_ms"]
+        times.append(ready / peer["ready"])
         mib = [own["workspace_bytes"], own["weight_bytes"], held, own["resident_growth_bytes"], peer["growth"]]
-        cells = [f"{value / MIB:.2f}" for value in mib] + [f"{own['compile_ms']:.1f}", f"{peer['ready']:.1f}"]
+        cells = [f"{value / MIB:.2f}" for value in mib] + [f"{own['compile_ms']:.1f}", f"{ready:.1f}", f"{peer['ready']:.1f}"]
         rows.append(f"| {path.stem} | " + " | ".join(cells) + " |")
         print(rows[-1], flush=True)
     mean = lambda values: math.exp(sum(map(math.log, values)) / len(values))
-    head = ["network", "workspace", "weights", "both", "tconvc grows", "onnxruntime grows", "compile ms", "session ms"]
+    head = ["network", "workspace", "weights", "both", "tconvc grows", "onnxruntime grows", "compile ms", "with reading", "session ms"]
     text = [
         f"MiB, one thread, {cpu()}, onnxruntime {ort.__version__}, {time.strftime('%Y-%m-%d')}. "
         "`python tests/python/memory.py BINARY DIR...` makes this table.",
@@ -123,7 +124,7 @@ def table(binary, folders):
         *rows,
         "",
         f"Workspace and weights over onnxruntime's growth: geometric mean {mean(sizes):.2f}, most {max(sizes):.2f}, "
-        f"above 1 in {sum(size > 1 for size in sizes)} of {len(sizes)}. Compile time over session time: geometric mean "
+        f"above 1 in {sum(size > 1 for size in sizes)} of {len(sizes)}. Time to read and compile over session time: geometric mean "
         f"{mean(times):.2f}, most {max(times):.2f}.",
     ]
     return "\n".join(text) + "\n"

@@ -16,7 +16,9 @@ const WARM_UP: usize = 3;
 /// Times whole runs in the model's own layout.
 pub fn run(options: &Bench) -> Result<ExitCode> {
     let resident = resident_bytes();
+    let start = Instant::now();
     let model = load(&options.model)?;
+    let read_ms = start.elapsed().as_secs_f64() * 1e3;
     let in_model = |error| Error::in_file(&options.model, error);
     let given = inputs::given(&model.inputs(), &options.inputs, &[])?;
     let compiler = tuned(compiler(&options.options), &options.options, &model, &given)?;
@@ -96,6 +98,7 @@ pub fn run(options: &Bench) -> Result<ExitCode> {
             "runs": times.len(),
             "min_ms": least,
             "median_ms": median,
+            "read_ms": read_ms,
             "compile_ms": report.compile_ms,
             "code_bytes": report.code_bytes,
             "weight_bytes": report.weight_bytes,

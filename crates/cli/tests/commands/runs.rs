@@ -105,7 +105,9 @@ fn bench_prints_one_object() {
     assert_eq!(object["model"], "fsrcnn_x3.onnx");
     assert_eq!(object["threads"], 1);
     assert!(object["runs"].as_u64().unwrap() >= 3);
-    for key in ["min_ms", "median_ms", "compile_ms", "code_bytes", "weight_bytes", "workspace_bytes"] {
+    for key in
+        ["min_ms", "median_ms", "read_ms", "compile_ms", "code_bytes", "weight_bytes", "workspace_bytes"]
+    {
         assert!(object[key].as_f64().unwrap() > 0.0, "{key}: {line}");
     }
 }
