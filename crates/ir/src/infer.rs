@@ -4,10 +4,11 @@
 use crate::dim::{Bindings, Dim};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, NodeId, ValueId, ValueType};
+use crate::graph::{Graph, NodeId, ValueId};
 use crate::ops::{InputInfo, Op};
 use crate::signature;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 use std::collections::HashMap;
 
 /// Tensors of at most this many elements are followed through shape computations.

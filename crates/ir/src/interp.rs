@@ -4,10 +4,11 @@
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Definition, Graph, ValueId, ValueType};
+use crate::graph::{Definition, Graph, ValueId};
 use crate::infer;
 use crate::signature;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 use std::collections::HashMap;
 
 /// Runs a graph on inputs by name; gives its outputs by name, in their order.

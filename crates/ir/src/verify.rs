@@ -1,9 +1,10 @@
 //! The verifier: every rule that a finished graph keeps. Passes are tested with it before and after.
 
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Node, ValueType};
+use crate::graph::{Graph, Node};
 use crate::infer;
 use crate::ops::Op;
+use crate::value_type::ValueType;
 
 /// Checks every rule of the graph:
 /// - value and node names are unique, and a value has one definition that is where it says;

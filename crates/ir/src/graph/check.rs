@@ -156,9 +156,9 @@ impl Graph {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::ValueType;
     use crate::ops::Unary;
     use crate::tensor::Tensor;
+    use crate::value_type::ValueType;
 
     fn unary(graph: &mut Graph, name: &str, input: ValueId) -> ValueId {
         graph.add_node(name, Unary::Relu, &[Some(input)], vec![ValueType::default()]).unwrap().1[0]

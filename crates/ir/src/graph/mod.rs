@@ -6,14 +6,12 @@
 
 mod check;
 mod order;
-mod value_type;
-
-pub use value_type::ValueType;
 
 use crate::dim::Dim;
 use crate::error::{Error, Result};
 use crate::ops::Op;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 use petgraph::Direction::Incoming;
 use petgraph::stable_graph::{EdgeIndex, NodeIndex, StableDiGraph};
 use petgraph::visit::EdgeRef;

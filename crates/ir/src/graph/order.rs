@@ -1,8 +1,9 @@
 //! Order of execution, and equality of graphs, which rests on it.
 
-use super::{Graph, NodeId, ValueId, ValueType, node_id};
+use super::{Graph, NodeId, ValueId, node_id};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 use petgraph::Direction::{Incoming, Outgoing};
 use petgraph::stable_graph::NodeIndex;
 use petgraph::visit::NodeIndexable;

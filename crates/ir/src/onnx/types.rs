@@ -5,7 +5,7 @@ use super::wire::{decode, encode};
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
+use crate::value_type::ValueType;
 use prost::bytes::Bytes;
 use std::collections::HashSet;
 

@@ -1,15 +1,15 @@
 //! ArgMax and ArgMin: where the greatest or least element along an axis is.
 
-use super::inputs::{at_most, check_dtype, required, resolve_axis};
 use super::reduce::{groups, reduced_shape};
+use super::support::inputs::{at_most, check_dtype, required, resolve_axis};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dispatch_numeric;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::{Tensor, element_count};
+use crate::value_type::ValueType;
 
 /// ONNX `ArgMax` or `ArgMin`: `data -> reduced` (i64). The first NaN counts as the one looked for, as in NumPy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

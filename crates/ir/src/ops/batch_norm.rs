@@ -1,14 +1,14 @@
 //! Batch normalisation, for inference and in training mode.
 
-use super::inputs::{at_most, check_dtype, required};
-use super::values::from_f64s;
+use super::support::inputs::{at_most, check_dtype, required};
+use super::support::values::from_f64s;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `BatchNormalization`: `X [N, C, ..], scale [C], B [C], input_mean [C], input_var [C] -> Y`, in training mode
 /// also `running_mean [C], running_var [C]`.

@@ -1,18 +1,20 @@
 //! Elementwise operators of two inputs that broadcast: arithmetic, comparison, logic, bits, PRelu.
 
-use super::broadcast::{broadcast_inputs, broadcast_shapes, broadcast_walk, broadcasts_to};
-use super::inputs::{at_most, check_dtype, check_size, common_dtype, extents, optional, required, unwrapped};
-use super::number::{Number, Scalar};
-use super::runs::{compare_f32, zip_f32};
-use super::values::scalars;
+use super::support::broadcast::{broadcast_inputs, broadcast_shapes, broadcast_walk, broadcasts_to};
+use super::support::inputs::{
+    at_most, check_dtype, check_size, common_dtype, extents, optional, required, unwrapped,
+};
+use super::support::number::{Number, Scalar};
+use super::support::runs::{compare_f32, zip_f32};
+use super::support::values::scalars;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dispatch_numeric;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 macro_rules! binary {
     ($($variant:ident $({ $($field:ident),* })?),* $(,)?) => {

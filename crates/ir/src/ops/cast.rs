@@ -1,15 +1,15 @@
 //! Changes of element type: Cast and CastLike.
 
-use super::inputs::{at_most, extents, required, unwrapped};
-use super::number::Scalar;
-use super::values::{from_scalars, scalars};
+use super::support::inputs::{at_most, extents, required, unwrapped};
+use super::support::number::Scalar;
+use super::support::values::{from_scalars, scalars};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `Cast`: `input -> output` of type `to`.
 ///

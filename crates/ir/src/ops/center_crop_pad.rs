@@ -1,14 +1,14 @@
 //! CenterCropPad: axes brought to wanted extents by cropping or padding on both sides.
 
 use super::index_map::{AxisMap, Border, IndexMap};
-use super::inputs::{at_most, extents, required, resolve_axes};
-use super::lists::{list_i64, output_shape};
+use super::support::inputs::{at_most, extents, required, resolve_axes};
+use super::support::lists::{list_i64, output_shape};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `CenterCropPad`: `input_data, shape -> output_data`; what is odd is cropped or padded at the end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,17 +1,17 @@
 //! Choosing elements by what they are: NonZero, TopK, Compress, Unique.
 
-use super::broadcast::strides;
-use super::inputs::{at_most, check_dtype, required, resolve_axis};
-use super::lists::known_i64s;
 use super::movement::{Raw, pick};
+use super::support::broadcast::strides;
+use super::support::inputs::{at_most, check_dtype, required, resolve_axis};
+use super::support::lists::known_i64s;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dispatch_numeric;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 use std::cmp::Ordering;
 
 /// ONNX `NonZero`: the coordinates of elements that are not zero, `[rank, count]` of i64.
@@ -143,7 +143,9 @@ impl Operator for TopK {
                 let axis = resolve_axis("axis", self.axis, shape.len())?;
                 let k = match known_i64s(&k)? {
                     Some(k) => Dim::constant(wanted(&k)?),
-                    None => super::inputs::extents(&k).and_then(|mut k| k.pop()).unwrap_or_else(Dim::unknown),
+                    None => super::support::inputs::extents(&k)
+                        .and_then(|mut k| k.pop())
+                        .unwrap_or_else(Dim::unknown),
                 };
                 if let (Some(k), Some(extent)) = (k.known(), shape[axis].known())
                     && k > extent
@@ -164,7 +166,7 @@ impl Operator for TopK {
 
     fn eval(&self, inputs: &[Option<&Tensor>], outputs: usize) -> Result<Vec<Tensor>> {
         let (x, k) = (required(inputs, 0, "X")?, required(inputs, 1, "K")?);
-        let shape = super::lists::output_shape(self, inputs)?;
+        let shape = super::support::lists::output_shape(self, inputs)?;
         let axis = resolve_axis("axis", self.axis, x.rank())?;
         let (k, extent, step) = (wanted(&k.to_i64s()?)? as usize, x.shape()[axis], strides(x.shape())[axis]);
         let mut chosen = vec![0; shape.iter().product()];

@@ -1,14 +1,14 @@
 //! Clip with bounds that are inputs. With constant bounds it becomes `Unary::Clamp` in a pass.
 
-use super::inputs::{at_most, check_dtype, common_dtype, optional, required};
-use super::number::Number;
+use super::support::inputs::{at_most, check_dtype, common_dtype, optional, required};
+use super::support::number::Number;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dispatch_numeric;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `Clip`: `input, min []?, max []? -> output`. NaN passes; where `min > max`, the result is `max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! Col2Im: blocks of an image that may overlap, added up.
 
-use super::inputs::{at_most, check_dtype, check_size, extents, required};
-use super::lists::{known_i64s, list_i64, product};
-use super::number::Number;
-use super::window::{per_axis, read_pads, read_sizes, write_pads, write_sizes, zip_pads};
+use super::support::inputs::{at_most, check_dtype, check_size, extents, required};
+use super::support::lists::{known_i64s, list_i64, product};
+use super::support::number::Number;
+use super::support::window::{per_axis, read_pads, read_sizes, write_pads, write_sizes, zip_pads};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
@@ -11,8 +11,8 @@ use crate::dispatch_numeric;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::geometry::ConvAxis;
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `Col2Im`: `input [N, C * block.., L], image_shape, block_shape -> [N, C, image..]`.
 ///

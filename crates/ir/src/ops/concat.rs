@@ -1,15 +1,15 @@
 //! Concat: tensors one behind the other along an axis.
 
-use super::broadcast::strides;
-use super::inputs::{extents, required, resolve_axis};
-use super::lists::output_shape;
 use super::movement::Raw;
+use super::support::broadcast::strides;
+use super::support::inputs::{extents, required, resolve_axis};
+use super::support::lists::output_shape;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `Concat`: `inputs.. -> output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,18 +1,20 @@
 //! Tensors made from a few numbers: ConstantOfShape, Range, OneHot, EyeLike.
 
-use super::inputs::{at_most, check_dtype, check_size, common_dtype, extents, required, resolve_axis};
-use super::lists::{known_i64s, list_i64, output_shape, product};
 use super::movement::{Raw, pick};
-use super::number::{Number, Scalar};
-use super::values::scalars;
+use super::support::inputs::{
+    at_most, check_dtype, check_size, common_dtype, extents, required, resolve_axis,
+};
+use super::support::lists::{known_i64s, list_i64, output_shape, product};
+use super::support::number::{Number, Scalar};
+use super::support::values::scalars;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dispatch_numeric;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `ConstantOfShape`: `shape -> output`, one value everywhere.
 #[derive(Debug, Clone, PartialEq)]

@@ -9,8 +9,9 @@ use crate::attributes::{AttributeValue, Attributes};
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, ValueId, ValueType};
+use crate::graph::{Graph, ValueId};
 use crate::tensor::{MAX_TENSOR_BYTES, Tensor};
+use crate::value_type::ValueType;
 use crate::{infer, interp, onnx};
 use std::{fmt, iter};
 

@@ -1,18 +1,18 @@
 //! Convolution as ONNX spells it. Its axes are [`crate::geometry::ConvAxis`].
 
 use super::epilogue::{Epilogue, Finish};
-use super::inputs::required;
-use super::sums::Sums;
-use super::taps::{Line, add_line};
-use super::window::{self, Padding, may_equal, per_axis};
+use super::support::inputs::required;
+use super::support::sums::Sums;
+use super::support::taps::{Line, add_line};
+use super::support::window::{self, Padding, may_equal, per_axis};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dispatch_numeric;
 use crate::error::{Error, Result};
 use crate::geometry::{Channels, ConvAxis, ConvGeometry, conv_extent, same_pads, three};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `Conv`: `X [N, Cin, ..], W [Cout, Cin/group, ..], B [Cout]?, epilogue operands.. -> Y [N, Cout, ..]`.
 ///

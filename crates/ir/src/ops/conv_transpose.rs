@@ -2,18 +2,18 @@
 //! are in [`super::forms`].
 
 use super::epilogue::{Epilogue, Finish};
-use super::inputs::required;
-use super::sums::Sums;
-use super::taps::{Extents, Line, PlaneTaps, add_tap};
-use super::window::{self, Padding, may_equal, per_axis};
+use super::support::inputs::required;
+use super::support::sums::Sums;
+use super::support::taps::{Extents, Line, PlaneTaps, add_tap};
+use super::support::window::{self, Padding, may_equal, per_axis};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dispatch_numeric;
 use crate::error::{Error, Result};
 use crate::geometry::{Channels, DeconvAxis, DeconvGeometry, deconv_extent, three};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `ConvTranspose`: `X [N, Cin, ..], W [Cin, Cout/group, ..], B [Cout]?, epilogue operands.. -> Y [N, Cout, ..]`.
 ///

@@ -1,15 +1,15 @@
 //! CumSum: running sums along an axis.
 
-use super::inputs::{at_most, check_dtype, required, resolve_axis};
-use super::number::Number;
 use super::reduce::groups;
+use super::support::inputs::{at_most, check_dtype, required, resolve_axis};
+use super::support::number::Number;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dispatch_numeric;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `CumSum`: `x, axis [] -> y`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

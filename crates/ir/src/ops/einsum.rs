@@ -1,16 +1,16 @@
 //! Einsum: sums of products by named axes.
 
-use super::broadcast::{Walk, broadcast_dims, broadcast_shapes, strides};
-use super::inputs::{check_dtype, check_size, required};
-use super::number::Number;
+use super::support::broadcast::{Walk, broadcast_dims, broadcast_shapes, strides};
+use super::support::inputs::{check_dtype, check_size, required};
+use super::support::number::Number;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dispatch_numeric;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 use std::collections::BTreeMap;
 use std::slice::from_ref;
 

@@ -2,10 +2,10 @@
 //! never by an import; the text form and the ONNX export spell it out.
 
 use super::InputInfo;
-use super::inputs::{at_most, required};
-use super::sums::Sums;
+use super::support::inputs::{at_most, required};
+use super::support::sums::Sums;
+use super::support::window::may_equal;
 use super::unary::Unary;
-use super::window::may_equal;
 use crate::attributes::{AttributeValue, Attributes};
 use crate::dim::Dim;
 use crate::dtype::DType;

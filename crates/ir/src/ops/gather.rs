@@ -1,16 +1,16 @@
 //! Reading elements and slices at indices that are data: Gather, GatherElements, GatherND.
 
-use super::broadcast::strides;
-use super::inputs::{at_most, check_dtype, extents, required, resolve_axis};
-use super::lists::{known_i64s, output_shape};
 use super::movement::pick;
+use super::support::broadcast::strides;
+use super::support::inputs::{at_most, check_dtype, extents, required, resolve_axis};
+use super::support::lists::{known_i64s, output_shape};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `Gather`: `data, indices -> output`, the slices of one axis at the indices.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,16 +1,16 @@
 //! Sampling at places that are data: GridSample, and AffineGrid, which makes such places.
 
-use super::inputs::{at_most, check_dtype, check_size, common_dtype, extents, required};
-use super::lists::list_i64;
-use super::number::Number;
+use super::support::inputs::{at_most, check_dtype, check_size, common_dtype, extents, required};
+use super::support::lists::list_i64;
+use super::support::number::Number;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dispatch_numeric;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// How neighbours are weighed: ONNX's `mode`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -246,7 +246,7 @@ impl Operator for GridSample {
 
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
         let (x, grid) = (required(inputs, 0, "X")?, required(inputs, 1, "grid")?);
-        let shape = super::lists::output_shape(self, inputs)?;
+        let shape = super::support::lists::output_shape(self, inputs)?;
         if grid.shape()[0] != x.shape()[0] {
             let problem =
                 format!("expected {} grids as the data has images, found {}", x.shape()[0], grid.shape()[0]);
@@ -341,7 +341,7 @@ impl Operator for AffineGrid {
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
         let (theta, size) = (required(inputs, 0, "theta")?, required(inputs, 1, "size")?);
         list_i64(size, 1, "size")?;
-        let shape = super::lists::output_shape(self, inputs)?;
+        let shape = super::support::lists::output_shape(self, inputs)?;
         check_size(DType::F64, &shape)?;
         let extents = &shape[1..shape.len() - 1];
         let (axes, outputs) = (extents.len(), extents.iter().product::<usize>());

@@ -1,9 +1,9 @@
 //! Where the elements of an output come from, for operators that only move data and treat each axis for itself: Slice,
 //! Pad, Transpose, Expand, Tile, Split. Evaluation, shape computations and code generation read the same map.
 
-use super::broadcast::strides;
 use super::movement::pick;
-use super::steps::Steps;
+use super::support::broadcast::strides;
+use super::support::steps::Steps;
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, element_count};
 

@@ -1,15 +1,15 @@
 //! Matrix products: MatMul and Gemm.
 
-use super::broadcast::{broadcast_dims, broadcast_shapes, broadcast_walk, broadcasts_to};
-use super::inputs::{at_most, check_dtype, check_size, common_dtype, optional, required};
-use super::values::{from_f64s, from_wrapping, to_wrapping};
+use super::support::broadcast::{broadcast_dims, broadcast_shapes, broadcast_walk, broadcasts_to};
+use super::support::inputs::{at_most, check_dtype, check_size, common_dtype, optional, required};
+use super::support::values::{from_f64s, from_wrapping, to_wrapping};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `MatMul`: `A [.., M, K], B [.., K, N] -> Y [.., M, N]`; the axes in front broadcast, and a vector is a row or column
 /// whose axis is dropped from the result.

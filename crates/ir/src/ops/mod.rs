@@ -6,7 +6,6 @@
 mod arg_reduce;
 mod batch_norm;
 mod binary;
-mod broadcast;
 mod cast;
 mod center_crop_pad;
 mod choose;
@@ -24,13 +23,10 @@ mod forms;
 mod gather;
 mod gridsample;
 mod index_map;
-mod inputs;
 mod linear;
-mod lists;
 mod movement;
 mod norm;
 mod norm_local;
-mod number;
 mod opaque;
 mod pad;
 mod pool;
@@ -42,7 +38,6 @@ mod reduce;
 mod resize;
 mod rnn;
 mod rnn_cell;
-mod runs;
 mod scatter;
 mod select;
 mod shape;
@@ -50,14 +45,10 @@ mod slice;
 mod softmax;
 mod space;
 mod spread;
-mod steps;
-mod sums;
-mod taps;
+mod support;
 mod unary;
 mod unpool;
-mod values;
 mod variadic;
-mod window;
 
 pub use arg_reduce::ArgReduce;
 pub use batch_norm::BatchNormalization;
@@ -99,16 +90,16 @@ pub use slice::{Slice, SliceAxis, Split};
 pub use softmax::{Softmax, SoftmaxKind};
 pub use space::{ChannelOrder, DepthToSpace, SpaceToDepth};
 pub use spread::{Expand, Tile, Transpose};
+pub use support::window::Padding;
 pub use unary::Unary;
 pub use unpool::MaxUnpool;
 pub use variadic::Variadic;
-pub use window::Padding;
 
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::error::Result;
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// What is known of an operator's input when shapes are inferred.
 #[derive(Debug, Clone, Copy)]

@@ -1,16 +1,16 @@
 //! Normalisation of rows that are contiguous in memory: LayerNormalization, RMSNormalization, InstanceNormalization and
 //! GroupNormalization.
 
-use super::broadcast::{broadcast_dims, broadcast_walk, broadcasts_to};
-use super::inputs::{at_most, check_dtype, optional, required, resolve_axis};
-use super::values::from_f64s;
+use super::support::broadcast::{broadcast_dims, broadcast_walk, broadcasts_to};
+use super::support::inputs::{at_most, check_dtype, optional, required, resolve_axis};
+use super::support::values::from_f64s;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `LayerNormalization`: `X, Scale, B? -> Y, Mean?, InvStdDev?`; a row is all axes from `axis` on.
 #[derive(Debug, Clone, Copy, PartialEq)]

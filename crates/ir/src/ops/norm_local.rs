@@ -1,16 +1,16 @@
 //! Normalisation along chosen axes or over neighbouring channels, without parameters: MeanVarianceNormalization,
 //! LpNormalization and LRN.
 
-use super::broadcast::Walk;
-use super::inputs::{at_most, check_dtype, required, resolve_axes};
 use super::reduce::groups;
-use super::values::from_f64s;
+use super::support::broadcast::Walk;
+use super::support::inputs::{at_most, check_dtype, required, resolve_axes};
+use super::support::values::from_f64s;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `MeanVarianceNormalization`: `X -> Y`: mean 0 and variance 1 over the axes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use super::control::Control;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 use std::sync::Arc;
 
 /// An operator with its attributes as they came.

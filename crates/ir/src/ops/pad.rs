@@ -1,15 +1,15 @@
 //! Pad: borders of zeros or another constant, of the data's own elements, and negative ones that crop.
 
 use super::index_map::{AxisMap, Border, IndexMap};
-use super::inputs::{at_most, extents, optional, required, resolve_axes};
-use super::lists::{known_i64s, list_i64};
+use super::support::inputs::{at_most, extents, optional, required, resolve_axes};
+use super::support::lists::{known_i64s, list_i64};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::error::{Error, Result};
 use crate::geometry::MAX_EXTENT;
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `Pad`: `data, pads, constant_value?, axes? -> output`. Negative pads crop, before others are added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

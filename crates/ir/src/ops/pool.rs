@@ -1,8 +1,8 @@
 //! Pooling over windows and over all of space: largest, average, Lp norm. The windows are [`crate::geometry::PoolAxis`].
 
-use super::inputs::{at_most, check_dtype, required};
-use super::number::Number;
-use super::window::{Padding, per_axis, read_sizes, write_sizes};
+use super::support::inputs::{at_most, check_dtype, required};
+use super::support::number::Number;
+use super::support::window::{Padding, per_axis, read_sizes, write_sizes};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
@@ -10,8 +10,8 @@ use crate::dispatch_numeric;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::geometry::{PoolAxis, pool_extent, same_pads};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// What a window becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -356,7 +356,7 @@ impl Operator for GlobalPool {
     }
 
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
-        let (x, shape) = (required(inputs, 0, "X")?, super::lists::output_shape(self, inputs)?);
+        let (x, shape) = (required(inputs, 0, "X")?, super::support::lists::output_shape(self, inputs)?);
         let space: usize = x.shape()[2..].iter().product();
         if space == 0 && !shape.contains(&0) {
             return Err(Error::input(

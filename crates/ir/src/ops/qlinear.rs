@@ -2,15 +2,15 @@
 //!
 //! Zero points are subtracted first; the sums are those of the plain operator in i32.
 
-use super::broadcast::{broadcast_walk, broadcasts_to};
-use super::inputs::{at_most, check_dtype, optional, required};
 use super::quantize::{from_integers, integers, range, saturate};
+use super::support::broadcast::{broadcast_walk, broadcasts_to};
+use super::support::inputs::{at_most, check_dtype, optional, required};
 use super::{Conv, InputInfo, MatMul, Operator};
 use crate::attributes::Attributes;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `ConvInteger`: `x, w, x_zero_point []?, w_zero_point ([] or [M])? -> y (i32)`.
 #[derive(Debug, Clone, PartialEq)]

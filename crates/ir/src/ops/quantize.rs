@@ -1,13 +1,13 @@
 //! Between real numbers and integers with a scale: QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear.
 
-use super::inputs::{at_most, check_dtype, optional, required, resolve_axis};
-use super::values::{from_f64s, from_wrapping};
+use super::support::inputs::{at_most, check_dtype, optional, required, resolve_axis};
+use super::support::values::{from_f64s, from_wrapping};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 use std::sync::Arc;
 
 /// ONNX `QuantizeLinear`: `x, y_scale, y_zero_point? -> y = saturate(round(x / y_scale) + y_zero_point)`.

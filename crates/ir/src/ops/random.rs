@@ -4,15 +4,15 @@
 //! a seed means the same there and here. Without a seed the generator starts from a fixed one: a program gives the same
 //! results on every run.
 
-use super::inputs::{at_most, check_dtype, check_size, required};
-use super::values::from_f64s;
+use super::support::inputs::{at_most, check_dtype, check_size, required};
+use super::support::values::from_f64s;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// Generator MT19937 of Matsumoto and Nishimura (1998), seeded and read as NumPy's `RandomState` is.
 pub(super) struct Mersenne {

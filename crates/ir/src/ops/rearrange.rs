@@ -1,12 +1,12 @@
 //! Trilu, which clears a triangle of each matrix, and ReverseSequence, which turns a part of each sequence round.
 
-use super::inputs::{at_most, optional, required};
 use super::movement::pick;
+use super::support::inputs::{at_most, optional, required};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `Trilu`: `input, k? -> output`, zero on one side of diagonal `k` of each matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,16 +1,16 @@
 //! Reductions over axes: ReduceSum and its siblings. ArgMax and ArgMin are in `arg_reduce`.
 
-use super::broadcast::{Walk, strides};
-use super::inputs::{at_most, check_dtype, extents, optional, required, resolve_axes, unwrapped};
-use super::number::Number;
+use super::support::broadcast::{Walk, strides};
+use super::support::inputs::{at_most, check_dtype, extents, optional, required, resolve_axes, unwrapped};
+use super::support::number::Number;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dispatch_numeric;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::graph::ValueType;
 use crate::tensor::{Tensor, element_count};
+use crate::value_type::ValueType;
 
 /// ONNX `ReduceSum`, `ReduceMean` and so on: `data, axes? -> reduced`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,18 +1,18 @@
 //! Resize: resampling of any axes. The weights are in [`crate::resize_axis`].
 
-use super::broadcast::strides;
-use super::inputs::{at_most, check_size, extents, optional, required, resolve_axes};
-use super::lists::output_shape;
 use super::movement::pick;
+use super::support::broadcast::strides;
+use super::support::inputs::{at_most, check_size, extents, optional, required, resolve_axes};
+use super::support::lists::output_shape;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dispatch_numeric;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::resize_axis::{Coordinates, Filter, ResizeAxis, ResizeTable, Rounding};
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// How the wanted extents are met: ONNX's `keep_aspect_ratio_policy`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]

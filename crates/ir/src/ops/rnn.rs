@@ -1,15 +1,15 @@
 //! Recurrent layers: RNN, GRU and LSTM. What their cells compute is in `rnn_cell`.
 
-use super::inputs::{at_most, check_dtype, common_dtype, optional, required};
 use super::rnn_cell::{Activation, Direction as OneDirection};
-use super::values::from_f64s;
+use super::support::inputs::{at_most, check_dtype, common_dtype, optional, required};
+use super::support::values::from_f64s;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::{Tensor, element_count};
+use crate::value_type::ValueType;
 
 /// ONNX `RNN`, `GRU` or `LSTM`: `X [S, N, I], W [D, G*H, I], R [D, G*H, H], B [D, 2*G*H]?, sequence_lens [N]?,
 /// initial_h [D, N, H]?, initial_c?, P [D, 3*H]? -> Y [S, D, N, H], Y_h [D, N, H], Y_c`, the last three for LSTM alone.

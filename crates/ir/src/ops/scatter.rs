@@ -1,15 +1,15 @@
 //! Writing elements and slices at indices that are data: ScatterElements and ScatterND.
 
 use super::gather::{check_beside, check_indices, places_beside, places_of_rows};
-use super::inputs::{at_most, common_dtype, required, resolve_axis};
 use super::movement::Raw;
-use super::number::Number;
+use super::support::inputs::{at_most, common_dtype, required, resolve_axis};
+use super::support::number::Number;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dispatch_numeric;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// What becomes of an element that is written to: ONNX's `reduction`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]

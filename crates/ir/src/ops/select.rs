@@ -1,16 +1,16 @@
 //! Operators that pass elements on: Where, Identity and Dropout.
 
-use super::broadcast::{broadcast_inputs, broadcast_shapes, broadcast_walk};
-use super::inputs::{at_most, check_dtype, check_size, common_dtype, extents, optional, required};
 use super::random::Mersenne;
-use super::values::from_f64s;
+use super::support::broadcast::{broadcast_inputs, broadcast_shapes, broadcast_walk};
+use super::support::inputs::{at_most, check_dtype, check_size, common_dtype, extents, optional, required};
+use super::support::values::from_f64s;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 use std::sync::Arc;
 
 /// ONNX `Where`: `condition (bool), X, Y -> output`, broadcast; X where the condition is true.

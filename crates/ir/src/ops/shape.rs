@@ -1,15 +1,15 @@
 //! Operators that keep the elements in their order: Reshape, Flatten, Squeeze, Unsqueeze; and those that read a shape off:
 //! Shape, Size. Shapes that are computed from shapes are followed symbolically.
 
-use super::inputs::{at_most, extents, required, resolve_axes, resolve_axis};
-use super::lists::{known_i64s, list_i64, output_shape, product};
+use super::support::inputs::{at_most, extents, required, resolve_axes, resolve_axis};
+use super::support::lists::{known_i64s, list_i64, output_shape, product};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `Shape`: the extents of axes `start..end` as an i64 list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

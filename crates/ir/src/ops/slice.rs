@@ -1,14 +1,14 @@
 //! Taking parts of a tensor: Slice and Split.
 
 use super::index_map::{AxisMap, IndexMap};
-use super::inputs::{at_most, extents, optional, required, resolve_axes, resolve_axis};
-use super::lists::{known_i64s, list_i64};
+use super::support::inputs::{at_most, extents, optional, required, resolve_axes, resolve_axis};
+use super::support::lists::{known_i64s, list_i64};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `Slice`: `data, starts, ends, axes?, steps? -> output`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -366,7 +366,7 @@ impl Operator for Split {
             start += shape[axis];
             Slice::map(x.shape(), &axes)?.apply(x, None)
         };
-        super::lists::output_shapes(self, inputs, outputs)?.into_iter().map(part).collect()
+        super::support::lists::output_shapes(self, inputs, outputs)?.into_iter().map(part).collect()
     }
 }
 

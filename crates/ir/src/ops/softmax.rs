@@ -1,13 +1,13 @@
 //! Softmax, LogSoftmax and Hardmax along an axis.
 
-use super::inputs::{at_most, check_dtype, required, resolve_axis};
-use super::values::from_f64s;
+use super::support::inputs::{at_most, check_dtype, required, resolve_axis};
+use super::support::values::from_f64s;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `Softmax`, `LogSoftmax` or `Hardmax`: `input -> output` of the same shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,15 +1,15 @@
 //! Blocks of space as channels and back: DepthToSpace and SpaceToDepth.
 
 use super::index_map::{AxisMap, IndexMap, MappedAxis};
-use super::inputs::{at_most, required};
-use super::lists::{output_shape, product};
 use super::movement::pick;
+use super::support::inputs::{at_most, required};
+use super::support::lists::{output_shape, product};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// How the channels of a block are ordered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -65,7 +65,7 @@ fn divided(dim: &Dim, by: usize, what: &str) -> Result<Dim> {
 
 /// Axes of the elements in the order `order` of a row-major shape.
 fn permuted(shape: &[usize], order: &[usize]) -> Result<IndexMap> {
-    let strides = super::broadcast::strides(shape);
+    let strides = super::support::broadcast::strides(shape);
     let axis =
         |&axis: &usize| MappedAxis { output: shape[axis], stride: strides[axis], map: AxisMap::IDENTITY };
     IndexMap::new(order.iter().map(axis).collect(), shape.iter().product())

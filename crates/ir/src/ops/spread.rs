@@ -1,15 +1,15 @@
 //! Operators that read their input in another order or several times over: Transpose, Expand, Tile.
 
-use super::broadcast::{broadcast_dims, strides};
 use super::index_map::{AxisMap, IndexMap, MappedAxis};
-use super::inputs::{at_most, extents, required};
-use super::lists::{known_i64s, list_i64, output_shape, product};
+use super::support::broadcast::{broadcast_dims, strides};
+use super::support::inputs::{at_most, extents, required};
+use super::support::lists::{known_i64s, list_i64, output_shape, product};
 use super::{Border, InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `Transpose`: output axis `i` is input axis `perm[i]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use crate::attributes::{AttributeValue, Attributes};
 use crate::dispatch_numeric;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 macro_rules! unary {
     ($($variant:ident $({ $($field:ident = $default:expr),* })?),* $(,)?) => {

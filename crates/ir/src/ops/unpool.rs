@@ -1,17 +1,17 @@
 //! MaxUnpool: the elements of a largest-of-window pooling back at the places they came from.
 
-use super::inputs::{at_most, check_dtype, check_size, extents, optional, required};
-use super::lists::{list_i64, output_shape};
 use super::movement::Raw;
-use super::window::{per_axis, read_pads, read_sizes, write_pads, write_sizes, zip_pads};
+use super::support::inputs::{at_most, check_dtype, check_size, extents, optional, required};
+use super::support::lists::{list_i64, output_shape};
+use super::support::window::{per_axis, read_pads, read_sizes, write_pads, write_sizes, zip_pads};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::geometry::DeconvAxis;
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// ONNX `MaxUnpool`: `X, I, output_shape? -> output`, zero but for the elements of `X`.
 ///

@@ -1,16 +1,16 @@
 //! Elementwise operators of any number of inputs that broadcast: Sum, Mean, Max, Min.
 
-use super::broadcast::{broadcast_inputs, broadcast_shapes, broadcast_walk};
-use super::inputs::{check_dtype, check_size, extents, required};
-use super::number::Number;
+use super::support::broadcast::{broadcast_inputs, broadcast_shapes, broadcast_walk};
+use super::support::inputs::{check_dtype, check_size, extents, required};
+use super::support::number::Number;
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dispatch_numeric;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// An elementwise operator of one or more inputs of one type, which broadcast as NumPy's do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -4,7 +4,7 @@ use super::lexer::{Lexer, Token};
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
+use crate::value_type::ValueType;
 use std::str::FromStr;
 
 /// Parentheses that may be open in an extent.

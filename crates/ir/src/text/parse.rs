@@ -7,9 +7,10 @@ use super::weights::{Weights, read_generator};
 use crate::attributes::{AttributeValue, Attributes};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Definition, Graph, ValueId, ValueType};
+use crate::graph::{Definition, Graph, ValueId};
 use crate::ops::{Op, Opaque};
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// Reads a graph from the text form. Tensors that stand there by their hash are taken from `weights`.
 ///

@@ -5,9 +5,10 @@ use super::lexer::{quoted, sigil_name, word};
 use super::weights::hash_bytes;
 use crate::attributes::AttributeValue;
 use crate::dtype::DType;
-use crate::graph::{Definition, Graph, Node, ValueId, ValueType};
+use crate::graph::{Definition, Graph, Node, ValueId};
 use crate::ops::Op;
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 use std::fmt::{self, Write};
 
 /// Tensors with more elements stand in the text by their hash.

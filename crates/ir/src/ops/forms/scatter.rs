@@ -5,15 +5,15 @@ use crate::dim::Dim;
 use crate::dispatch_numeric;
 use crate::error::{Error, Result};
 use crate::geometry::{DeconvAxis, DeconvGeometry, three};
-use crate::graph::ValueType;
 use crate::ops::conv_transpose::{deconv_geometry, deconv_taps, infer_deconv, pads_of, steps};
 use crate::ops::epilogue::Finish;
-use crate::ops::inputs::{at_most, required};
-use crate::ops::sums::Sums;
-use crate::ops::taps::{Extents, PlaneTaps, add_tap};
-use crate::ops::window;
+use crate::ops::support::inputs::{at_most, required};
+use crate::ops::support::sums::Sums;
+use crate::ops::support::taps::{Extents, PlaneTaps, add_tap};
+use crate::ops::support::window;
 use crate::ops::{Epilogue, InputInfo, Operator};
 use crate::tensor::{Tensor, element_count};
+use crate::value_type::ValueType;
 
 /// Every input's contribution to every output channel under every tap:
 /// `X [N, Cin, in..], W [Cin, Cout/group, k..] -> columns [N, Cout * K, I]` with `K` the product of the kernel's extents

@@ -5,15 +5,15 @@ use crate::dim::Dim;
 use crate::dispatch_numeric;
 use crate::error::{Error, Result};
 use crate::geometry::{DeconvAxis, DeconvGeometry, Phase, PhaseTap, deconv_extent, three};
-use crate::graph::ValueType;
 use crate::ops::conv_transpose::{deconv_geometry, deconv_planes, infer_deconv, pads_of, steps};
 use crate::ops::epilogue::Finish;
-use crate::ops::inputs::required;
-use crate::ops::sums::Sums;
-use crate::ops::taps::{Extents, Line, PlaneTaps};
-use crate::ops::window;
+use crate::ops::support::inputs::required;
+use crate::ops::support::sums::Sums;
+use crate::ops::support::taps::{Extents, Line, PlaneTaps};
+use crate::ops::support::window;
 use crate::ops::{Epilogue, InputInfo, Operator};
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// The phases of a transposed convolution, one a channel:
 /// `X [N, Cin, ..], W [Cin, Cout/group, ..], B [Cout]? -> P [N, Cout * S, Q..]` with `S` the product of the strides and

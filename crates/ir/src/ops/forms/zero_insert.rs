@@ -6,12 +6,12 @@ use crate::dispatch_numeric;
 use crate::dtype::Element;
 use crate::error::Result;
 use crate::geometry::{DeconvAxis, DeconvGeometry, deconv_extent, three};
-use crate::graph::ValueType;
 use crate::ops::conv_transpose::steps;
-use crate::ops::inputs::{at_most, required};
-use crate::ops::window::{self, Padding};
+use crate::ops::support::inputs::{at_most, required};
+use crate::ops::support::window::{self, Padding};
 use crate::ops::{Conv, Epilogue, InputInfo, Operator};
 use crate::tensor::{Tensor, element_count};
+use crate::value_type::ValueType;
 
 /// Zeros between neighbours: `X [N, C, ..] -> Y [N, C, ..]` with `(in - 1) * stride + 1 + begin + end` an axis.
 ///

@@ -36,7 +36,7 @@ impl Runs {
 }
 
 /// `f` on two f32 tensors that broadcast to `shape`; `None` for other types.
-pub(super) fn zip_f32(
+pub(in crate::ops) fn zip_f32(
     a: &Tensor,
     b: &Tensor,
     shape: &[usize],
@@ -46,7 +46,7 @@ pub(super) fn zip_f32(
 }
 
 /// As [`zip_f32`], for questions.
-pub(super) fn compare_f32(
+pub(in crate::ops) fn compare_f32(
     a: &Tensor,
     b: &Tensor,
     shape: &[usize],
@@ -122,8 +122,8 @@ fn one_run<R: Element>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::broadcast::{broadcast_shapes, broadcast_walk};
     use super::*;
+    use crate::ops::support::broadcast::{broadcast_shapes, broadcast_walk};
 
     #[test]
     fn runs_agree_with_the_walk_over_elements() {

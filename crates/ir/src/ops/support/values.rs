@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::tensor::Tensor;
 
 /// The elements of a number or boolean tensor without loss, whatever their type.
-pub(super) fn scalars(tensor: &Tensor) -> Result<Vec<Scalar>> {
+pub(in crate::ops) fn scalars(tensor: &Tensor) -> Result<Vec<Scalar>> {
     if tensor.dtype() == DType::Bool {
         return Ok(tensor.bools()?.map(|truth| Scalar::Int(i128::from(truth))).collect());
     }
@@ -18,26 +18,26 @@ pub(super) fn scalars(tensor: &Tensor) -> Result<Vec<Scalar>> {
 }
 
 /// A tensor of these values, each converted as a cast does.
-pub(super) fn from_scalars(dtype: DType, shape: &[usize], values: &[Scalar]) -> Result<Tensor> {
+pub(in crate::ops) fn from_scalars(dtype: DType, shape: &[usize], values: &[Scalar]) -> Result<Tensor> {
     dispatch_numeric!(dtype, T => {
         Tensor::from_vec(shape, values.iter().map(|&value| T::from_scalar(value)).collect())
     })
 }
 
 /// A tensor of these values, rounded to its type.
-pub(super) fn from_f64s(dtype: DType, shape: &[usize], values: &[f64]) -> Result<Tensor> {
+pub(in crate::ops) fn from_f64s(dtype: DType, shape: &[usize], values: &[f64]) -> Result<Tensor> {
     dispatch_numeric!(dtype, T => {
         Tensor::from_vec(shape, values.iter().map(|&value| T::from_f64(value)).collect())
     })
 }
 
 /// The elements of an integer tensor modulo 2^64: sums and products of them, cut to the type, are those of the type.
-pub(super) fn to_wrapping(tensor: &Tensor) -> Result<Vec<i64>> {
+pub(in crate::ops) fn to_wrapping(tensor: &Tensor) -> Result<Vec<i64>> {
     Ok(scalars(tensor)?.into_iter().map(i64::from_scalar).collect())
 }
 
 /// A tensor of integers cut to its type.
-pub(super) fn from_wrapping(dtype: DType, shape: &[usize], values: &[i64]) -> Result<Tensor> {
+pub(in crate::ops) fn from_wrapping(dtype: DType, shape: &[usize], values: &[i64]) -> Result<Tensor> {
     let scalars: Vec<Scalar> = values.iter().map(|&value| Scalar::Int(i128::from(value))).collect();
     from_scalars(dtype, shape, &scalars)
 }

@@ -5,14 +5,14 @@ use half::{bf16, f16};
 
 /// An element of any number type, without loss.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Scalar {
+pub(in crate::ops) enum Scalar {
     Int(i128),
     Float(f64),
 }
 
 impl Scalar {
     /// Nearest `f64`.
-    pub(super) fn to_f64(self) -> f64 {
+    pub(in crate::ops) fn to_f64(self) -> f64 {
         match self {
             Self::Int(value) => value as f64,
             Self::Float(value) => value,
@@ -21,7 +21,7 @@ impl Scalar {
 }
 
 /// A number type that operators compute in.
-pub(super) trait Number: Element {
+pub(in crate::ops) trait Number: Element {
     /// Least value: negative infinity for floats.
     const LOWEST: Self;
     /// Greatest value: infinity for floats.

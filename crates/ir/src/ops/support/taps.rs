@@ -5,7 +5,7 @@ use crate::geometry::{ConvAxis, DeconvAxis, PhaseTap};
 
 /// One tap along one axis: `count` positions, at which elements of the data go to elements of the sums.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Line {
+pub(in crate::ops) struct Line {
     count: usize,
     /// First element of the data, and the distance to the next.
     from: [usize; 2],
@@ -15,21 +15,21 @@ pub(super) struct Line {
 
 impl Line {
     /// Tap `k` of a convolution.
-    pub(super) fn conv(axis: &ConvAxis, k: usize) -> Self {
+    pub(in crate::ops) fn conv(axis: &ConvAxis, k: usize) -> Self {
         let outputs = axis.outputs_under(k);
         let from = axis.source(outputs.start, k).unwrap_or_default();
         Self { count: outputs.len(), from: [from, axis.stride()], into: [outputs.start, 1] }
     }
 
     /// Tap `k` of a transposed convolution.
-    pub(super) fn deconv(axis: &DeconvAxis, k: usize) -> Self {
+    pub(in crate::ops) fn deconv(axis: &DeconvAxis, k: usize) -> Self {
         let inputs = axis.inputs_under(k);
         let into = axis.target(inputs.start, k).unwrap_or_default();
         Self { count: inputs.len(), from: [inputs.start, 1], into: [into, axis.stride()] }
     }
 
     /// A tap of a phase with `count` outputs over `input` inputs.
-    pub(super) fn phase(tap: PhaseTap, count: usize, input: usize) -> Self {
+    pub(in crate::ops) fn phase(tap: PhaseTap, count: usize, input: usize) -> Self {
         let start = (-tap.shift).max(0);
         let end = (input as i64 - tap.shift).clamp(start, (count as i64).max(start));
         Self {
@@ -41,14 +41,14 @@ impl Line {
 }
 
 /// Taps of one plane of sums: index into the kernel, and a line along each axis.
-pub(super) type PlaneTaps = Vec<(usize, [Line; 3])>;
+pub(in crate::ops) type PlaneTaps = Vec<(usize, [Line; 3])>;
 
 /// Row-major data or sums over three axes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Extents(pub(super) [usize; 3]);
+pub(in crate::ops) struct Extents(pub(in crate::ops) [usize; 3]);
 
 impl Extents {
-    pub(super) fn len(self) -> usize {
+    pub(in crate::ops) fn len(self) -> usize {
         self.0.iter().product()
     }
 
@@ -58,7 +58,7 @@ impl Extents {
 }
 
 /// `sums[..] += weight * data[..]` at all positions of a tap, given by its line along each axis.
-pub(super) fn add_tap<T: Sums>(
+pub(in crate::ops) fn add_tap<T: Sums>(
     (sums, into): (&mut [T::Sum], Extents),
     weight: T::Sum,
     (data, from): (&[T::Sum], Extents),
@@ -76,7 +76,7 @@ pub(super) fn add_tap<T: Sums>(
 
 /// `sums[..] += weight * data[..]` along one row.
 #[inline]
-pub(super) fn add_line<T: Sums>(sums: &mut [T::Sum], weight: T::Sum, data: &[T::Sum], line: Line) {
+pub(in crate::ops) fn add_line<T: Sums>(sums: &mut [T::Sum], weight: T::Sum, data: &[T::Sum], line: Line) {
     if line.count == 0 {
         return;
     }

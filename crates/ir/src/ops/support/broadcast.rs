@@ -1,11 +1,11 @@
 //! NumPy broadcasting: of symbolic shapes, of known shapes, and the walk over a tensor's elements that it asks for.
 
-use super::InputInfo;
 use crate::dim::Dim;
 use crate::error::{Error, Result};
+use crate::ops::InputInfo;
 
 /// The shape that `shapes` broadcast to. An axis of two different symbols is unknown: either may be 1.
-pub(super) fn broadcast_dims(shapes: &[&[Dim]]) -> Result<Vec<Dim>> {
+pub(in crate::ops) fn broadcast_dims(shapes: &[&[Dim]]) -> Result<Vec<Dim>> {
     let rank = shapes.iter().map(|shape| shape.len()).max().unwrap_or(0);
     let mut result = vec![Dim::constant(1); rank];
     for shape in shapes {
@@ -31,13 +31,13 @@ fn join(a: &Dim, b: &Dim) -> Option<Dim> {
 }
 
 /// The shape that the inputs broadcast to; `None` when the rank of one is not known.
-pub(super) fn broadcast_inputs(inputs: &[InputInfo<'_>]) -> Result<Option<Vec<Dim>>> {
+pub(in crate::ops) fn broadcast_inputs(inputs: &[InputInfo<'_>]) -> Result<Option<Vec<Dim>>> {
     let shapes: Option<Vec<&[Dim]>> = inputs.iter().map(|input| input.ty.shape.as_deref()).collect();
     shapes.map(|shapes| broadcast_dims(&shapes)).transpose()
 }
 
 /// The shape that known `shapes` broadcast to.
-pub(super) fn broadcast_shapes(shapes: &[&[usize]]) -> Result<Vec<usize>> {
+pub(in crate::ops) fn broadcast_shapes(shapes: &[&[usize]]) -> Result<Vec<usize>> {
     let rank = shapes.iter().map(|shape| shape.len()).max().unwrap_or(0);
     let mut result = vec![1; rank];
     for shape in shapes {
@@ -54,12 +54,12 @@ pub(super) fn broadcast_shapes(shapes: &[&[usize]]) -> Result<Vec<usize>> {
 }
 
 /// True when `from` broadcasts to exactly `to`.
-pub(super) fn broadcasts_to(from: &[usize], to: &[usize]) -> bool {
+pub(in crate::ops) fn broadcasts_to(from: &[usize], to: &[usize]) -> bool {
     broadcast_shapes(&[from, to]).is_ok_and(|shape| shape == to)
 }
 
 /// Distances in elements between neighbours along each axis of a row-major tensor.
-pub(super) fn strides(shape: &[usize]) -> Vec<usize> {
+pub(in crate::ops) fn strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1usize; shape.len()];
     for axis in (1..shape.len()).rev() {
         strides[axis - 1] = strides[axis].saturating_mul(shape[axis].max(1));
@@ -68,7 +68,7 @@ pub(super) fn strides(shape: &[usize]) -> Vec<usize> {
 }
 
 /// Strides of a tensor of shape `from` seen as one of shape `to`, which it broadcasts to: 0 along stretched axes.
-pub(super) fn broadcast_strides(from: &[usize], to: &[usize]) -> Vec<usize> {
+pub(in crate::ops) fn broadcast_strides(from: &[usize], to: &[usize]) -> Vec<usize> {
     let mut result = vec![0; to.len() - from.len()];
     result.extend(
         strides(from).iter().zip(from).map(|(&stride, &extent)| if extent == 1 { 0 } else { stride }),
@@ -77,13 +77,13 @@ pub(super) fn broadcast_strides(from: &[usize], to: &[usize]) -> Vec<usize> {
 }
 
 /// Positions of a tensor's elements for each index of `to`, in row-major order of `to`.
-pub(super) fn broadcast_walk(from: &[usize], to: &[usize]) -> Walk {
+pub(in crate::ops) fn broadcast_walk(from: &[usize], to: &[usize]) -> Walk {
     Walk::new(to, &broadcast_strides(from, to))
 }
 
 /// Positions, in elements, of a strided view in row-major order of its shape.
 #[derive(Debug, Clone)]
-pub(super) struct Walk {
+pub(in crate::ops) struct Walk {
     shape: Vec<usize>,
     strides: Vec<usize>,
     index: Vec<usize>,
@@ -93,7 +93,7 @@ pub(super) struct Walk {
 
 impl Walk {
     /// A view of `shape` whose neighbours along each axis are `strides` apart.
-    pub(super) fn new(shape: &[usize], strides: &[usize]) -> Self {
+    pub(in crate::ops) fn new(shape: &[usize], strides: &[usize]) -> Self {
         Self {
             shape: shape.to_vec(),
             strides: strides.to_vec(),

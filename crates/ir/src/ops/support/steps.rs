@@ -1,13 +1,13 @@
 //! Moving elements that lie at equal steps along each axis: axes that continue each other are one, and the innermost is a
 //! plain loop. What folding moves are weights, turned around and with their channels swapped.
 
-use super::index_map::{AxisMap, IndexMap};
 use crate::error::Result;
+use crate::ops::index_map::{AxisMap, IndexMap};
 use crate::tensor::{LargeVec, Tensor};
 
 /// Where elements are found.
 #[derive(Debug, PartialEq)]
-pub(super) struct Steps {
+pub(in crate::ops) struct Steps {
     /// The first one.
     first: usize,
     /// How many there are along each axis and how far apart, outermost first; no axis continues the one before it.
@@ -16,7 +16,7 @@ pub(super) struct Steps {
 
 impl Steps {
     /// Of a map that has no border; `None` for others, and where nothing is read.
-    pub(super) fn of(map: &IndexMap) -> Option<Self> {
+    pub(in crate::ops) fn of(map: &IndexMap) -> Option<Self> {
         let mut steps = Self { first: 0, axes: vec![] };
         for axis in map.axes.iter().filter(|axis| axis.output != 1) {
             let AxisMap::Step { step, .. } = axis.map else { return None };
@@ -36,7 +36,7 @@ impl Steps {
     }
 
     /// The elements of `x` at these places; `None` where an element is not so many whole bytes.
-    pub(super) fn apply(&self, x: &Tensor, shape: &[usize]) -> Option<Result<Tensor>> {
+    pub(in crate::ops) fn apply(&self, x: &Tensor, shape: &[usize]) -> Option<Result<Tensor>> {
         let bytes = match x.dtype().bits() {
             8 => self.copied::<1>(x.bytes()),
             16 => self.copied::<2>(x.bytes()),
@@ -113,9 +113,9 @@ fn copy_short<T: Copy, const N: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::index_map::MappedAxis;
     use super::*;
     use crate::dtype::DType;
+    use crate::ops::index_map::MappedAxis;
 
     fn map(axes: &[(usize, usize, i64, i64)]) -> IndexMap {
         let axis = |&(output, stride, start, step)| MappedAxis {
@@ -142,7 +142,7 @@ mod tests {
     fn maps_with_border_or_nothing_are_left() {
         let mut bordered = map(&[(3, 1, 0, 1)]);
         bordered.axes[0].map =
-            AxisMap::Padded { border: super::super::Border::Edge, begin: 1, first: 0, extent: 2 };
+            AxisMap::Padded { border: crate::ops::Border::Edge, begin: 1, first: 0, extent: 2 };
         assert_eq!(Steps::of(&bordered), None);
         assert_eq!(Steps::of(&map(&[(0, 1, 0, 1)])), None);
     }

@@ -1,8 +1,8 @@
 //! How the reference interpreter adds up: floats in f64, rounded once when stored; integers exactly, wrapping in their type.
 
-use super::{Operator, Unary};
 use crate::dtype::Element;
 use crate::error::Result;
+use crate::ops::{Operator, Unary};
 use crate::tensor::Tensor;
 use half::{bf16, f16};
 

@@ -2,13 +2,13 @@
 //! convolution family; extents are checked by [`crate::geometry`].
 
 use super::inputs::{check_dtype, common_dtype, required};
-use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
+use crate::ops::{InputInfo, Operator};
 use crate::tensor::{Tensor, element_count};
+use crate::value_type::ValueType;
 
 /// How the border is treated: ONNX's `pads` and `auto_pad`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Padding {
     }
 
     /// Takes `pads` and `auto_pad` out.
-    pub(super) fn read(attributes: &mut Attributes) -> Result<Self> {
+    pub(in crate::ops) fn read(attributes: &mut Attributes) -> Result<Self> {
         let (begin, end) = read_pads(attributes)?;
         let auto = attributes.string("auto_pad")?.unwrap_or_default();
         let padding = match auto.as_str() {
@@ -63,7 +63,7 @@ impl Padding {
     }
 
     /// Sets `pads` or `auto_pad`.
-    pub(super) fn write(&self, attributes: &mut Attributes) {
+    pub(in crate::ops) fn write(&self, attributes: &mut Attributes) {
         match self {
             Self::Explicit { begin, end } => write_pads(attributes, begin, end),
             Self::SameUpper => attributes.set("auto_pad", "SAME_UPPER"),
@@ -73,7 +73,7 @@ impl Padding {
     }
 
     /// Pads of `axes` axes when they stand in the model; `None` for `SAME_*`, whose pads follow from the extents.
-    pub(super) fn per_axis(&self, axes: usize) -> Result<Option<Vec<[i64; 2]>>> {
+    pub(in crate::ops) fn per_axis(&self, axes: usize) -> Result<Option<Vec<[i64; 2]>>> {
         match self {
             Self::Explicit { begin, end } => zip_pads(begin, end, axes).map(Some),
             Self::Valid => Ok(Some(vec![[0, 0]; axes])),
@@ -83,7 +83,7 @@ impl Padding {
 }
 
 /// Takes `pads` out: those at the beginning of each axis, then those at the end.
-pub(super) fn read_pads(attributes: &mut Attributes) -> Result<(Vec<i64>, Vec<i64>)> {
+pub(in crate::ops) fn read_pads(attributes: &mut Attributes) -> Result<(Vec<i64>, Vec<i64>)> {
     let pads = attributes.ints("pads")?.unwrap_or_default();
     if pads.len() % 2 != 0 {
         return Err(Error::attribute(
@@ -96,32 +96,32 @@ pub(super) fn read_pads(attributes: &mut Attributes) -> Result<(Vec<i64>, Vec<i6
 }
 
 /// Sets `pads` unless there are none. Zeros are written as they came, so that reading gives the same again.
-pub(super) fn write_pads(attributes: &mut Attributes, begin: &[i64], end: &[i64]) {
+pub(in crate::ops) fn write_pads(attributes: &mut Attributes, begin: &[i64], end: &[i64]) {
     if !(begin.is_empty() && end.is_empty()) {
         attributes.set("pads", [begin, end].concat());
     }
 }
 
 /// Pads by axis, from those at the beginning and those at the end.
-pub(super) fn zip_pads(begin: &[i64], end: &[i64], axes: usize) -> Result<Vec<[i64; 2]>> {
+pub(in crate::ops) fn zip_pads(begin: &[i64], end: &[i64], axes: usize) -> Result<Vec<[i64; 2]>> {
     let (begin, end) = (per_axis("pads", begin, axes, 0)?, per_axis("pads", end, axes, 0)?);
     Ok(begin.into_iter().zip(end).map(|(begin, end)| [begin, end]).collect())
 }
 
 /// Takes a list of strides, dilations or extents out; empty when absent.
-pub(super) fn read_sizes(attributes: &mut Attributes, name: &str) -> Result<Vec<usize>> {
+pub(in crate::ops) fn read_sizes(attributes: &mut Attributes, name: &str) -> Result<Vec<usize>> {
     Ok(attributes.sizes(name)?.unwrap_or_default())
 }
 
 /// Sets a list of strides, dilations or extents unless it is empty.
-pub(super) fn write_sizes(attributes: &mut Attributes, name: &str, sizes: &[usize]) {
+pub(in crate::ops) fn write_sizes(attributes: &mut Attributes, name: &str, sizes: &[usize]) {
     if !sizes.is_empty() {
         attributes.set(name, sizes);
     }
 }
 
 /// Takes the number of groups out; 1 when absent.
-pub(super) fn read_group(attributes: &mut Attributes) -> Result<usize> {
+pub(in crate::ops) fn read_group(attributes: &mut Attributes) -> Result<usize> {
     let group = attributes.int("group")?.unwrap_or(1);
     match usize::try_from(group) {
         Ok(group) if group >= 1 => Ok(group),
@@ -130,24 +130,24 @@ pub(super) fn read_group(attributes: &mut Attributes) -> Result<usize> {
 }
 
 /// Sets the number of groups unless it is 1.
-pub(super) fn write_group(attributes: &mut Attributes, group: usize) {
+pub(in crate::ops) fn write_group(attributes: &mut Attributes, group: usize) {
     if group != 1 {
         attributes.set("group", group as i64);
     }
 }
 
 /// Strides or dilations in their shortest spelling: all 1 is empty.
-pub(super) fn short_steps(steps: Vec<usize>) -> Vec<usize> {
+pub(in crate::ops) fn short_steps(steps: Vec<usize>) -> Vec<usize> {
     if steps.iter().all(|&step| step == 1) { vec![] } else { steps }
 }
 
 /// Pads in their shortest spelling: all 0 is empty.
-pub(super) fn short_pads(begin: Vec<i64>, end: Vec<i64>) -> (Vec<i64>, Vec<i64>) {
+pub(in crate::ops) fn short_pads(begin: Vec<i64>, end: Vec<i64>) -> (Vec<i64>, Vec<i64>) {
     if begin.iter().chain(&end).all(|&pad| pad == 0) { (vec![], vec![]) } else { (begin, end) }
 }
 
 /// An attribute with a value an axis; empty stands for `default` on each.
-pub(super) fn per_axis<T: Copy>(name: &str, values: &[T], axes: usize, default: T) -> Result<Vec<T>> {
+pub(in crate::ops) fn per_axis<T: Copy>(name: &str, values: &[T], axes: usize, default: T) -> Result<Vec<T>> {
     match values.len() {
         0 => Ok(vec![default; axes]),
         n if n == axes => Ok(values.to_vec()),
@@ -159,7 +159,7 @@ pub(super) fn per_axis<T: Copy>(name: &str, values: &[T], axes: usize, default: 
 }
 
 /// Number of spatial axes of data with that many axes.
-pub(super) fn spatial_axes(rank: usize) -> Result<usize> {
+pub(in crate::ops) fn spatial_axes(rank: usize) -> Result<usize> {
     match rank {
         3..=5 => Ok(rank - 2),
         _ => {
@@ -170,7 +170,7 @@ pub(super) fn spatial_axes(rank: usize) -> Result<usize> {
 }
 
 /// Number of spatial axes of data and weights, which must be the same.
-pub(super) fn common_axes(x: usize, w: usize) -> Result<usize> {
+pub(in crate::ops) fn common_axes(x: usize, w: usize) -> Result<usize> {
     let axes = spatial_axes(x)?;
     if w == x {
         return Ok(axes);
@@ -179,16 +179,16 @@ pub(super) fn common_axes(x: usize, w: usize) -> Result<usize> {
 }
 
 /// False when the two extents differ whatever their symbols are.
-pub(super) fn may_equal(a: &Dim, b: &Dim) -> bool {
+pub(in crate::ops) fn may_equal(a: &Dim, b: &Dim) -> bool {
     a.equals(b) != Some(false)
 }
 
 /// Extents of data and weights of a convolution, as far as known; the kernel's are those of `kernel_shape` where given.
-pub(super) type SlidShapes = (Vec<Dim>, Vec<Dim>);
+pub(in crate::ops) type SlidShapes = (Vec<Dim>, Vec<Dim>);
 
 /// Element type and shapes of data and weights, inputs 0 and 1, checked against each other. No shapes where not even the
 /// number of axes is known.
-pub(super) fn slid(
+pub(in crate::ops) fn slid(
     inputs: &[Option<InputInfo<'_>>],
     kernel_shape: &[usize],
 ) -> Result<(Option<DType>, Option<SlidShapes>)> {
@@ -214,7 +214,7 @@ pub(super) fn slid(
 }
 
 /// Extents of the kernel: those of the weights, which `kernel_shape` must agree with.
-pub(super) fn kernel<'a>(kernel_shape: &[usize], x: &[usize], w: &'a [usize]) -> Result<&'a [usize]> {
+pub(in crate::ops) fn kernel<'a>(kernel_shape: &[usize], x: &[usize], w: &'a [usize]) -> Result<&'a [usize]> {
     common_axes(x.len(), w.len())?;
     if !kernel_shape.is_empty() && *kernel_shape != w[2..] {
         return Err(Error::attribute(
@@ -226,7 +226,7 @@ pub(super) fn kernel<'a>(kernel_shape: &[usize], x: &[usize], w: &'a [usize]) ->
 }
 
 /// The shape of the only output of an evaluation, by the operator's own inference, which checks the inputs.
-pub(super) fn output_shape(op: &impl Operator, inputs: &[Option<&Tensor>]) -> Result<Vec<usize>> {
+pub(in crate::ops) fn output_shape(op: &impl Operator, inputs: &[Option<&Tensor>]) -> Result<Vec<usize>> {
     let types: Vec<_> = inputs.iter().map(|input| input.map(ValueType::of)).collect();
     let infos = inputs
         .iter()

@@ -1,16 +1,16 @@
 //! The short lists of integers that inputs state (shapes, axes, pads), and output shapes that follow from them.
 
-use super::{InputInfo, Operator};
 use crate::dim::Dim;
 use crate::error::{Error, Result};
-use crate::graph::ValueType;
+use crate::ops::{InputInfo, Operator};
 use crate::tensor::{Tensor, element_count};
+use crate::value_type::ValueType;
 
 /// Longest constant that is taken for a list of extents, axes or the like.
 const LONG: usize = 1024;
 
 /// The integers of a short constant, or of extents without symbols; `None` when they are not known.
-pub(super) fn known_i64s(input: &InputInfo<'_>) -> Result<Option<Vec<i64>>> {
+pub(in crate::ops) fn known_i64s(input: &InputInfo<'_>) -> Result<Option<Vec<i64>>> {
     if let Some(tensor) = input.constant {
         if tensor.len() > LONG {
             return Err(Error::Size(format!("a list of {} numbers, accepted are {LONG}", tensor.len())));
@@ -21,7 +21,7 @@ pub(super) fn known_i64s(input: &InputInfo<'_>) -> Result<Option<Vec<i64>>> {
 }
 
 /// The integers of a 1-D integer input.
-pub(super) fn list_i64(tensor: &Tensor, index: usize, name: &'static str) -> Result<Vec<i64>> {
+pub(in crate::ops) fn list_i64(tensor: &Tensor, index: usize, name: &'static str) -> Result<Vec<i64>> {
     if tensor.rank() > 1 {
         return Err(Error::input(index, name, format!("expected a list, found shape {:?}", tensor.shape())));
     }
@@ -29,7 +29,7 @@ pub(super) fn list_i64(tensor: &Tensor, index: usize, name: &'static str) -> Res
 }
 
 /// Output shapes of an evaluation, from the operator's own inference with every input known.
-pub(super) fn output_shapes(
+pub(in crate::ops) fn output_shapes(
     op: &impl Operator,
     inputs: &[Option<&Tensor>],
     outputs: usize,
@@ -49,14 +49,14 @@ pub(super) fn output_shapes(
 }
 
 /// The shape of the only output of an evaluation; see [`output_shapes`].
-pub(super) fn output_shape(op: &impl Operator, inputs: &[Option<&Tensor>]) -> Result<Vec<usize>> {
+pub(in crate::ops) fn output_shape(op: &impl Operator, inputs: &[Option<&Tensor>]) -> Result<Vec<usize>> {
     output_shapes(op, inputs, 1)?
         .pop()
         .ok_or_else(|| Error::Unsupported(format!("{} without an output", op.name())))
 }
 
 /// Product of extents.
-pub(super) fn product(dims: &[Dim]) -> Result<Dim> {
+pub(in crate::ops) fn product(dims: &[Dim]) -> Result<Dim> {
     let product = dims.iter().try_fold(Dim::constant(1), |product, dim| product.mul(dim))?;
     Ok(if product.is_unknown() { Dim::unknown() } else { product })
 }
