@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::ops::Index;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tconvc_codegen::program::Program;
 use tconvc_ir::{Graph, Tensor, TensorView, infer};
+use tconvc_runtime::program::Program;
 
 /// Programs that are kept for different input shapes.
 const PROGRAMS: usize = 64;
@@ -109,8 +109,7 @@ impl CompiledModel {
         let mut graph = model.graph().clone();
         bind(&mut graph, &compiler.shapes)?;
         infer::infer(&mut graph)?;
-        let compiler = Compiler { ahead: model.ahead(), ..compiler.clone() };
-        Self::of_graph(compiler, graph, 0)
+        Self::of_graph(compiler.clone(), graph, 0)
     }
 
     /// Of a graph whose types are inferred, and of which `cuts` parts lie before.

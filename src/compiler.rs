@@ -10,10 +10,10 @@ use crate::tune::Tuning;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
-use tconvc_codegen::ahead::Ahead;
-use tconvc_codegen::compile::{self, Compiled, FastMath};
-use tconvc_codegen::target::Target;
+use tconvc_codegen::compile::{self, Compiled};
+use tconvc_codegen::options::{self, FastMath};
 use tconvc_ir::{Bindings, Dim, Graph, ValueType, infer};
+use tconvc_machine::Target;
 use tconvc_passes::cost::Machine;
 use tconvc_passes::cut::cut;
 use tconvc_passes::plan::{Plan, plan};
@@ -32,8 +32,6 @@ pub struct Compiler {
     pub(crate) fast_math: bool,
     pub(crate) workspace_limit: usize,
     pub(crate) tuning: Arc<Tuning>,
-    /// Of the model that is compiled.
-    pub(crate) ahead: Option<Arc<Ahead>>,
 }
 
 /// What a network may take besides the caller's arrays and its own weights unless [`Compiler::workspace_limit`] says
@@ -66,7 +64,6 @@ impl Compiler {
             fast_math: true,
             workspace_limit: WORKSPACE_LIMIT,
             tuning: Arc::default(),
-            ahead: None,
         }
     }
 
@@ -200,14 +197,13 @@ impl Compiler {
         Ok(compile::compile(graph, plan, &self.code_options())?)
     }
 
-    pub(crate) fn code_options(&self) -> compile::Options {
-        compile::Options {
+    pub(crate) fn code_options(&self) -> options::Options {
+        options::Options {
             threads: self.threads,
             keep_text: self.keep_text,
             fast_math: if self.fast_math { FastMath::WherePays } else { FastMath::Off },
             schedules: self.tuning.schedules(&self.setting()),
-            ahead: self.ahead.clone(),
-            ..compile::Options::new(self.target.clone())
+            ..options::Options::new(self.target.clone())
         }
     }
 

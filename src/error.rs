@@ -15,7 +15,7 @@ pub enum Error {
     Compile(#[from] tconvc_codegen::error::CompileError),
     /// The compiled network could not run.
     #[error(transparent)]
-    Run(#[from] tconvc_codegen::error::RunError),
+    Run(#[from] tconvc_runtime::error::RunError),
     /// The network takes more memory than [`Compiler::workspace_limit`](crate::Compiler::workspace_limit) allows.
     #[error("the network needs {bytes} bytes of workspace; the limit is {limit}")]
     Workspace {

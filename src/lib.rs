@@ -47,9 +47,9 @@ pub use explain::{Explanation, LayerExplanation};
 pub use model::{Model, PortInfo};
 pub use report::{LayerReport, Report, StepReport};
 pub use session::Session;
-pub use tconvc_codegen::target::Target;
 pub use tconvc_ir::onnx::read_tensor;
 pub use tconvc_ir::{DType, Element, Tensor, TensorView, TensorViewMut};
+pub use tconvc_machine::Target;
 pub use tconvc_passes::{Error as OptionError, Form, Journal};
 pub use tune::{TuneProgress, Tuning};
 

@@ -3,16 +3,12 @@
 use crate::error::Result;
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
-use tconvc_codegen::ahead::Ahead;
 use tconvc_ir::{DType, Graph, ValueId};
 
 /// A network, read from ONNX.
 #[derive(Clone)]
 pub struct Model {
     graph: Graph,
-    /// What was made ready while it was read.
-    ahead: Option<Arc<Ahead>>,
 }
 
 /// An input or output of a model.
@@ -27,17 +23,12 @@ pub struct PortInfo {
 }
 
 impl Model {
-    /// Reads an ONNX file. Weights in external files are mapped, and must lie in the model's folder. Meanwhile
-    /// another thread takes memory from the system, at most 64 MiB, where the first compilation of a large model puts its
-    /// weights.
+    /// Reads an ONNX file. Weights in external files are mapped, and must lie in the model's folder.
     ///
     /// # Errors
     /// When the file cannot be read, or is no model that this program understands.
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let bytes = path.metadata().map_or(0, |about| about.len() as usize);
-        let (graph, ahead) = Ahead::while_reading(bytes, || tconvc_ir::onnx::read_path(path));
-        Ok(Self { graph: graph?, ahead })
+        Ok(Self { graph: tconvc_ir::onnx::read_path(path)? })
     }
 
     /// Reads an ONNX model from memory. Weights in external files are refused.
@@ -45,8 +36,7 @@ impl Model {
     /// # Errors
     /// When the bytes are no model that this program understands.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let (graph, ahead) = Ahead::while_reading(bytes.len(), || tconvc_ir::onnx::read_bytes(bytes));
-        Ok(Self { graph: graph?, ahead })
+        Ok(Self { graph: tconvc_ir::onnx::read_bytes(bytes)? })
     }
 
     /// Inputs, in order.
@@ -82,11 +72,7 @@ impl Model {
     /// A model of a graph, for tools; see [`Model::graph`].
     #[doc(hidden)]
     pub fn from_graph(graph: Graph) -> Self {
-        Self { graph, ahead: None }
-    }
-
-    pub(crate) fn ahead(&self) -> Option<Arc<Ahead>> {
-        self.ahead.clone()
+        Self { graph }
     }
 }
 

@@ -4,11 +4,11 @@ use crate::compiler::Compiler;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::fmt;
-use tconvc_codegen::program::{Program, Work};
 use tconvc_ir::Graph;
 use tconvc_passes::cost::{Machine, step_cost};
 use tconvc_passes::plan::Plan;
 use tconvc_passes::{Candidate, Journal};
+use tconvc_runtime::program::{Program, Work};
 
 /// A compiled network: its transposed convolutions, its steps, and the sizes of all memory.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]

@@ -6,10 +6,10 @@ use crate::error::{Error, Result};
 use crate::stages::RestSession;
 use std::sync::Arc;
 use std::time::Duration;
-use tconvc_codegen::pool::{Executor, Pool, Serial};
-use tconvc_codegen::program::Port;
-use tconvc_codegen::session;
 use tconvc_ir::{DType, Tensor, TensorView, TensorViewMut};
+use tconvc_runtime::pool::{Executor, Pool, Serial};
+use tconvc_runtime::program::Port;
+use tconvc_runtime::session;
 
 /// Shapes for which a session keeps a workspace.
 const WORKSPACES: usize = 4;

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tconvc_codegen::compile::check_operators;
-use tconvc_codegen::pool::Executor;
 use tconvc_ir::{Graph, Tensor, interp};
+use tconvc_runtime::pool::Executor;
 
 /// Most cuts one behind the other: each is a level of calls.
 const MOST_CUTS: usize = 64;

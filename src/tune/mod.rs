@@ -19,13 +19,14 @@ use search::{BLOCKS, Space, climb, is_faster};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tconvc_codegen::compile::{self, Choice};
-use tconvc_codegen::pool::Executor;
-use tconvc_codegen::session::Session;
+use tconvc_codegen::compile;
+use tconvc_codegen::options::Choice;
 use tconvc_ir::{DType, Graph, NodeId, Op, Tensor, TensorView, TensorViewMut};
 use tconvc_passes::cost::{Machine, form_costs};
 use tconvc_passes::plan::plan;
 use tconvc_passes::{Form, optimise};
+use tconvc_runtime::pool::Executor;
+use tconvc_runtime::session::Session;
 
 /// How far [`Compiler::tune`] has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -264,7 +265,7 @@ impl Tuner<'_> {
         let compiler = self.compiler.clone().form(form).tuning(&tuning);
         let mut graph = self.layer.graph.clone();
         optimise(&mut graph, &compiler.pass_options()?)?;
-        let options = compile::Options { list_choices: true, ..compiler.code_options() };
+        let options = tconvc_codegen::options::Options { list_choices: true, ..compiler.code_options() };
         let compiled = compile::compile(&graph, &plan(&graph)?, &options)?;
         let choice = match compiled.choices() {
             [choice] => Some(choice.clone()),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
-use tconvc_codegen::compile::Schedules;
+use tconvc_codegen::options::Schedules;
 use tconvc_passes::Form;
 
 /// Forms and schedules that [`Compiler::tune`](crate::Compiler::tune) measured to be the fastest, by processor, number of threads

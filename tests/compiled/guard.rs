@@ -20,13 +20,14 @@ use proptest::strategy::{Strategy, ValueTree};
 use std::fmt::{self, Display};
 use std::sync::Arc;
 use tconvc::{Compiler, Form, Model, PortInfo, Target, Tensor, TensorView, TensorViewMut};
-use tconvc_codegen::compile::{self, FastMath, Options, Schedules};
-use tconvc_codegen::pool::Serial;
-use tconvc_codegen::program::{Program, Step, Work};
-use tconvc_codegen::session::Session;
+use tconvc_codegen::compile;
+use tconvc_codegen::options::{FastMath, Options, Schedules};
 use tconvc_ir::Graph;
 use tconvc_ir::text::print;
 use tconvc_passes::plan::plan;
+use tconvc_runtime::pool::Serial;
+use tconvc_runtime::program::{Program, Step, Work};
+use tconvc_runtime::session::Session;
 use tconvc_testing::{Cases, Edge, Guarded, graphs, in_child};
 
 /// Layers that are compiled together.

@@ -10,11 +10,12 @@ use crate::support::{FORMS, cases, targets};
 use std::fs;
 use std::sync::Arc;
 use tconvc::{Compiler, DType, Error, Form, Model, Target, Tensor, TensorViewMut, Tuning};
-use tconvc_codegen::compile::{self, Choice, Compiled, FastMath, Options, Schedules};
-use tconvc_codegen::pool::Serial;
-use tconvc_codegen::session::Session;
+use tconvc_codegen::compile::{self, Compiled};
+use tconvc_codegen::options::{Choice, FastMath, Options, Schedules};
 use tconvc_ir::Graph;
 use tconvc_passes::plan::plan;
+use tconvc_runtime::pool::Serial;
+use tconvc_runtime::session::Session;
 
 /// A layer rewritten into a form.
 fn rewritten(layer: &Layer, form: Form) -> Graph {

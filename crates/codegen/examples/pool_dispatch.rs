@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use tconvc_codegen::pool::Pool;
+use tconvc_runtime::pool::Pool;
 
 #[expect(clippy::print_stdout, reason = "what the program is for")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {

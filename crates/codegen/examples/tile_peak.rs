@@ -6,9 +6,10 @@
 
 use std::time::Instant;
 
-use tconvc_codegen::exec::{Code, CodeModule, FunctionId};
-use tconvc_codegen::target::{Isa, Target};
-use tconvc_codegen::tile::{Address, Pointer, Tile, TileBuilder, TileError, Vector};
+use tconvc_codegen::module::{CodeModule, JitCode};
+use tconvc_machine::{Isa, Target};
+use tconvc_runtime::code::FunctionId;
+use tconvc_tile::{Address, Pointer, Tile, TileBuilder, TileError, Vector};
 
 type Error = Box<dyn std::error::Error>;
 
@@ -190,7 +191,7 @@ fn store_all(b: &mut TileBuilder, acc: &[Vector], out: Pointer) {
 }
 
 struct Kernel {
-    code: Code,
+    code: JitCode,
     id: FunctionId,
     flops: f64,
     buffers: Vec<Vec<f32>>,

@@ -1,20 +1,20 @@
 //! What the makers of kernels share: the module that collects code, packed weights, places of values, names.
 
-use crate::ahead::Ahead;
-use crate::compile::{Choice, FastMath, Options, Schedules};
 use crate::error::CompileError;
-use crate::exec::{CodeModule, FunctionId, Glue};
 use crate::jobs::Queue;
-use crate::memory::{ALIGNMENT, AlignedBytes};
+use crate::module::{CodeModule, Glue};
+use crate::options::{Choice, FastMath, Options, Schedules};
 use crate::packing::{Pack, Packing};
-use crate::program::{Kernel, Operand, Port, Space, Step, Work};
 use crate::split;
-use crate::target::Target;
-use crate::tile::{Tile, TileBuilder, TileError};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tconvc_ir::{Graph, NodeId, Tensor, ValueId};
+use tconvc_machine::Target;
 use tconvc_passes::plan::{self, Place, Plan};
+use tconvc_runtime::code::FunctionId;
+use tconvc_runtime::memory::{ALIGNMENT, AlignedBytes};
+use tconvc_runtime::program::{Kernel, Operand, Port, Space, Step, Work};
+use tconvc_tile::{Tile, TileBuilder, TileError};
 use typed_arena::Arena;
 
 /// Collects a program step by step.
@@ -62,7 +62,7 @@ impl<'a> Builder<'a> {
             schedules: options.schedules.clone(),
             choices: options.list_choices.then(Vec::new),
             module,
-            weights: Packing::new(blocks, options.ahead.as_deref().and_then(Ahead::take)),
+            weights: Packing::new(blocks),
             queue: Arc::clone(queue),
             constants: HashMap::new(),
             guests: HashMap::new(),

@@ -1,7 +1,7 @@
-//! Why a graph could not be compiled, or a compiled program not be run.
+//! Why a graph could not be compiled.
 
-use crate::exec::CodeError;
-use crate::tile::TileError;
+use crate::module::CodeError;
+use tconvc_tile::TileError;
 
 /// Why a graph could not be compiled. Names the node, the operator and what about it is not supported.
 #[derive(Debug, thiserror::Error)]
@@ -36,51 +36,6 @@ pub enum CompileError {
     Memory {
         /// What it was for.
         what: &'static str,
-        /// How much.
-        bytes: usize,
-    },
-}
-
-/// Why a program could not be run.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RunError {
-    /// Wrong number of inputs or outputs, or one of the wrong size.
-    #[error("{what} `{name}`: {expected} bytes expected, {found} given")]
-    Size {
-        /// "input" or "output".
-        what: &'static str,
-        /// Name of it.
-        name: String,
-        /// Bytes it takes.
-        expected: usize,
-        /// Bytes given.
-        found: usize,
-    },
-    /// Wrong number of buffers.
-    #[error("{expected} {what}s expected, {found} given")]
-    Count {
-        /// "input" or "output".
-        what: &'static str,
-        /// How many there are.
-        expected: usize,
-        /// How many were given.
-        found: usize,
-    },
-    /// A buffer does not start at a multiple of four bytes.
-    #[error("{what} `{name}` is not aligned to 4 bytes")]
-    Alignment {
-        /// "input" or "output".
-        what: &'static str,
-        /// Name of it.
-        name: String,
-    },
-    /// An operator that is run by its definition refused its inputs.
-    #[error(transparent)]
-    Plain(#[from] tconvc_ir::Error),
-    /// The session's memory could not be had.
-    #[error("no memory for a workspace of {bytes} bytes")]
-    Memory {
         /// How much.
         bytes: usize,
     },

@@ -1,10 +1,10 @@
 //! Work that other threads do while more of it is found.
 
-use crate::start::Start;
 use std::collections::VecDeque;
 use std::num::NonZero;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Scope};
+use tconvc_runtime::start::Start;
 
 /// A piece of work, which can be done in any order with others, and about how long it takes.
 pub(crate) struct Job<'j> {

@@ -2,10 +2,10 @@
 
 use crate::error::CompileError;
 use crate::jobs::Job;
-use crate::memory::{ALIGNMENT, AlignedBytes, give_back};
-use crate::program::{Operand, Space};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tconvc_runtime::memory::{ALIGNMENT, AlignedBytes, give_back};
+use tconvc_runtime::program::{Operand, Space};
 use typed_arena::Arena;
 
 /// Weights in another order, written by tasks that may run at the same time.
@@ -60,10 +60,9 @@ pub(crate) struct Packing<'a> {
 }
 
 impl<'a> Packing<'a> {
-    /// Takes blocks for weights, and first of all this zeroed memory.
-    pub(crate) fn new(blocks: &'a Arena<AlignedBytes>, first: Option<AlignedBytes>) -> Self {
-        let rest = first.map_or(&mut [][..], |first| blocks.alloc(first).as_mut_slice());
-        Self { blocks, rest: (0, 0, rest), bytes: [0; 2], missing: None, jobs: vec![] }
+    /// Takes blocks for weights.
+    pub(crate) fn new(blocks: &'a Arena<AlignedBytes>) -> Self {
+        Self { blocks, rest: (0, 0, &mut []), bytes: [0; 2], missing: None, jobs: vec![] }
     }
 
     /// A place at a cache line for a copy of bytes.
@@ -151,7 +150,7 @@ impl<'a> Packing<'a> {
 /// Does all jobs, one after the other.
 #[cfg(test)]
 pub(crate) fn pack_into<'a>(blocks: &'a Arena<AlignedBytes>, pack: impl FnOnce(&mut Packing<'a>)) {
-    let mut packing = Packing::new(blocks, None);
+    let mut packing = Packing::new(blocks);
     pack(&mut packing);
     packing.jobs().for_each(|job| (job.work)());
 }
@@ -173,27 +172,6 @@ mod tests {
                 stretch.fill(task as f32);
             }
         }
-    }
-
-    #[test]
-    fn memory_that_is_there_is_taken_first_as_far_as_it_goes() {
-        let (blocks, has) = (Arena::new(), OWN_BLOCK + 128);
-        let mut packing = Packing::new(&blocks, AlignedBytes::zeroed(has));
-        let sizes = [1, OWN_BLOCK, 65, 64, 1];
-        let places = sizes.map(|bytes| packing.copy(vec![bytes as u8; bytes]));
-        packing.jobs().for_each(|job| (job.work)());
-        let lines = |bytes: usize| bytes.next_multiple_of(ALIGNMENT);
-        assert_eq!(packing.finish().unwrap(), sizes.map(lines).iter().sum::<usize>());
-        let blocks = blocks.into_vec();
-        let of = places.map(|place| {
-            let Operand { space: Space::Weights(block), buffer: [start, end], .. } = place else {
-                panic!("{place:?}");
-            };
-            assert!(blocks[block].as_slice()[start..end].iter().all(|&byte| byte == (end - start) as u8));
-            (block, start)
-        });
-        // Two lines do not fit any more, and what comes after them stays with them.
-        assert_eq!(of, [(0, 0), (0, 64), (1, 0), (1, 128), (1, 192)]);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Code around tiles: steps, calls, loops, texts, memory.
 
-use tconvc_codegen::exec::{Code, CodeError, CodeModule, FunctionId};
-use tconvc_codegen::pool::{Executor, Pool};
-use tconvc_codegen::target::Target;
-use tconvc_codegen::tile::{Tile, TileBuilder};
+use tconvc_codegen::module::{CodeError, CodeModule, JitCode};
+use tconvc_machine::Target;
+use tconvc_runtime::code::FunctionId;
+use tconvc_runtime::pool::{Executor, Pool};
+use tconvc_tile::{Tile, TileBuilder};
 
 /// `y[0 .. lanes] = x[0 .. lanes] * w + 1`.
 #[expect(clippy::unwrap_used, reason = "a helper of tests")]
@@ -41,7 +42,7 @@ fn row_step(module: &mut CodeModule, target: &Target) -> FunctionId {
 }
 
 #[expect(clippy::unwrap_used, reason = "a helper of tests")]
-fn compile(target: &Target) -> (Code, FunctionId) {
+fn compile(target: &Target) -> (JitCode, FunctionId) {
     let mut module = CodeModule::new(target).unwrap();
     let id = row_step(&mut module, target);
     (module.lower().unwrap().finish().unwrap(), id)

@@ -2,12 +2,12 @@
 
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::exec::Glue;
-use crate::program::Kernel;
+use crate::module::Glue;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, F32X4, F64, I8, I8X16, I16, I32, I32X4, I64};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value};
 use tconvc_ir::{DType, Node};
+use tconvc_runtime::program::Kernel;
 
 /// Elements of a unit of work.
 const BLOCK: usize = 4096;

@@ -3,14 +3,14 @@
 use super::{plain, unary};
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::exec::Glue;
-use crate::program::Kernel;
-use crate::tile::{Cmp, Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
+use crate::module::Glue;
 use cranelift_codegen::ir::InstBuilder;
 use std::collections::HashMap;
 use tconvc_ir::ops::{Binary, Variadic};
 use tconvc_ir::{Graph, NodeId, Op, ValueId};
 use tconvc_passes::plan::Step;
+use tconvc_runtime::program::Kernel;
+use tconvc_tile::{Cmp, Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
 
 /// Elements of a unit of work where the output is one long row.
 const BLOCK: usize = 8192;

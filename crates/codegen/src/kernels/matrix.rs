@@ -5,14 +5,15 @@ use super::tail::{Along, Tail};
 use super::walk::{below, choose, entry, indices};
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::exec::{FunctionId, Glue};
+use crate::module::Glue;
 use crate::packing::Pack;
-use crate::program::{Kernel, Operand};
-use crate::tile::{Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
 use cranelift_codegen::ir::InstBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
 use tconvc_ir::ops::Gemm;
 use tconvc_ir::{DType, Node, Op, Tensor};
+use tconvc_runtime::code::FunctionId;
+use tconvc_runtime::program::{Kernel, Operand};
+use tconvc_tile::{Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
 
 /// The most tiles of rows that share a panel of the right side while it is in the first-level cache.
 const ROW_TILES: usize = 8;

@@ -3,9 +3,9 @@
 use super::walk::{each_vector, indices};
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::program::Kernel;
-use crate::tile::{Lanes, Pointer, Tile, TileBuilder, TileError, UnaryOp, Vector};
 use tconvc_ir::{DType, Node, Op};
+use tconvc_runtime::program::Kernel;
+use tconvc_tile::{Lanes, Pointer, Tile, TileBuilder, TileError, UnaryOp, Vector};
 
 /// Rows to normalise, and how scale and bias lie along them.
 struct Rows {

@@ -2,9 +2,9 @@
 
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::program::{Plain, PlainInput, Stage, Work};
 use tconvc_ir::{Error, Node, Op, ValueId};
 use tconvc_passes::plan::Step;
+use tconvc_runtime::program::{Plain, PlainInput, Stage, Work};
 
 pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
     let graph = builder.graph;

@@ -4,14 +4,14 @@
 use super::walk::{choose, each_vector, entry, first_lanes, indices};
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::program::Kernel;
-use crate::tile::{BinaryOp, Lanes, Tile, TileBuilder, TileError, Vector};
 use cranelift_codegen::ir::InstBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
 use std::collections::HashMap;
 use tconvc_ir::geometry::PoolAxis;
 use tconvc_ir::ops::{Pool, PoolKind};
 use tconvc_ir::{DType, Node};
+use tconvc_runtime::program::Kernel;
+use tconvc_tile::{BinaryOp, Lanes, Tile, TileBuilder, TileError, Vector};
 
 /// Strides along x up to which rows are taken apart by shuffles.
 const SHUFFLED: usize = 4;
@@ -115,7 +115,7 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node, pool: &Pool) -> Resu
         glue.call(border, &[scratch]);
         glue.for_each(begin, end, |glue, unit| {
             let place = indices(glue, unit, &extents);
-            let taps = |glue: &mut crate::exec::Glue<'_>, table, index| {
+            let taps = |glue: &mut crate::module::Glue<'_>, table, index| {
                 let first = glue.builder.ins().imul_imm_s(index, 2);
                 let offset = entry(glue, table, first);
                 let next = glue.add_constant(first, 1);

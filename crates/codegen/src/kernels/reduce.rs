@@ -3,10 +3,10 @@
 use super::walk::{each_vector, first_lanes, indices};
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::program::Kernel;
-use crate::tile::{Lanes, Tile, TileBuilder, TileError, UnaryOp, Vector};
 use tconvc_ir::ops::{GlobalPool, ReduceKind};
 use tconvc_ir::{DType, Node, Op};
+use tconvc_runtime::program::Kernel;
+use tconvc_tile::{Lanes, Tile, TileBuilder, TileError, UnaryOp, Vector};
 
 /// Accumulators that take turns.
 const TURNS: usize = 4;

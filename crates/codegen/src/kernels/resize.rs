@@ -6,15 +6,15 @@ use super::movement::store_up_to;
 use super::walk::{each_vector, entry, indices};
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::exec::FunctionId;
-use crate::program::Kernel;
-use crate::tile::{Pattern, Tile, TileBuilder, TileError, Vector};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData};
 use tconvc_ir::ops::{Resize, ResizeMode};
 use tconvc_ir::resize_axis::{Coordinates, ResizeAxis, ResizeTable};
 use tconvc_ir::{DType, Graph, Node, Op};
+use tconvc_runtime::code::FunctionId;
+use tconvc_runtime::program::Kernel;
+use tconvc_tile::{Pattern, Tile, TileBuilder, TileError, Vector};
 
 /// Most taps of all rows together: beyond, the tables outgrow the data.
 const MAX_TAPS: usize = 1 << 20;
@@ -109,7 +109,7 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
             let first = entry(glue, pointers[2], number);
             let next = glue.add_constant(number, 1);
             let last = entry(glue, pointers[2], next);
-            let tap = |glue: &mut crate::exec::Glue<'_>, tap| {
+            let tap = |glue: &mut crate::module::Glue<'_>, tap| {
                 let offset = entry(glue, pointers[3], tap);
                 (glue.builder.ins().iadd(source, offset), glue.element(pointers[4], tap, 4))
             };

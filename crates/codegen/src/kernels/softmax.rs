@@ -3,10 +3,10 @@
 use super::walk::{below, choose, each_vector, first_lanes, indices};
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::program::Kernel;
-use crate::tile::{Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
 use tconvc_ir::ops::{Softmax, SoftmaxKind};
 use tconvc_ir::{DType, Node};
+use tconvc_runtime::program::Kernel;
+use tconvc_tile::{Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
 
 /// Makes the kernel; `false` for Hardmax and types other than f32.
 pub(super) fn build(builder: &mut Builder<'_>, node: &Node, softmax: Softmax) -> Result<bool, CompileError> {

@@ -4,10 +4,10 @@ use super::chain::{self, evaluate_all};
 use super::{matrix, plain};
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::tile::{Lanes, Pointer, TileBuilder, Vector};
 use std::collections::HashMap;
 use tconvc_ir::{Graph, Node, NodeId, ValueId};
 use tconvc_passes::plan::{Step, StepKind, is_product};
+use tconvc_tile::{Lanes, Pointer, TileBuilder, Vector};
 
 /// Makes the kernels of a product and the elementwise nodes with it: one where tiles can do what these ask for.
 pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {

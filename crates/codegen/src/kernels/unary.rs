@@ -1,7 +1,7 @@
 //! Elementwise functions as vector code, for chains and epilogues alike.
 
-use crate::tile::{BinaryOp, Cmp, TileBuilder, UnaryOp, Vector};
 use tconvc_ir::ops::Unary;
+use tconvc_tile::{BinaryOp, Cmp, TileBuilder, UnaryOp, Vector};
 
 /// `op x`. NaN comes out where ONNX has it so.
 pub(super) fn apply(b: &mut TileBuilder, op: Unary, x: Vector) -> Vector {

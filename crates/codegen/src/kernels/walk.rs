@@ -1,10 +1,10 @@
 //! What step functions around rows share: a unit's number taken apart, choices, and vectors along a row.
 
-use crate::exec::Glue;
-use crate::tile::{Lanes, Pointer, TileBuilder};
+use crate::module::Glue;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value};
+use tconvc_tile::{Lanes, Pointer, TileBuilder};
 
 /// Indices along axes of these extents, outermost first, from a row-major number.
 pub(super) fn indices(glue: &mut Glue<'_>, number: Value, extents: &[usize]) -> Vec<Value> {

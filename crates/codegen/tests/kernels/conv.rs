@@ -2,7 +2,7 @@
 //! channels.
 
 use crate::support::{Case, Input, op, seeded};
-use tconvc_codegen::compile::FastMath;
+use tconvc_codegen::options::FastMath;
 use tconvc_ir::Attributes;
 
 /// Checks a convolution with a bias. Every kernel must be `expected` by its name.

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use tconvc_codegen::compile::{FastMath, Options, compile};
-use tconvc_codegen::pool::{Executor, Pool};
-use tconvc_codegen::program::Work;
-use tconvc_codegen::session::Session;
-use tconvc_codegen::target::Target;
+use tconvc_codegen::compile::compile;
+use tconvc_codegen::options::{FastMath, Options};
 use tconvc_ir::{Attributes, DType, Graph, Op, Tensor, TensorView, TensorViewMut, ValueType, infer};
+use tconvc_machine::Target;
 use tconvc_passes::plan::plan;
+use tconvc_runtime::pool::{Executor, Pool};
+use tconvc_runtime::program::Work;
+use tconvc_runtime::session::Session;
 use tconvc_testing::{Edge, Guarded};
 
 /// An input of the operator under test.

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use iced_x86::{CpuidFeature, Decoder, DecoderOptions, Mnemonic};
 
-use tconvc_codegen::exec::CodeModule;
-use tconvc_codegen::target::Target;
-use tconvc_codegen::tile::{BinaryOp, Cmp, Inst, Lanes, Pattern, TileBuilder, UnaryOp};
+use tconvc_codegen::module::CodeModule;
+use tconvc_machine::Target;
+use tconvc_tile::{BinaryOp, Cmp, Inst, Lanes, Pattern, TileBuilder, UnaryOp};
 
 /// A tile with every kind of instruction.
 fn everything(b: &mut TileBuilder) {

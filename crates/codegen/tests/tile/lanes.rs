@@ -1,8 +1,8 @@
 //! Interleaving, its reverse, transposes and reductions: what they mean, on 4, 8 and 16 lanes, and what they cost.
 
 use crate::support::{Case, Random, agree, agree_on, interpret};
-use tconvc_codegen::target::Target;
-use tconvc_codegen::tile::{TileBuilder, TileErrorKind, Vector};
+use tconvc_machine::Target;
+use tconvc_tile::{TileBuilder, TileErrorKind, Vector};
 
 /// One target for each lane count; not all of them can run.
 fn widths() -> Vec<Target> {

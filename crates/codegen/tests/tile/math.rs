@@ -1,9 +1,9 @@
 //! Accuracy of the transcendental functions: a scan of f32 in machine code, against f64.
 
 use crate::support::{Case, agree, execute, specials, targets};
-use tconvc_codegen::target::Target;
-use tconvc_codegen::tile::{TileBuilder, Vector};
+use tconvc_machine::Target;
 use tconvc_testing::Edge;
+use tconvc_tile::{TileBuilder, Vector};
 
 type Function = fn(&mut TileBuilder, Vector) -> Vector;
 

@@ -2,7 +2,7 @@
 
 use crate::support::{Case, Random, agree_on, targets};
 use proptest::prelude::*;
-use tconvc_codegen::tile::{
+use tconvc_tile::{
     Address, BinaryOp, Cmp, Count, FmaOp, Inst, Lanes, Operand, Pattern, Pointer, ShiftOp, TileBuilder,
     TileErrorKind, UnaryOp, Vector,
 };

@@ -1,8 +1,8 @@
 //! What the builder and the verifier refuse, in which words, and what a listing looks like.
 
-use tconvc_codegen::exec::{CodeError, CodeModule};
-use tconvc_codegen::target::Target;
-use tconvc_codegen::tile::{
+use tconvc_codegen::module::{CodeError, CodeModule};
+use tconvc_machine::Target;
+use tconvc_tile::{
     Inst, Lanes, Pattern, Pointer, ShiftOp, Tile, TileBuilder, TileError, TileErrorKind, Vector,
 };
 

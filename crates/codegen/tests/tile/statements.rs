@@ -1,7 +1,7 @@
 //! Every statement of the tile IR: machine code against the interpreter, on every target that runs here.
 
 use crate::support::{Case, Random, agree, specials};
-use tconvc_codegen::tile::{
+use tconvc_tile::{
     BinaryOp, Cmp, FmaOp, Inst, Lanes, Operand, Pattern, ShiftOp, TileBuilder, UnaryOp, Vector,
 };
 

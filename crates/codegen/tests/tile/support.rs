@@ -1,10 +1,10 @@
 //! Runs a tile in the interpreter and as machine code of every target that runs here, and compares all memory.
 
 use crate::emulator;
-use tconvc_codegen::exec::CodeModule;
-use tconvc_codegen::target::{Isa, Target};
-use tconvc_codegen::tile::{Interpreter, Memory, Rounding, Tile, TileBuilder, TileError};
+use tconvc_codegen::module::CodeModule;
+use tconvc_machine::{Isa, Target};
 use tconvc_testing::{Edge, Guarded};
+use tconvc_tile::{Interpreter, Memory, Rounding, Tile, TileBuilder, TileError};
 
 /// Every kind of code that this machine can run, by itself or emulated.
 pub fn targets() -> Vec<Target> {

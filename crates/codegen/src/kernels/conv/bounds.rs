@@ -1,7 +1,7 @@
 //! Small arithmetic on bounds in the code around tiles, and loops and branches over them.
 
 use super::tiling::cut_channels;
-use crate::exec::Glue;
+use crate::module::Glue;
 use cranelift_codegen::ir::{InstBuilder, Value};
 
 /// `total - done`.

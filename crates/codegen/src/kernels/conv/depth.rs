@@ -5,8 +5,8 @@
 
 use super::problem::{Axis, Problem};
 use super::rows::direct_cycles;
-use crate::target::Target;
 use std::ops::Range;
+use tconvc_machine::Target;
 
 /// Most parts: each is a kernel of its own.
 const MOST: usize = 16;

@@ -4,11 +4,11 @@ use super::super::unary;
 use super::super::walk::first_lanes;
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::program::Operand;
-use crate::target::Target;
-use crate::tile::{Cmp, Lanes, Pointer, TileBuilder, Vector};
 use tconvc_ir::ValueId;
 use tconvc_ir::ops::{Epilogue, EpilogueStep, Unary};
+use tconvc_machine::Target;
+use tconvc_runtime::program::Operand;
+use tconvc_tile::{Cmp, Lanes, Pointer, TileBuilder, Vector};
 
 /// One step of a finish; floats by their bits, so that specifications of tiles can be compared and hashed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

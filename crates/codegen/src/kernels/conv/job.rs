@@ -2,9 +2,9 @@
 
 use super::epilogue::{Finish, FinishOperands, Follows};
 use super::weights::Weights;
-use crate::exec::Glue;
-use crate::program::Operand;
+use crate::module::Glue;
 use cranelift_codegen::ir::{InstBuilder, Value};
+use tconvc_runtime::program::Operand;
 
 /// What a convolution works on.
 pub(super) struct Job<'a, Problem = super::problem::Problem> {

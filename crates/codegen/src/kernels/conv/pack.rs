@@ -4,9 +4,9 @@ use super::super::walk::first_lanes;
 use super::tiling::LINE_BYTES;
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::exec::FunctionId;
-use crate::tile::{Address, Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
 use std::ops::Range;
+use tconvc_runtime::code::FunctionId;
+use tconvc_tile::{Address, Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
 
 /// Strides of the window in scratch memory, in bytes.
 ///

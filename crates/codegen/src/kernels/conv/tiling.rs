@@ -1,6 +1,6 @@
 //! How a convolution is cut into tiles, and what a tile costs: what every schedule is made of.
 
-use crate::target::{Isa, Target};
+use tconvc_machine::{Isa, Target};
 
 /// Bytes of a cache line.
 pub(super) const LINE_BYTES: i32 = 64;

@@ -7,11 +7,11 @@ use super::problem::Problem;
 use super::residues::{self, Columns};
 use super::{depth, rows, winograd};
 use crate::builder::Builder;
-use crate::compile::{Choice, FastMath};
 use crate::error::CompileError;
-use crate::program::Operand;
-use crate::target::Target;
+use crate::options::{Choice, FastMath};
 use std::fmt;
+use tconvc_machine::Target;
+use tconvc_runtime::program::Operand;
 
 /// Names of [`Way::Residues`].
 const RESIDUES: [&str; 2] = ["residues", "residues as rows"];

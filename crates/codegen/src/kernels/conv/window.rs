@@ -5,10 +5,11 @@ use super::pack::{self, PackSpec, Window};
 use super::problem::Problem;
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::exec::{FunctionId, Glue};
+use crate::module::Glue;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use tconvc_ir::geometry::Phase;
+use tconvc_runtime::code::FunctionId;
 
 /// What a window is to hold.
 #[derive(Debug, Clone, Copy)]

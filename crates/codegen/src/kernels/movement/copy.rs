@@ -4,10 +4,10 @@ use super::super::walk::{below, choose, entry, indices};
 use super::{narrow, rows, squares};
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::exec::FunctionId;
-use crate::program::{Kernel, Operand};
 use cranelift_codegen::ir::InstBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
+use tconvc_runtime::code::FunctionId;
+use tconvc_runtime::program::{Kernel, Operand};
 
 /// Copies words from one buffer to another.
 pub(super) struct Copy {
@@ -176,7 +176,7 @@ pub(super) fn kernel(builder: &mut Builder<'_>, mut copy: Copy) -> Result<Option
                 };
             }
             let chunk = along[outer.len()];
-            let copy = |glue: &mut crate::exec::Glue<'_>| {
+            let copy = |glue: &mut crate::module::Glue<'_>| {
                 let source = glue.builder.ins().iadd(pointers[0], source);
                 let mut args = vec![
                     glue.element(source, chunk, bytes_of(unit, code.source_step)),
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn runs_of_short_words_become_longer_ones() {
-        use crate::program::Space;
+        use tconvc_runtime::program::Space;
         let place = |offset| Operand { offset, ..Operand::new(Space::Arena, 0, 128) };
         let copy = |unit, axes, to| Copy {
             label: String::new(),

@@ -4,9 +4,10 @@ use super::copy::{Axis, Code, Source, bytes_of};
 use super::rows::{CHUNK, Piece, cut, one_by_one};
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::exec::{FunctionId, Glue};
+use crate::module::Glue;
 use cranelift_codegen::ir::types::{I8, I16, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value};
+use tconvc_runtime::code::FunctionId;
 
 /// Eight-byte moves of a run beyond which they become a loop.
 const UNROLLED: usize = 8;

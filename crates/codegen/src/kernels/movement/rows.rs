@@ -5,10 +5,10 @@ use super::copy::{Axis, Code, Source, bytes_of};
 use super::narrow;
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::exec::FunctionId;
-use crate::tile::{Lanes, Pointer, Tile, TileBuilder, TileError};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData};
+use tconvc_runtime::code::FunctionId;
+use tconvc_tile::{Lanes, Pointer, Tile, TileBuilder, TileError};
 
 /// Words of a chunk of a long row.
 pub(super) const CHUNK: usize = 16384;
@@ -145,7 +145,7 @@ fn pieces(mut b: TileBuilder, pieces: &[Piece], fill: u32) -> Result<Tile, TileE
 }
 
 /// Words `step` apart, one behind the other.
-fn strided(b: &mut TileBuilder, [from, to]: [crate::tile::Address; 2], count: usize, step: i64) {
+fn strided(b: &mut TileBuilder, [from, to]: [tconvc_tile::Address; 2], count: usize, step: i64) {
     let lanes = b.lanes();
     let stride = i32::try_from(4 * step).unwrap_or(i32::MAX);
     let vector = |b: &mut TileBuilder, count: usize| {
@@ -195,7 +195,7 @@ fn repeated(mut b: TileBuilder, first: i64, count: usize, times: usize) -> Resul
 /// Stores vector number `i` of a row of `count` words, as far as it reaches.
 pub(in super::super) fn store_up_to(
     b: &mut TileBuilder,
-    vector: crate::tile::Vector,
+    vector: tconvc_tile::Vector,
     target: Pointer,
     i: usize,
     count: usize,

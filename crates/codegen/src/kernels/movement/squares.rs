@@ -5,7 +5,7 @@ use super::copy::{Axis, Code, Source};
 use super::rows::store_up_to;
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::tile::{Lanes, Tile, TileBuilder, TileError};
+use tconvc_tile::{Lanes, Tile, TileBuilder, TileError};
 
 /// Extents up to which a whole axis is interleaved, or taken apart, in registers.
 const FEW: usize = 4;

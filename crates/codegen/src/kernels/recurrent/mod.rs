@@ -10,14 +10,15 @@ mod sequences;
 use super::walk::choose;
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::exec::{FunctionId, Glue};
-use crate::target::Isa;
-use crate::tile::{Lanes, Pointer, TileBuilder, Vector};
+use crate::module::Glue;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::F32;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value};
 use tconvc_ir::ops::{Cell, Direction, Recurrent};
 use tconvc_ir::{DType, Node};
+use tconvc_machine::Isa;
+use tconvc_runtime::code::FunctionId;
+use tconvc_tile::{Lanes, Pointer, TileBuilder, Vector};
 
 /// Extents of a layer.
 #[derive(Clone, Copy)]

@@ -5,11 +5,11 @@ use super::super::walk::{choose, first_lanes};
 use super::{BIASES, Layer, Places, States, copy, finish};
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::exec::Glue;
-use crate::program::{Kernel, Operand};
-use crate::tile::{Tile, TileBuilder, TileError, Vector};
+use crate::module::Glue;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
+use tconvc_runtime::program::{Kernel, Operand};
+use tconvc_tile::{Tile, TileBuilder, TileError, Vector};
 
 /// Makes both kernels; operands are inputs, packed weights, and what `places` names.
 ///

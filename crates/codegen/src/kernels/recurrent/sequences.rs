@@ -4,9 +4,9 @@ use super::super::walk::first_lanes;
 use super::{BIASES, Layer, Places, States, copy, finish};
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::program::{Kernel, Operand};
-use crate::tile::{Tile, TileBuilder, TileError};
 use cranelift_codegen::ir::{InstBuilder, Value};
+use tconvc_runtime::program::{Kernel, Operand};
+use tconvc_tile::{Tile, TileBuilder, TileError};
 
 /// Makes the kernel; operands are inputs, packed weights, and what `places` names.
 pub(super) fn build(

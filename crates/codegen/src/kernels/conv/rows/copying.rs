@@ -10,10 +10,11 @@ use super::rolling::{Along, Rolling};
 use super::tile::Copies;
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::exec::{FunctionId, Glue};
+use crate::module::Glue;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value, types::I64};
 use cranelift_frontend::Variable;
+use tconvc_runtime::code::FunctionId;
 
 /// Multiply-adds in the time that a line takes to come from memory.
 const COPIES_AHEAD: usize = 3200;

@@ -8,7 +8,7 @@ use super::copying::{Held, Next, Slice};
 use super::nest::{Group, Nest};
 use super::schedule::{Schedule, Source, Store};
 use super::shapes::is_small;
-use crate::exec::Glue;
+use crate::module::Glue;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use std::ops::Range;

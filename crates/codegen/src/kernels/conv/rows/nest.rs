@@ -17,10 +17,10 @@ use super::shapes::is_small;
 use super::tile::{self, Segment, Span, TileSpec};
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::exec::FunctionId;
-use crate::program::{Kernel, Operand};
 use std::collections::HashMap;
 use std::ops::Range;
+use tconvc_runtime::code::FunctionId;
+use tconvc_runtime::program::{Kernel, Operand};
 
 /// Makes the kernel of a convolution along a schedule, with smaller tiles where registers do not suffice.
 pub(in super::super) fn build<'a>(

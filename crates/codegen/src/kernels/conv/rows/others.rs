@@ -5,8 +5,8 @@ use super::super::tiling::accumulators;
 use super::rolling::Rolling;
 use super::schedule::{Schedule, Source, Store, Window, readable_in_place};
 use super::shapes::{TileShape, can_stack, fits_registers, is_small, is_written_out, tiles_of};
-use crate::target::Target;
 use std::fmt;
+use tconvc_machine::Target;
 
 impl Store {
     fn name(self) -> &'static str {

@@ -8,10 +8,10 @@ use super::super::tiling::{LINE_BYTES, WEIGHTS_AHEAD, accumulators};
 use super::tile::{Position, uniform};
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::exec::FunctionId;
-use crate::target::{Isa, Target};
-use crate::tile::{Operand, Pattern, Pointer, Tile, TileBuilder, TileError, Vector};
 use std::collections::BTreeMap;
+use tconvc_machine::{Isa, Target};
+use tconvc_runtime::code::FunctionId;
+use tconvc_tile::{Operand, Pattern, Pointer, Tile, TileBuilder, TileError, Vector};
 
 /// Everything the code of a tile depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

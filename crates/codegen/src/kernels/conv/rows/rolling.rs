@@ -4,8 +4,8 @@
 
 use super::super::problem::{Axis, Problem};
 use super::schedule::Store;
-use crate::target::Target;
 use std::ops::RangeInclusive;
+use tconvc_machine::Target;
 
 /// What windows follow each other along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,9 +9,9 @@ use super::shapes::{
     TileShape, best_tile, is_paged, is_small, phase_groups, phases_and_channels, planes_of_tiles,
 };
 use crate::split;
-use crate::target::Target;
 use std::ops::Range;
 use tconvc_ir::geometry::Phase;
+use tconvc_machine::Target;
 use tconvc_passes::cost::WORTH_PACKING;
 
 /// Where tiles read the input.

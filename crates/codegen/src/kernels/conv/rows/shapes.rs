@@ -6,9 +6,9 @@ use super::super::tiling::{
 };
 use super::pixels::{held_taps, transposes};
 use super::schedule::Store;
-use crate::target::{Isa, Target};
 use std::ops::Range;
 use tconvc_ir::geometry::Phase;
+use tconvc_machine::{Isa, Target};
 
 /// A shape of the tiles that store in one way.
 #[derive(Debug, Clone, Copy, PartialEq)]

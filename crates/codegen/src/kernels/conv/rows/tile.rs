@@ -5,9 +5,9 @@ use super::super::epilogue::{Finish, Place};
 use super::super::tiling::LINE_BYTES;
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::exec::FunctionId;
-use crate::target::Isa;
-use crate::tile::{Address, Lanes, Operand, Pattern, Pointer, TileBuilder, TileError, Vector};
+use tconvc_machine::Isa;
+use tconvc_runtime::code::FunctionId;
+use tconvc_tile::{Address, Lanes, Operand, Pattern, Pointer, TileBuilder, TileError, Vector};
 
 /// What a position of the input feeds: accumulators of some phases.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -130,7 +130,7 @@ pub(in super::super) fn build(
     builder.add_tile(tile)
 }
 
-fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<crate::tile::Tile, TileError> {
+fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<tconvc_tile::Tile, TileError> {
     let [x, w, bias, y] = b.pointers(["x", "w", "bias", "y"]);
     let operands: Vec<Pointer> =
         (0..spec.finish.operands()).map(|i| b.pointer(&format!("operand{i}"))).collect();

@@ -15,15 +15,16 @@ mod weights;
 use super::job::{self, Bases, operands};
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::exec::{FunctionId, Glue};
+use crate::module::Glue;
 use crate::packing::Pack;
-use crate::program::Kernel;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use shape::{Axis, Band, Shape};
 use std::ops::Range;
 use tconvc_ir::geometry::DeconvGeometry;
 use tconvc_passes::cost::Pixels;
+use tconvc_runtime::code::FunctionId;
+use tconvc_runtime::program::Kernel;
 use tiles::{Row, finish_row, patch_tile, zero_tile};
 use weights::Columns;
 

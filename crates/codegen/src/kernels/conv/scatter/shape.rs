@@ -1,8 +1,8 @@
 //! The sizes of a convolution in scatter form: blocks of output channels, bands, tiles. Plain values; no code is made here.
 
-use crate::target::Target;
 use std::ops::Range;
 use tconvc_ir::geometry::{DeconvAxis, DeconvGeometry};
+use tconvc_machine::Target;
 use tconvc_passes::cost::{Pixels, ScatterTiling, WORTH_A_BAND};
 
 /// Extents and strides of one axis; those that the network does not have are of extent 1.

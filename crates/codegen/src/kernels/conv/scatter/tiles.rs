@@ -4,9 +4,9 @@ use super::super::super::walk::first_lanes;
 use super::super::epilogue::{Finish, Follows, Place};
 use super::super::tiling::{LINE_BYTES, WEIGHTS_AHEAD};
 use super::shape::{Band, Column, Shape};
-use crate::tile::{Pattern, Tile, TileBuilder, TileError};
 use std::ops::Range;
 use tconvc_passes::cost::Pixels;
+use tconvc_tile::{Pattern, Tile, TileBuilder, TileError};
 
 /// A row of a band's output, or several that follow each other in scratch memory as they do in the output.
 #[derive(Debug, PartialEq)]

@@ -16,12 +16,13 @@ use super::transform::{self, InputSpec, OutputSpec};
 use super::weights::{Kernels, Transformed};
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::exec::{FunctionId, Glue};
-use crate::memory::ALIGNMENT;
-use crate::program::Kernel;
+use crate::module::Glue;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use std::collections::HashMap;
+use tconvc_runtime::code::FunctionId;
+use tconvc_runtime::memory::ALIGNMENT;
+use tconvc_runtime::program::Kernel;
 
 /// Makes the kernel of a convolution along a schedule.
 ///

@@ -5,8 +5,8 @@ use super::super::tiling::{SHOWN, STREAM_BYTES, accumulators, blocks_of, cut_cha
 use super::points::{Filtering, MOST, MOST_ALONE};
 use super::weights::Kernels;
 use crate::split;
-use crate::target::Target;
 use tconvc_ir::geometry::{Phase, PhaseTap};
+use tconvc_machine::Target;
 
 /// The decisions.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,7 +4,7 @@
 use super::super::epilogue::{Finish, Follows, Place};
 use super::super::pack::Window;
 use super::points::Filtering;
-use crate::tile::{Pointer, Tile, TileBuilder, TileError, Vector};
+use tconvc_tile::{Pointer, Tile, TileBuilder, TileError, Vector};
 
 /// The input transform of one phase, over all input channels and the tiles of a row.
 pub(super) struct InputSpec<'a> {
@@ -343,6 +343,6 @@ fn sum(b: &mut TileBuilder, terms: &[(f64, Vector)]) -> Vector {
     total
 }
 
-fn signed(sign: f64) -> crate::tile::BinaryOp {
-    if sign > 0.0 { crate::tile::BinaryOp::Add } else { crate::tile::BinaryOp::Sub }
+fn signed(sign: f64) -> tconvc_tile::BinaryOp {
+    if sign > 0.0 { tconvc_tile::BinaryOp::Add } else { tconvc_tile::BinaryOp::Sub }
 }

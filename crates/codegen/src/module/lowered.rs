@@ -1,0 +1,134 @@
+//! Functions as machine code that has no place yet.
+
+use cranelift_codegen::Context;
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::{Function, Signature, UserFuncName};
+use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_frontend::FunctionBuilderContext;
+use cranelift_module::{FuncId, ModuleReloc, ModuleRelocTarget};
+
+use super::{Body, CodeError, Declared, JitCode, Kind, Setting};
+use tconvc_machine::{Isa, Target};
+use tconvc_runtime::code::FunctionId;
+use tconvc_tile::backend;
+
+/// A function as bytes.
+pub(super) struct Compiled {
+    pub name: String,
+    pub kind: Kind,
+    pub signature: Signature,
+    pub bytes: Vec<u8>,
+    pub align: u64,
+    /// Bytes of code at the front; literals follow.
+    pub code_len: usize,
+    pub relocs: Vec<ModuleReloc>,
+    /// Cranelift's IR, or the listing of an assembled tile; empty where texts are not kept.
+    pub ir: String,
+    /// Cranelift's own disassembly, for machines that ours does not know.
+    pub vcode: Option<String>,
+}
+
+/// Functions that belong together, as machine code.
+pub struct LoweredModule {
+    pub(super) target: Target,
+    pub(super) isa: OwnedTargetIsa,
+    pub(super) functions: Vec<Compiled>,
+}
+
+impl LoweredModule {
+    /// Bytes of code and literals.
+    pub fn code_bytes(&self) -> usize {
+        self.functions.iter().map(|f| f.bytes.len()).sum()
+    }
+
+    /// The bytes of a function: code, then literals. Calls in it are not resolved.
+    ///
+    /// # Panics
+    /// Where the number is of another module.
+    pub fn machine_code(&self, id: FunctionId) -> &[u8] {
+        &self.functions[id.index()].bytes
+    }
+
+    /// Places everything in executable memory.
+    ///
+    /// # Errors
+    /// [`CodeError::Foreign`] where the target is not this machine, [`CodeError::Memory`] where there is none.
+    pub fn finish(self) -> Result<JitCode, CodeError> {
+        if !self.target.runs_here() {
+            return Err(CodeError::Foreign { target: self.target.to_string() });
+        }
+        JitCode::place(self.functions, self.isa)
+    }
+}
+
+impl Declared {
+    /// The code of the function.
+    pub(super) fn lower(&self, setting: &Setting) -> Result<Compiled, CodeError> {
+        let tile = match &self.body {
+            Body::Glue(function) => return self.compile(setting, function.as_ref().clone(), &setting.isa),
+            Body::Tile(tile) => tile,
+        };
+        match setting.target.isa() {
+            Isa::X86V3 | Isa::X86V4 => {
+                let code = backend::x86::lower(tile, &setting.target)?;
+                Ok(Compiled {
+                    name: self.name.clone(),
+                    kind: self.kind,
+                    signature: self.signature.clone(),
+                    bytes: code.bytes,
+                    align: backend::x86::ALIGN as u64,
+                    code_len: code.code_len,
+                    relocs: Vec::new(),
+                    ir: if setting.keep_text { tile.to_string() } else { String::new() },
+                    vcode: None,
+                })
+            }
+            Isa::Portable => {
+                let signature = self.signature.clone();
+                let mut function = Function::with_name_signature(UserFuncName::default(), signature);
+                let (isa, mut context) = (&*setting.tile_isa, FunctionBuilderContext::new());
+                backend::cranelift::lower(tile, &setting.target, isa, &mut function, &mut context);
+                self.compile(setting, function, &setting.tile_isa)
+            }
+        }
+    }
+
+    fn compile(
+        &self,
+        setting: &Setting,
+        function: Function,
+        isa: &OwnedTargetIsa,
+    ) -> Result<Compiled, CodeError> {
+        let refused = |message: String| CodeError::Function { name: self.name.clone(), message };
+        let mut context = Context::for_function(function);
+        context.set_disasm(setting.keep_text && setting.target.x86_level().is_none());
+        let ir = if setting.keep_text { context.func.display().to_string() } else { String::new() };
+        context
+            .compile(&**isa, &mut ControlPlane::default())
+            .map_err(|e| refused(cranelift_codegen::print_errors::pretty_error(e.func, e.inner)))?;
+        let compiled = context.take_compiled_code().ok_or_else(|| refused("no code came out".into()))?;
+        let align = u64::from(compiled.buffer.alignment.max(isa.function_alignment().minimum));
+        let (bytes, vcode) = (compiled.code_buffer().to_vec(), compiled.vcode.clone());
+        let relocs = compiled.buffer.relocs().iter();
+        let relocs: Vec<ModuleReloc> = relocs
+            .map(|r| ModuleReloc::from_mach_reloc(r, &context.func, FuncId::from_u32(self.id.index() as u32)))
+            .collect();
+        if let Some(call) = relocs.iter().find_map(|r| match r.name {
+            ModuleRelocTarget::LibCall(call) => Some(call),
+            _ => None,
+        }) {
+            return Err(refused(format!("needs the library function {call}, and no library is linked")));
+        }
+        Ok(Compiled {
+            name: self.name.clone(),
+            kind: self.kind,
+            signature: self.signature.clone(),
+            code_len: bytes.len(),
+            bytes,
+            align,
+            relocs,
+            ir,
+            vcode,
+        })
+    }
+}

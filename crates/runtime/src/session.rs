@@ -1,0 +1,277 @@
+//! Running a program: the workspace, the table of operand pointers, and the calls into the code.
+//!
+//! All of the unsafe code of running is here; see [`Session::run`] for what makes it sound.
+
+use crate::code::StepFn;
+use crate::error::RunError;
+use crate::memory::AlignedBytes;
+use crate::pool::Executor;
+use crate::program::{Operand, Plain, PlainInput, Port, Program, Space, Work};
+use std::sync::Arc;
+use tconvc_ir::{Tensor, TensorView, TensorViewMut};
+
+mod apart;
+
+/// Memory and threads for running one program, one call at a time.
+pub struct Session {
+    program: Program,
+    executor: Arc<dyn Executor>,
+    arena: AlignedBytes,
+    /// One stretch a thread.
+    scratch: AlignedBytes,
+    /// Operand pointers of all kernels, one after the other. Those of inputs and outputs are set by each run.
+    table: Vec<*mut u8>,
+    /// Entries of the table that point into the caller's buffers.
+    patches: Vec<(usize, Operand)>,
+    calls: Vec<Call>,
+}
+
+/// A kernel, ready to be called.
+struct Call {
+    function: StepFn,
+    /// First entry of its operands in the table.
+    operands: usize,
+}
+
+// SAFETY: the pointers in the table are into memory that the session owns (arena, weights) or that the caller lends for
+// one run; nothing else keeps or uses them, so the session can move to another thread.
+unsafe impl Send for Session {}
+
+impl Session {
+    /// Makes the workspace.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn new(program: &Program, executor: Arc<dyn Executor>) -> Result<Self, RunError> {
+        let memory = |bytes: usize| AlignedBytes::zeroed(bytes).ok_or(RunError::Memory { bytes });
+        let mut arena = memory(program.layout.arena_bytes)?;
+        let scratch = memory(program.layout.scratch_bytes.saturating_mul(program.layout.threads))?;
+        let (mut table, mut patches, mut calls) = (vec![], vec![], vec![]);
+        for step in program.steps() {
+            let Work::Kernel(kernel) = &step.work else { continue };
+            let Some(function) = program.code().step(kernel.function) else {
+                unreachable!("the builder makes kernels of step functions only")
+            };
+            calls.push(Call { function, operands: table.len() });
+            for &operand in &kernel.operands {
+                if matches!(operand.space, Space::Input(_) | Space::Output(_)) {
+                    patches.push((table.len(), operand));
+                }
+                table.push(match operand.space {
+                    Space::Weights(i) => program.weights[i].as_ptr().wrapping_add(operand.offset).cast_mut(),
+                    Space::Arena => arena.as_mut_ptr().wrapping_add(operand.offset),
+                    Space::Input(_) | Space::Output(_) => std::ptr::null_mut(),
+                });
+            }
+        }
+        Ok(Self { program: program.clone(), executor, arena, scratch, table, patches, calls })
+    }
+
+    /// The program that runs.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Runs the program once on tensors in the order and layout of [`Program::inputs`] and [`Program::outputs`].
+    /// Outputs need not be initialised; they are used as memory while the program runs.
+    ///
+    /// Allocates nothing, unless a step is [`Work::Plain`].
+    ///
+    /// # Errors
+    /// When a buffer is missing, of the wrong size, or not aligned to four bytes.
+    pub fn run(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorViewMut<'_>],
+    ) -> Result<(), RunError> {
+        self.run_timed(inputs, outputs, |_, _| {})
+    }
+
+    /// As [`Session::run`]; calls `observe` after each step with its number and the time it took.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run_timed(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorViewMut<'_>],
+        mut observe: impl FnMut(usize, std::time::Duration),
+    ) -> Result<(), RunError> {
+        check("input", &self.program.layout.inputs, inputs.len(), |i| inputs[i].bytes())?;
+        check("output", &self.program.layout.outputs, outputs.len(), |i| outputs[i].bytes())?;
+        for &(entry, operand) in &self.patches {
+            self.table[entry] = match operand.space {
+                Space::Input(i) => inputs[i].bytes().as_ptr().wrapping_add(operand.offset).cast_mut(),
+                Space::Output(i) => outputs[i].bytes_mut().as_mut_ptr().wrapping_add(operand.offset),
+                Space::Weights(_) | Space::Arena => continue,
+            };
+        }
+        let mut next = 0;
+        let layout = Arc::clone(&self.program.layout);
+        for (number, step) in layout.steps.iter().enumerate() {
+            let start = std::time::Instant::now();
+            match &step.work {
+                Work::Kernel(kernel) => {
+                    // `new` made a call for each kernel, in this order.
+                    let call = &self.calls[next];
+                    next += 1;
+                    let task = Task {
+                        function: call.function,
+                        // In bounds: `new` put the kernel's operands there.
+                        operands: self.table[call.operands..].as_ptr(),
+                        scratch: self.scratch.as_mut_ptr(),
+                        stride: self.program.layout.scratch_bytes,
+                        splits: &kernel.splits,
+                    };
+                    for round in 0..kernel.rounds {
+                        match kernel.splits.len() {
+                            0 | 1 => {}
+                            2 => task.run(0, round),
+                            parts => self.executor.run(parts - 1, &|part| task.run(part, round)),
+                        }
+                    }
+                }
+                work => self.run_data(work, inputs, outputs)?,
+            }
+            observe(number, start.elapsed());
+        }
+        Ok(())
+    }
+
+    /// A step that is no kernel.
+    fn run_data(
+        &mut self,
+        work: &Work,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorViewMut<'_>],
+    ) -> Result<(), RunError> {
+        match work {
+            Work::Kernel(_) => unreachable!("kernels are called, not run here"),
+            Work::Plain(plain) => self.run_plain(plain, inputs, outputs)?,
+            Work::Copy { from, to, bytes } => {
+                let source = self.read(*from, *bytes, inputs, outputs).as_ptr();
+                let target = self.write(*to, *bytes, outputs).as_mut_ptr();
+                // SAFETY: both are in bounds of their buffers; `copy` allows them to overlap.
+                unsafe { std::ptr::copy(source, target, *bytes) };
+            }
+        }
+        Ok(())
+    }
+
+    fn run_plain(
+        &mut self,
+        plain: &Plain,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorViewMut<'_>],
+    ) -> Result<(), RunError> {
+        let mut made: Vec<Vec<Tensor>> = vec![];
+        for stage in &plain.stages {
+            let mut tensors = vec![];
+            for input in &stage.inputs {
+                tensors.push(match input {
+                    None => None,
+                    Some(PlainInput::Constant(tensor)) => Some(tensor.clone()),
+                    Some(PlainInput::Made { stage, output }) => made[*stage].get(*output).cloned(),
+                    Some(PlainInput::Buffer(operand, port)) => {
+                        let bytes = self.read(*operand, port.bytes(), inputs, outputs).to_vec();
+                        Some(Tensor::from_shared(port.dtype, port.shape.clone(), Arc::new(bytes), 0)?)
+                    }
+                });
+            }
+            let arguments: Vec<Option<&Tensor>> = tensors.iter().map(Option::as_ref).collect();
+            made.push(stage.op.eval(&arguments, stage.outputs)?);
+        }
+        let results = made.pop().unwrap_or_default();
+        for (output, result) in plain.outputs.iter().zip(results) {
+            let Some((operand, port)) = output else { continue };
+            if result.shape() != port.shape || result.dtype() != port.dtype {
+                let (planned, name) = (&port.shape, &port.name);
+                let found = format!("{}{:?}", result.dtype(), result.shape());
+                return Err(tconvc_ir::Error::Size(format!(
+                    "`{name}` was planned as {}{planned:?} and is {found}",
+                    port.dtype
+                ))
+                .into());
+            }
+            self.write(*operand, port.bytes(), outputs).copy_from_slice(result.bytes());
+        }
+        Ok(())
+    }
+
+    fn read<'a>(
+        &'a self,
+        operand: Operand,
+        bytes: usize,
+        inputs: &[TensorView<'a>],
+        outputs: &'a [TensorViewMut<'_>],
+    ) -> &'a [u8] {
+        let memory = match operand.space {
+            Space::Weights(i) => self.program.weights[i].as_slice(),
+            Space::Arena => self.arena.as_slice(),
+            Space::Input(i) => inputs[i].bytes(),
+            Space::Output(i) => outputs[i].bytes(),
+        };
+        &memory[operand.offset..operand.offset + bytes]
+    }
+
+    fn write<'a>(
+        &'a mut self,
+        operand: Operand,
+        bytes: usize,
+        outputs: &'a mut [TensorViewMut<'_>],
+    ) -> &'a mut [u8] {
+        let memory: &mut [u8] = match operand.space {
+            Space::Arena => self.arena.as_mut_slice(),
+            Space::Output(i) => outputs[i].bytes_mut(),
+            Space::Weights(_) | Space::Input(_) => unreachable!("the plan gives results no read-only place"),
+        };
+        &mut memory[operand.offset..operand.offset + bytes]
+    }
+}
+
+/// A step as the threads see it.
+struct Task<'a> {
+    function: StepFn,
+    operands: *const *mut u8,
+    scratch: *mut u8,
+    stride: usize,
+    splits: &'a [u64],
+}
+
+// SAFETY: threads share the task to call its function on disjoint ranges of work units with scratch memory of their own;
+// that the units write disjoint memory is the contract of a step function.
+unsafe impl Sync for Task<'_> {}
+
+impl Task<'_> {
+    fn run(&self, part: usize, round: u64) {
+        let before = round * self.splits.last().copied().unwrap_or(0);
+        let (begin, end) = (before + self.splits[part], before + self.splits[part + 1]);
+        let scratch = self.scratch.wrapping_add(part * self.stride);
+        // SAFETY: the code was made for exactly these operands, whose buffers the session has checked to be as large as the
+        // program's ports say; ranges of units are those the kernel was split into, in
+        // each of its rounds; each part has its own scratch.
+        unsafe { (self.function)(self.operands, begin, end, scratch) };
+    }
+}
+
+fn check<'a>(
+    what: &'static str,
+    ports: &[Port],
+    count: usize,
+    buffer: impl Fn(usize) -> &'a [u8],
+) -> Result<(), RunError> {
+    if count != ports.len() {
+        return Err(RunError::Count { what, expected: ports.len(), found: count });
+    }
+    for (i, port) in ports.iter().enumerate() {
+        let (address, found) = (buffer(i).as_ptr(), buffer(i).len());
+        let name = || port.name.clone();
+        if found != port.bytes() {
+            return Err(RunError::Size { what, name: name(), expected: port.bytes(), found });
+        }
+        if address.align_offset(4) != 0 {
+            return Err(RunError::Alignment { what, name: name() });
+        }
+    }
+    Ok(())
+}
