@@ -14,7 +14,8 @@ use tconvc_machine::Target;
 /// Builds one [`Tile`] for one target.
 ///
 /// ```
-/// use tconvc_codegen::{target::Target, tile::TileBuilder};
+/// use tconvc_machine::Target;
+/// use tconvc_tile::TileBuilder;
 ///
 /// // y[i] = max(0, x[i] + bias), over `n` vectors.
 /// let target = Target::host();
