@@ -1,25 +1,24 @@
 //! Kernels of convolutions: plain ones and the three forms of transposed ones.
+//!
+//! - [`problem`] is what is computed, whatever the form, and its transforms; [`layer`] adds weights, bias and post-ops.
+//! - [`algorithms`] lists the algorithms and decides which is taken; [`schedule`] decides how it is cut up.
+//! - [`weights`] packs the weights, [`microkernel`] writes the tiles, [`emit`] the loops around them.
 
-mod bounds;
-mod depth;
-mod epilogue;
-mod job;
-mod pack;
+mod algorithms;
+mod emit;
+mod layer;
+mod microkernel;
 mod problem;
-mod residues;
-mod rows;
-mod scatter;
-mod tiling;
-mod ways;
+mod schedule;
 mod weights;
-mod window;
-mod winograd;
 
-use super::plain;
 use crate::builder::Builder;
 use crate::error::CompileError;
-use epilogue::{Finish, Follows};
-use job::Job;
+use crate::kernels::plain;
+use emit::scatter;
+use layer::Job;
+use microkernel::post_ops;
+use microkernel::post_ops::{Finish, Follows};
 use problem::Problem;
 use tconvc_ir::ops::Epilogue;
 use tconvc_ir::{DType, Op, ValueId};
@@ -27,7 +26,7 @@ use tconvc_passes::plan::{Step, StepKind};
 use weights::{Layout, Weights};
 
 /// Makes the kernel of a convolution, or runs its operators by definition where weights are not constant f32.
-pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
+pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
     let graph = builder.graph;
     let (Some(&first), Some(&last)) = (step.nodes.first(), step.nodes.last()) else { return Ok(()) };
     let (first, last) = (graph.node(first), graph.node(last));
@@ -105,7 +104,7 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     let (input, output) = (builder.operand(x)?, builder.operand(y)?);
     let name = describe(&problem);
     let job = Job { name, problem, weights, bias, finish, finish_operands, input, output };
-    ways::build(builder, label, job)
+    algorithms::build(builder, label, job)
 }
 
 /// Bias of each channel, zero where there is none, with room to read whole vectors.
@@ -114,7 +113,7 @@ fn bias_of(builder: &Builder<'_>, value: Option<ValueId>, channels: usize) -> Re
         Some(bias) => bias.elements::<f32>()?.into_owned(),
         None => vec![0.0; channels],
     };
-    epilogue::pad(&mut bias, &builder.target);
+    post_ops::pad(&mut bias, &builder.target);
     Ok(bias)
 }
 

@@ -1,0 +1,65 @@
+//! The work items of a direct convolution: how many there are, and what they weigh against each other.
+
+use crate::kernels::conv::problem::Problem;
+use crate::kernels::conv::schedule::direct::{Schedule, Store};
+use crate::kernels::conv::schedule::tiling::{blocks_of, channels_of_parts};
+use std::ops::Range;
+
+/// Extents of the space of work units, outermost first.
+pub(crate) struct Units {
+    pub batch_groups: u64,
+    pub z: u64,
+    pub y: u64,
+    pub x: u64,
+    pub parts: u64,
+}
+
+impl Units {
+    pub fn new(problem: &Problem, schedule: &Schedule) -> Self {
+        let [z, y, x] = &problem.axes;
+        Self {
+            batch_groups: (problem.batch * problem.groups) as u64,
+            z: z.steps().div_ceil(schedule.planes(problem)) as u64,
+            y: y.steps().div_ceil(schedule.rows) as u64,
+            x: x.steps().div_ceil(schedule.columns) as u64,
+            parts: schedule.parts as u64,
+        }
+    }
+
+    pub fn total(&self) -> u64 {
+        self.batch_groups * self.z * self.y * self.x * self.parts
+    }
+
+    /// What the units weigh against each other.
+    pub fn weights(&self, problem: &Problem, schedule: &Schedule, lanes: usize) -> Vec<u64> {
+        let [z, y, x] = &problem.axes;
+        let parts = match schedule.store {
+            Store::Phases => vec![1; schedule.parts],
+            _ if schedule.parts_phases(problem, lanes) => {
+                let groups = schedule.products_of_groups(problem);
+                let products = |part| groups[of_part(groups.len(), part, schedule.parts)].iter().sum();
+                (0..schedule.parts).map(products).collect()
+            }
+            _ => {
+                let (block, _) = schedule.channel_block(problem, lanes);
+                channels_of_parts(problem.cout, block, schedule.parts)
+            }
+        };
+        let rows = blocks_of(z.steps(), schedule.planes(problem))
+            .flat_map(|planes| blocks_of(y.steps(), schedule.rows).map(move |rows| planes * rows));
+        let windows =
+            rows.flat_map(|rows| blocks_of(x.steps(), schedule.columns).map(move |steps| rows * steps));
+        let windows: Vec<u64> = windows.map(|steps| steps as u64).collect();
+        let windows = windows.repeat(self.batch_groups as usize);
+        if schedule.across {
+            parts.iter().flat_map(|channels| windows.iter().map(move |steps| steps * channels)).collect()
+        } else {
+            windows.iter().flat_map(|steps| parts.iter().map(move |channels| steps * channels)).collect()
+        }
+    }
+}
+
+/// The groups of phases that a part of them has.
+pub(crate) fn of_part(groups: usize, part: usize, parts: usize) -> Range<usize> {
+    groups * part / parts..groups * (part + 1) / parts
+}
