@@ -97,7 +97,7 @@ fn residues_as_rows_with_epilogues() {
             check_close(&found, &expected, TOLERANCE)
                 .unwrap_or_else(|problem| panic!("{text}{target}: {problem}"));
             let code = compiled.asm().unwrap_or_default();
-            seen += usize::from(code.contains("winograd1x4_residues"));
+            seen += usize::from(code.contains("winograd1x4_dilation"));
         }
     }
     assert!(seen > 9 || targets.len() < 3, "only {seen} were cut into rows");

@@ -315,7 +315,7 @@ fn windows_roll_over_what_is_far() {
         let layers: Vec<Layer> = (0..3).map(|i| far_layer(5 << 32 | (3 * number + i) as u64)).collect();
         for threads in [1, 2] {
             let report = check(&layers, Form::SubPixel, target, threads);
-            let rolling = report.layers.iter().filter(|layer| layer.schedule.contains("rolling")).count();
+            let rolling = report.layers.iter().filter(|layer| layer.schedule.contains("line-buffer")).count();
             assert!(rolling > 1, "{target}, {threads} threads:\n{report}");
         }
     }

@@ -204,7 +204,7 @@ fn rows_that_follow_each_other() {
     in_child("guard::rows_that_follow_each_other", |tell| {
         let layer = |number| blockwise_layer(10 << 32 | number);
         let ways = |rest, target| vec![Way::new(Form::SubPixel, target, 1 + rest % 2)];
-        let folded = |step: &Step| step.schedule.contains("folded");
+        let folded = |step: &Step| step.schedule.contains("collapsed");
         let found = random_layers(tell, &targets(), cases(60), layer, ways, folded);
         assert!(4 * found > cases(60), "only {found} layers were folded");
     });
@@ -230,7 +230,7 @@ fn windows_that_roll() {
         for number in 0..cases(80) {
             let layer = rolling_layer(12 << 32 | number as u64);
             let way = Way::new(Form::SubPixel, &targets[number % targets.len()], 1 + number % 2);
-            seen += check_others(tell, &layer, number, &way, |_, name| name.contains("rolling"));
+            seen += check_others(tell, &layer, number, &way, |_, name| name.contains("line-buffer"));
         }
         assert!(seen > cases(80), "only {seen} schedules had windows that roll");
     });

@@ -60,7 +60,7 @@ pub fn has_tiles_over_rows(schedule: &str) -> bool {
 fn all_schedules_compute_the_same() {
     let targets = targets();
     let stores = ["interleaved", "joint", "strided", "channels", "transposed", "phases"];
-    let kinds = [&stores[..], &["packed", "rolling", "direct"], &["folded", "rows"]].concat();
+    let kinds = [&stores[..], &["packed", "line-buffer", "direct"], &["collapsed", "height"]].concat();
     let (mut seen, mut by_kind, mut over_rows) = (0, vec![0; kinds.len()], [0; 2]);
     for number in 0..cases(100) {
         let layers = [random_layer, deep_layer, strided_layer, blockwise_layer, stacked_layer, rolling_layer];
@@ -82,7 +82,7 @@ fn all_schedules_compute_the_same() {
                     *count += usize::from(name.contains(kind));
                 }
                 if has_tiles_over_rows(name) {
-                    over_rows[usize::from(name.contains("rolling"))] += 1;
+                    over_rows[usize::from(name.contains("line-buffer"))] += 1;
                 }
             }
         }
@@ -148,7 +148,7 @@ fn residues_can_be_chosen() {
                 for (found, expected) in run(other, &x).iter().zip(expected.iter()) {
                     assert!((found - expected).abs() < 1e-5, "{name}: {found}, not {expected}");
                 }
-                for (seen, kind) in seen.iter_mut().zip(["residues", "residues as rows"]) {
+                for (seen, kind) in seen.iter_mut().zip(["dilation", "dilation as rows"]) {
                     *seen += usize::from(name == kind);
                 }
             }

@@ -2,7 +2,7 @@
 
 use crate::error::CompileError;
 use crate::jobs::Queue;
-use crate::module::{CodeModule, Glue};
+use crate::module::{CodeModule, FunctionBuilder};
 use crate::options::{Choice, FastMath, Options, Schedules};
 use crate::packing::{Pack, Packing};
 use crate::split;
@@ -196,7 +196,7 @@ impl<'a> Builder<'a> {
     pub(crate) fn add_step(
         &mut self,
         name: &str,
-        build: impl FnOnce(&mut Glue<'_>),
+        build: impl FnOnce(&mut FunctionBuilder<'_>),
     ) -> Result<FunctionId, CompileError> {
         let name = self.unique(name);
         let id = self.module.step(&name, build)?;
@@ -209,7 +209,7 @@ impl<'a> Builder<'a> {
         &mut self,
         name: &str,
         params: usize,
-        build: impl FnOnce(&mut Glue<'_>),
+        build: impl FnOnce(&mut FunctionBuilder<'_>),
     ) -> Result<FunctionId, CompileError> {
         let id = self.module.function(name, params, build)?;
         self.hand_out();

@@ -56,7 +56,7 @@ pub enum StepKind {
     /// `ColumnGemm` and the `OverlapAdd` that reads it.
     Scatter,
     /// Elementwise f32 nodes over one output shape, joined where a value has a single reader.
-    Chain,
+    FusedElementwise,
     /// One `MatMul` or `Gemm`, and elementwise f32 nodes over its output shape.
     Product,
     /// One node of any other kind.

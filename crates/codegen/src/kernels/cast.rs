@@ -2,7 +2,7 @@
 
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::module::Glue;
+use crate::module::FunctionBuilder;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, F32X4, F64, I8, I8X16, I16, I32, I32X4, I64};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value};
@@ -66,38 +66,38 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
     let operands = vec![builder.operand(x)?, builder.operand(y)?];
     let name = builder.unique(&format!("cast_{source}_to_{target}"));
     let units = count.div_ceil(BLOCK);
-    let function = builder.add_step(&name, |glue| {
-        let (table, begin, end) = (glue.params[0], glue.params[1], glue.params[2]);
-        let (read, write) = (glue.pointer(table, 0), glue.pointer(table, 1));
-        let first = glue.builder.ins().imul_imm_s(begin, BLOCK as i64);
-        let last = glue.builder.ins().imul_imm_s(end, BLOCK as i64);
-        let total = glue.constant(count as i64);
-        let last = glue.builder.ins().umin(last, total);
-        let place = |glue: &mut Glue<'_>, i: Value| {
+    let function = builder.add_step(&name, |f| {
+        let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
+        let (read, write) = (f.pointer(table, 0), f.pointer(table, 1));
+        let first = f.builder.ins().imul_imm_s(begin, BLOCK as i64);
+        let last = f.builder.ins().imul_imm_s(end, BLOCK as i64);
+        let total = f.constant(count as i64);
+        let last = f.builder.ins().umin(last, total);
+        let place = |f: &mut FunctionBuilder<'_>, i: Value| {
             (
-                glue.element(read, i, i64::from(from.ty().bytes())),
-                glue.element(write, i, i64::from(to.ty().bytes())),
+                f.element(read, i, i64::from(from.ty().bytes())),
+                f.element(write, i, i64::from(to.ty().bytes())),
             )
         };
         let mut next = first;
         if let Some(together) = together(from, to) {
-            let here = glue.builder.ins().isub(last, first);
-            let groups = glue.builder.ins().udiv_imm_u(here, TOGETHER as i64);
-            let zero = glue.constant(0);
-            glue.for_each(zero, groups, |glue, group| {
-                let i = glue.builder.ins().imul_imm_s(group, TOGETHER as i64);
-                let i = glue.builder.ins().iadd(first, i);
-                let (read, write) = place(glue, i);
-                together(glue, read, write);
+            let here = f.builder.ins().isub(last, first);
+            let groups = f.builder.ins().udiv_imm_u(here, TOGETHER as i64);
+            let zero = f.constant(0);
+            f.for_each(zero, groups, |f, group| {
+                let i = f.builder.ins().imul_imm_s(group, TOGETHER as i64);
+                let i = f.builder.ins().iadd(first, i);
+                let (read, write) = place(f, i);
+                together(f, read, write);
             });
-            let done = glue.builder.ins().imul_imm_s(groups, TOGETHER as i64);
-            next = glue.builder.ins().iadd(first, done);
+            let done = f.builder.ins().imul_imm_s(groups, TOGETHER as i64);
+            next = f.builder.ins().iadd(first, done);
         }
-        glue.for_each(next, last, |glue, i| {
-            let (read, write) = place(glue, i);
-            let value = glue.builder.ins().load(from.ty(), MemFlagsData::trusted(), read, 0);
-            let value = convert(glue, value, from, to);
-            glue.builder.ins().store(MemFlagsData::trusted(), value, write, 0);
+        f.for_each(next, last, |f, i| {
+            let (read, write) = place(f, i);
+            let value = f.builder.ins().load(from.ty(), MemFlagsData::trusted(), read, 0);
+            let value = convert(f, value, from, to);
+            f.builder.ins().store(MemFlagsData::trusted(), value, write, 0);
         });
     })?;
     let nanoseconds = count as f64 * if together(from, to).is_some() { 0.2 } else { 0.8 };
@@ -107,40 +107,39 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
 }
 
 /// One element, as the definition has it: integers wrap, floats saturate and NaN becomes 0, anything but 0 is true.
-fn convert(glue: &mut Glue<'_>, value: Value, from: Number, to: Number) -> Value {
+fn convert(f: &mut FunctionBuilder<'_>, value: Value, from: Number, to: Number) -> Value {
     match (from, to) {
         (from, to) if from.ty() == to.ty() && to != Number::Bool => value,
         (Number::Float(ty), Number::Bool) => {
-            let zero =
-                if ty == F32 { glue.builder.ins().f32const(0.0) } else { glue.builder.ins().f64const(0.0) };
-            glue.builder.ins().fcmp(FloatCC::NotEqual, value, zero)
+            let zero = if ty == F32 { f.builder.ins().f32const(0.0) } else { f.builder.ins().f64const(0.0) };
+            f.builder.ins().fcmp(FloatCC::NotEqual, value, zero)
         }
-        (_, Number::Bool) => glue.builder.ins().icmp_imm_s(IntCC::NotEqual, value, 0),
-        (Number::Float(F32), Number::Float(_)) => glue.builder.ins().fpromote(F64, value),
-        (Number::Float(_), Number::Float(_)) => glue.builder.ins().fdemote(F32, value),
-        (Number::Float(_), Number::Int { ty, signed }) => to_int(glue, value, ty, signed),
+        (_, Number::Bool) => f.builder.ins().icmp_imm_s(IntCC::NotEqual, value, 0),
+        (Number::Float(F32), Number::Float(_)) => f.builder.ins().fpromote(F64, value),
+        (Number::Float(_), Number::Float(_)) => f.builder.ins().fdemote(F32, value),
+        (Number::Float(_), Number::Int { ty, signed }) => to_int(f, value, ty, signed),
         (from, Number::Float(ty)) => {
-            let wide = widened(glue, value, from, I64);
-            glue.builder.ins().fcvt_from_sint(ty, wide)
+            let wide = widened(f, value, from, I64);
+            f.builder.ins().fcvt_from_sint(ty, wide)
         }
-        (from, Number::Int { ty, .. }) if ty.bits() > from.ty().bits() => widened(glue, value, from, ty),
-        (_, Number::Int { ty, .. }) => glue.builder.ins().ireduce(ty, value),
+        (from, Number::Int { ty, .. }) if ty.bits() > from.ty().bits() => widened(f, value, from, ty),
+        (_, Number::Int { ty, .. }) => f.builder.ins().ireduce(ty, value),
     }
 }
 
 /// An integer in a type that is not shorter.
-fn widened(glue: &mut Glue<'_>, value: Value, from: Number, ty: Type) -> Value {
+fn widened(f: &mut FunctionBuilder<'_>, value: Value, from: Number, ty: Type) -> Value {
     match from {
         _ if from.ty() == ty => value,
-        Number::Int { signed: true, .. } => glue.builder.ins().sextend(ty, value),
-        _ => glue.builder.ins().uextend(ty, value),
+        Number::Int { signed: true, .. } => f.builder.ins().sextend(ty, value),
+        _ => f.builder.ins().uextend(ty, value),
     }
 }
 
 /// A float as an integer, saturated. Short ones through 32 bits.
-fn to_int(glue: &mut Glue<'_>, value: Value, ty: Type, signed: bool) -> Value {
+fn to_int(f: &mut FunctionBuilder<'_>, value: Value, ty: Type, signed: bool) -> Value {
     if ty.bits() >= 32 {
-        let ins = glue.builder.ins();
+        let ins = f.builder.ins();
         return if signed { ins.fcvt_to_sint_sat(ty, value) } else { ins.fcvt_to_uint_sat(ty, value) };
     }
     let (least, most) = if signed {
@@ -149,15 +148,15 @@ fn to_int(glue: &mut Glue<'_>, value: Value, ty: Type, signed: bool) -> Value {
         (0, (1_i64 << ty.bits()) - 1)
     };
     // 64 bits, because comparisons of them exist everywhere.
-    let wide = glue.builder.ins().fcvt_to_sint_sat(I64, value);
-    let (least, most) = (glue.constant(least), glue.constant(most));
-    let wide = glue.builder.ins().smax(wide, least);
-    let wide = glue.builder.ins().smin(wide, most);
-    glue.builder.ins().ireduce(ty, wide)
+    let wide = f.builder.ins().fcvt_to_sint_sat(I64, value);
+    let (least, most) = (f.constant(least), f.constant(most));
+    let wide = f.builder.ins().smax(wide, least);
+    let wide = f.builder.ins().smin(wide, most);
+    f.builder.ins().ireduce(ty, wide)
 }
 
 /// Code for [`TOGETHER`] elements: `source, target`.
-type Together = fn(&mut Glue<'_>, Value, Value);
+type Together = fn(&mut FunctionBuilder<'_>, Value, Value);
 
 fn together(from: Number, to: Number) -> Option<Together> {
     match (from, to) {
@@ -169,48 +168,48 @@ fn together(from: Number, to: Number) -> Option<Together> {
     }
 }
 
-fn floats_to_u8(glue: &mut Glue<'_>, read: Value, write: Value) {
-    let [low, high] = shorts(glue, read);
-    let bytes = glue.builder.ins().unarrow(low, high);
-    glue.builder.ins().store(unaligned(), bytes, write, 0);
+fn floats_to_u8(f: &mut FunctionBuilder<'_>, read: Value, write: Value) {
+    let [low, high] = shorts(f, read);
+    let bytes = f.builder.ins().unarrow(low, high);
+    f.builder.ins().store(unaligned(), bytes, write, 0);
 }
 
-fn floats_to_i8(glue: &mut Glue<'_>, read: Value, write: Value) {
-    let [low, high] = shorts(glue, read);
-    let bytes = glue.builder.ins().snarrow(low, high);
-    glue.builder.ins().store(unaligned(), bytes, write, 0);
+fn floats_to_i8(f: &mut FunctionBuilder<'_>, read: Value, write: Value) {
+    let [low, high] = shorts(f, read);
+    let bytes = f.builder.ins().snarrow(low, high);
+    f.builder.ins().store(unaligned(), bytes, write, 0);
 }
 
 /// Sixteen floats as integers of 16 bits, saturated on the way.
-fn shorts(glue: &mut Glue<'_>, read: Value) -> [Value; 2] {
+fn shorts(f: &mut FunctionBuilder<'_>, read: Value) -> [Value; 2] {
     [0, 32].map(|at| {
         let [low, high] = [at, at + 16].map(|at| {
-            let floats = glue.builder.ins().load(F32X4, unaligned(), read, at);
-            glue.builder.ins().fcvt_to_sint_sat(I32X4, floats)
+            let floats = f.builder.ins().load(F32X4, unaligned(), read, at);
+            f.builder.ins().fcvt_to_sint_sat(I32X4, floats)
         });
-        glue.builder.ins().snarrow(low, high)
+        f.builder.ins().snarrow(low, high)
     })
 }
 
-fn u8s_to_floats(glue: &mut Glue<'_>, read: Value, write: Value) {
-    let bytes = glue.builder.ins().load(I8X16, unaligned(), read, 0);
-    let halves = [glue.builder.ins().uwiden_low(bytes), glue.builder.ins().uwiden_high(bytes)];
-    store_floats(glue, halves, write);
+fn u8s_to_floats(f: &mut FunctionBuilder<'_>, read: Value, write: Value) {
+    let bytes = f.builder.ins().load(I8X16, unaligned(), read, 0);
+    let halves = [f.builder.ins().uwiden_low(bytes), f.builder.ins().uwiden_high(bytes)];
+    store_floats(f, halves, write);
 }
 
-fn i8s_to_floats(glue: &mut Glue<'_>, read: Value, write: Value) {
-    let bytes = glue.builder.ins().load(I8X16, unaligned(), read, 0);
-    let halves = [glue.builder.ins().swiden_low(bytes), glue.builder.ins().swiden_high(bytes)];
-    store_floats(glue, halves, write);
+fn i8s_to_floats(f: &mut FunctionBuilder<'_>, read: Value, write: Value) {
+    let bytes = f.builder.ins().load(I8X16, unaligned(), read, 0);
+    let halves = [f.builder.ins().swiden_low(bytes), f.builder.ins().swiden_high(bytes)];
+    store_floats(f, halves, write);
 }
 
 /// Sixteen integers of 16 bits as floats.
-fn store_floats(glue: &mut Glue<'_>, halves: [Value; 2], write: Value) {
+fn store_floats(f: &mut FunctionBuilder<'_>, halves: [Value; 2], write: Value) {
     for (at, half) in [0, 32].into_iter().zip(halves) {
-        let parts = [glue.builder.ins().swiden_low(half), glue.builder.ins().swiden_high(half)];
+        let parts = [f.builder.ins().swiden_low(half), f.builder.ins().swiden_high(half)];
         for (at, part) in [at, at + 16].into_iter().zip(parts) {
-            let floats = glue.builder.ins().fcvt_from_sint(F32X4, part);
-            glue.builder.ins().store(unaligned(), floats, write, at);
+            let floats = f.builder.ins().fcvt_from_sint(F32X4, part);
+            f.builder.ins().store(unaligned(), floats, write, at);
         }
     }
 }

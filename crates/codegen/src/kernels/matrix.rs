@@ -1,11 +1,11 @@
 //! MatMul and Gemm of f32: lanes along the columns of the right side, rows of the left side as splats, the whole depth in
 //! one go. A constant right side is packed into panels of whole vectors.
 
-use super::tail::{Along, Tail};
+use super::product_post_ops::{Along, ProductPostOps};
 use super::walk::{below, choose, entry, indices};
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::module::Glue;
+use crate::module::FunctionBuilder;
 use crate::packing::Pack;
 use cranelift_codegen::ir::InstBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -37,12 +37,12 @@ struct Product {
     addend: Option<[usize; 2]>,
 }
 
-/// Makes the kernel; `false` for other types, a right side that is neither constant nor row-major, and a tail that takes more
+/// Makes the kernel; `false` for other types, a right side that is neither constant nor row-major, and a post_ops that takes more
 /// registers than there are.
 pub(super) fn build(
     builder: &mut Builder<'_>,
     node: &Node,
-    tail: Option<&Tail<'_>>,
+    post_ops: Option<&ProductPostOps<'_>>,
 ) -> Result<bool, CompileError> {
     let (Some(a), Some(b), Some(y)) = (node.input(0), node.input(1), node.output(0)) else {
         return Ok(false);
@@ -75,7 +75,7 @@ pub(super) fn build(
     if packed {
         product.b_row = shape.columns;
     }
-    let Some(codes) = codes(builder, &name, &product, (shape, packed), tail)? else { return Ok(false) };
+    let Some(codes) = codes(builder, &name, &product, (shape, packed), post_ops)? else { return Ok(false) };
     let right = match right {
         Some(tensor) => pack(builder, tensor, &product, shape, trans_b),
         None => builder.operand(b)?,
@@ -87,7 +87,7 @@ pub(super) fn build(
         operands.push(builder.operand(c)?);
     }
     let before = operands.len();
-    let tail_inputs = tail.map_or(&[][..], |tail| &tail.inputs);
+    let tail_inputs = post_ops.map_or(&[][..], |post_ops| &post_ops.inputs);
     for &(value, _) in tail_inputs {
         operands.push(builder.operand(value)?);
     }
@@ -100,75 +100,75 @@ pub(super) fn build(
     let extents = [product.starts.len(), chunks, panels];
     // Bytes from one panel of the right side to the next.
     let panel_bytes = 4 * if packed { k * shape.columns } else { shape.columns } as i64;
-    let function = builder.add_step(&name, |glue| {
-        let (table, begin, end) = (glue.params[0], glue.params[1], glue.params[2]);
-        let pointers: Vec<_> = (0..operands.len()).map(|i| glue.pointer(table, i)).collect();
-        glue.for_each(begin, end, |glue, unit| {
-            let place = indices(glue, unit, &extents);
+    let function = builder.add_step(&name, |f| {
+        let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
+        let pointers: Vec<_> = (0..operands.len()).map(|i| f.pointer(table, i)).collect();
+        f.for_each(begin, end, |f, unit| {
+            let place = indices(f, unit, &extents);
             let (batch, chunk_index, panel) = (place[0], place[1], place[2]);
-            let at = glue.builder.ins().imul_imm_s(batch, 2);
-            let a_start = entry(glue, pointers[3], at);
-            let next = glue.add_constant(at, 1);
-            let b_start = entry(glue, pointers[3], next);
-            let first = glue.builder.ins().imul_imm_s(chunk_index, chunk as i64);
-            let a = glue.builder.ins().iadd(pointers[0], a_start);
-            let a = glue.element(a, first, 4 * a_row as i64);
-            let b = glue.builder.ins().iadd(pointers[1], b_start);
-            let b = glue.element(b, panel, panel_bytes);
+            let at = f.builder.ins().imul_imm_s(batch, 2);
+            let a_start = entry(f, pointers[3], at);
+            let next = f.add_constant(at, 1);
+            let b_start = entry(f, pointers[3], next);
+            let first = f.builder.ins().imul_imm_s(chunk_index, chunk as i64);
+            let a = f.builder.ins().iadd(pointers[0], a_start);
+            let a = f.element(a, first, 4 * a_row as i64);
+            let b = f.builder.ins().iadd(pointers[1], b_start);
+            let b = f.element(b, panel, panel_bytes);
             let at_columns =
-                |glue: &mut Glue<'_>, pointer| glue.element(pointer, panel, 4 * shape.columns as i64);
-            let at_place = |glue: &mut Glue<'_>, pointer| {
-                let pointer = glue.element(pointer, batch, 4 * (m * n) as i64);
-                let pointer = glue.element(pointer, first, 4 * n as i64);
-                at_columns(glue, pointer)
+                |f: &mut FunctionBuilder<'_>, pointer| f.element(pointer, panel, 4 * shape.columns as i64);
+            let at_place = |f: &mut FunctionBuilder<'_>, pointer| {
+                let pointer = f.element(pointer, batch, 4 * (m * n) as i64);
+                let pointer = f.element(pointer, first, 4 * n as i64);
+                at_columns(f, pointer)
             };
-            let y = at_place(glue, pointers[2]);
+            let y = at_place(f, pointers[2]);
             let of_tail = pointers[before..].iter().zip(tail_inputs);
             let of_tail: Vec<_> = of_tail
                 .map(|(&pointer, &(_, along))| match along {
-                    Along::Both => (at_place(glue, pointer), 4 * n as i64),
-                    Along::Columns => (at_columns(glue, pointer), 0),
+                    Along::Both => (at_place(f, pointer), 4 * n as i64),
+                    Along::Columns => (at_columns(f, pointer), 0),
                     Along::Nothing => (pointer, 0),
                 })
                 .collect();
             let c = pointers[..before].get(4).map(|&c| {
-                let c = glue.element(c, first, 4 * c_row as i64);
-                glue.element(c, panel, 4 * (c_column * shape.columns) as i64)
+                let c = f.element(c, first, 4 * c_row as i64);
+                f.element(c, panel, 4 * (c_column * shape.columns) as i64)
             });
-            let whole = below(glue, chunk_index, m / chunk);
-            let (all, last) =
-                (glue.constant(row_tiles as i64), glue.constant((m % chunk / shape.rows) as i64));
-            let tiles = glue.builder.ins().select(whole, all, last);
-            let args = |glue: &mut Glue<'_>, tile| {
-                let rows = glue.builder.ins().imul_imm_s(tile, shape.rows as i64);
+            let whole = below(f, chunk_index, m / chunk);
+            let (all, last) = (f.constant(row_tiles as i64), f.constant((m % chunk / shape.rows) as i64));
+            let tiles = f.builder.ins().select(whole, all, last);
+            let args = |f: &mut FunctionBuilder<'_>, tile| {
+                let rows = f.builder.ins().imul_imm_s(tile, shape.rows as i64);
                 let mut args =
-                    vec![glue.element(a, rows, 4 * a_row as i64), b, glue.element(y, rows, 4 * n as i64)];
-                args.extend(c.map(|c| glue.element(c, rows, 4 * c_row as i64)));
-                args.extend(of_tail.iter().map(|&(pointer, row)| glue.element(pointer, rows, row)));
+                    vec![f.element(a, rows, 4 * a_row as i64), b, f.element(y, rows, 4 * n as i64)];
+                args.extend(c.map(|c| f.element(c, rows, 4 * c_row as i64)));
+                args.extend(of_tail.iter().map(|&(pointer, row)| f.element(pointer, rows, row)));
                 args
             };
-            let run =
-                |glue: &mut Glue<'_>, [full, edge]: [Option<FunctionId>; 2], args: &[_]| match (full, edge) {
-                    (Some(full), Some(edge)) => {
-                        let inside = below(glue, panel, n / shape.columns);
-                        choose(glue, inside, |glue| glue.call(full, args), |glue| glue.call(edge, args));
-                    }
-                    (Some(only), None) | (None, Some(only)) => glue.call(only, args),
-                    (None, None) => {}
-                };
-            let zero = glue.constant(0);
-            glue.for_each(zero, tiles, |glue, tile| {
-                let args = args(glue, tile);
-                run(glue, codes.full, &args);
+            let run = |f: &mut FunctionBuilder<'_>, [full, edge]: [Option<FunctionId>; 2], args: &[_]| match (
+                full, edge,
+            ) {
+                (Some(full), Some(edge)) => {
+                    let inside = below(f, panel, n / shape.columns);
+                    choose(f, inside, |f| f.call(full, args), |f| f.call(edge, args));
+                }
+                (Some(only), None) | (None, Some(only)) => f.call(only, args),
+                (None, None) => {}
+            };
+            let zero = f.constant(0);
+            f.for_each(zero, tiles, |f, tile| {
+                let args = args(f, tile);
+                run(f, codes.full, &args);
             });
             if codes.rest.iter().any(Option::is_some) {
-                let at_end = glue.builder.ins().icmp_imm_u(IntCC::Equal, chunk_index, (m / chunk) as i64);
+                let at_end = f.builder.ins().icmp_imm_u(IntCC::Equal, chunk_index, (m / chunk) as i64);
                 choose(
-                    glue,
+                    f,
                     at_end,
-                    |glue| {
-                        let args = args(glue, tiles);
-                        run(glue, codes.rest, &args);
+                    |f| {
+                        let args = args(f, tiles);
+                        run(f, codes.rest, &args);
                     },
                     |_| {},
                 );
@@ -288,7 +288,7 @@ fn codes(
     name: &str,
     product: &Product,
     (shape, packed): (Shape, bool),
-    tail: Option<&Tail<'_>>,
+    post_ops: Option<&ProductPostOps<'_>>,
 ) -> Result<Option<Codes>, CompileError> {
     let (left_rows, left_columns) = (product.m % shape.rows, product.n % shape.columns);
     let mut made = [[None; 2]; 2];
@@ -300,7 +300,7 @@ fn codes(
                 continue;
             }
             let tile = builder.tile(&format!("{name}_{rows}x{columns}"));
-            let Ok(tile) = product.write(tile, [rows, columns], packed, tail) else { return Ok(None) };
+            let Ok(tile) = product.write(tile, [rows, columns], packed, post_ops) else { return Ok(None) };
             made[r][c] = Some(builder.add_tile(Ok(tile))?);
         }
     }
@@ -308,18 +308,18 @@ fn codes(
 }
 
 impl Product {
-    /// A tile of so many rows and columns: `a, b, y, c`, and what the tail reads.
+    /// A tile of so many rows and columns: `a, b, y, c`, and what the post_ops reads.
     fn write(
         &self,
         mut t: TileBuilder,
         [rows, columns]: [usize; 2],
         packed: bool,
-        tail: Option<&Tail<'_>>,
+        post_ops: Option<&ProductPostOps<'_>>,
     ) -> Result<Tile, TileError> {
         let [a, b, y] = t.pointers(["a", "b", "y"]);
         let c = self.addend.map(|strides| (t.pointer("c"), strides));
         let of_tail: Vec<Pointer> =
-            tail.map_or(&[][..], |tail| &tail.inputs).iter().map(|_| t.pointer("x")).collect();
+            post_ops.map_or(&[][..], |post_ops| &post_ops.inputs).iter().map(|_| t.pointer("x")).collect();
         let lanes = t.lanes();
         let vectors = columns.div_ceil(lanes);
         let which: Vec<Lanes> =
@@ -366,8 +366,8 @@ impl Product {
                 t.store_lanes(result, y.at(bytes(row * self.n + v * lanes)), which[v]);
             }
         }
-        if let Some(tail) = tail {
-            tail.write(&mut t, &of_tail, y, rows, bytes(self.n), &which);
+        if let Some(post_ops) = post_ops {
+            post_ops.write(&mut t, &of_tail, y, rows, bytes(self.n), &which);
         }
         t.finish()
     }

@@ -1,18 +1,18 @@
 //! Makers of kernels: each turns a step of the plan into machine code, one family a file.
 
 mod cast;
-mod chain;
 mod conv;
+mod fused_elementwise;
 mod matrix;
 mod movement;
 mod norm;
 mod plain;
 mod pool;
+mod product_post_ops;
 mod recurrent;
 mod reduce;
 mod resize;
 mod softmax;
-mod tail;
 mod unary;
 mod walk;
 
@@ -29,8 +29,8 @@ pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
         StepKind::Conv | StepKind::ZeroInsertion | StepKind::SubPixel | StepKind::Scatter => {
             conv::build(builder, step)
         }
-        StepKind::Chain => chain::build(builder, step),
-        StepKind::Product => tail::build(builder, step),
+        StepKind::FusedElementwise => fused_elementwise::build(builder, step),
+        StepKind::Product => product_post_ops::build(builder, step),
         StepKind::Single => single(builder, step),
     }
 }

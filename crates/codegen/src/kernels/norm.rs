@@ -53,22 +53,22 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
     if let Some(bias) = node.input(2).filter(|_| rows.bias) {
         operands.push(builder.operand(bias)?);
     }
-    let function = builder.add_step(&name, |glue| {
-        let (table, begin, end) = (glue.params[0], glue.params[1], glue.params[2]);
-        let pointers: Vec<_> = (0..operands.len()).map(|i| glue.pointer(table, i)).collect();
-        glue.for_each(begin, end, |glue, unit| {
+    let function = builder.add_step(&name, |f| {
+        let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
+        let pointers: Vec<_> = (0..operands.len()).map(|i| f.pointer(table, i)).collect();
+        f.for_each(begin, end, |f, unit| {
             let row = 4 * rows.length as i64;
-            let mut args = vec![glue.element(pointers[0], unit, row), glue.element(pointers[1], unit, row)];
+            let mut args = vec![f.element(pointers[0], unit, row), f.element(pointers[1], unit, row)];
             for &parameter in &pointers[2..] {
                 args.push(match rows.channels {
                     Some((period, inner)) => {
-                        let group = indices(glue, unit, &[rows.count / period, period])[1];
-                        glue.element(parameter, group, 4 * (rows.length / inner) as i64)
+                        let group = indices(f, unit, &[rows.count / period, period])[1];
+                        f.element(parameter, group, 4 * (rows.length / inner) as i64)
                     }
                     None => parameter,
                 });
             }
-            glue.call(tile, &args);
+            f.call(tile, &args);
         });
     })?;
     let nanoseconds = (rows.count * rows.length) as f64 * 0.4;

@@ -109,42 +109,42 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node, pool: &Pool) -> Resu
     let units: usize = extents.iter().product();
     let plane_bytes = 4 * (z.input() * y_axis.input() * plane_row) as i64;
     let row_bytes = 4 * x_axis.output() as i64;
-    let function = builder.add_step(&name, |glue| {
-        let &[table, begin, end, scratch] = glue.params.as_slice() else { return };
-        let pointers: Vec<_> = (0..6).map(|i| glue.pointer(table, i)).collect();
-        glue.call(border, &[scratch]);
-        glue.for_each(begin, end, |glue, unit| {
-            let place = indices(glue, unit, &extents);
-            let taps = |glue: &mut crate::module::Glue<'_>, table, index| {
-                let first = glue.builder.ins().imul_imm_s(index, 2);
-                let offset = entry(glue, table, first);
-                let next = glue.add_constant(first, 1);
-                (offset, entry(glue, table, next))
+    let function = builder.add_step(&name, |f| {
+        let &[table, begin, end, scratch] = f.params.as_slice() else { return };
+        let pointers: Vec<_> = (0..6).map(|i| f.pointer(table, i)).collect();
+        f.call(border, &[scratch]);
+        f.for_each(begin, end, |f, unit| {
+            let place = indices(f, unit, &extents);
+            let taps = |f: &mut crate::module::FunctionBuilder<'_>, table, index| {
+                let first = f.builder.ins().imul_imm_s(index, 2);
+                let offset = entry(f, table, first);
+                let next = f.add_constant(first, 1);
+                (offset, entry(f, table, next))
             };
-            let (deep, depth) = taps(glue, pointers[2], place[1]);
-            let (low, height) = taps(glue, pointers[3], place[2]);
-            let source = glue.element(pointers[0], place[0], plane_bytes);
-            let source = glue.builder.ins().iadd(source, deep);
-            let source = glue.builder.ins().iadd(source, low);
+            let (deep, depth) = taps(f, pointers[2], place[1]);
+            let (low, height) = taps(f, pointers[3], place[2]);
+            let source = f.element(pointers[0], place[0], plane_bytes);
+            let source = f.builder.ins().iadd(source, deep);
+            let source = f.builder.ins().iadd(source, low);
             match full {
-                None => glue.call(general, &[source, scratch, depth, height]),
+                None => f.call(general, &[source, scratch, depth, height]),
                 Some(full) => {
                     // Neither exceeds its kernel: the product is that of the kernels only when both are whole.
-                    let taps = glue.builder.ins().imul(depth, height);
-                    let all = glue.builder.ins().icmp_imm_u(IntCC::Equal, taps, whole as i64);
+                    let taps = f.builder.ins().imul(depth, height);
+                    let all = f.builder.ins().icmp_imm_u(IntCC::Equal, taps, whole as i64);
                     choose(
-                        glue,
+                        f,
                         all,
-                        |glue| glue.call(full, &[source, scratch]),
-                        |glue| glue.call(general, &[source, scratch, depth, height]),
+                        |f| f.call(full, &[source, scratch]),
+                        |f| f.call(general, &[source, scratch, depth, height]),
                     );
                 }
             }
-            let target = glue.element(pointers[1], unit, row_bytes);
-            let number = glue.builder.ins().imul_imm_s(place[1], extents[2] as i64);
-            let number = glue.builder.ins().iadd(number, place[2]);
-            let divisor = glue.element(pointers[5], number, 4);
-            glue.call(across, &[scratch, target, pointers[4], divisor]);
+            let target = f.element(pointers[1], unit, row_bytes);
+            let number = f.builder.ins().imul_imm_s(place[1], extents[2] as i64);
+            let number = f.builder.ins().iadd(number, place[2]);
+            let divisor = f.element(pointers[5], number, 4);
+            f.call(across, &[scratch, target, pointers[4], divisor]);
         });
     })?;
     let work = x_axis.input() * whole + x_axis.output() * x_axis.kernel();

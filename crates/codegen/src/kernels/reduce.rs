@@ -77,26 +77,26 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
     let rest = rest.map(|tile| builder.add_tile(Ok(tile))).transpose()?;
     let operands = vec![builder.operand(x)?, builder.operand(y)?];
     let extents = [outer, blocks];
-    let function = builder.add_step(&name, |glue| {
-        let (table, begin, end) = (glue.params[0], glue.params[1], glue.params[2]);
-        let (x, y) = (glue.pointer(table, 0), glue.pointer(table, 1));
-        glue.for_each(begin, end, |glue, unit| {
-            let place = indices(glue, unit, &extents);
-            let source = glue.element(x, place[0], 4 * (reduced * inner) as i64);
-            let source = glue.element(source, place[1], 4 * block as i64);
-            let target = glue.element(y, place[0], 4 * inner as i64);
-            let target = glue.element(target, place[1], 4 * block as i64);
+    let function = builder.add_step(&name, |f| {
+        let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
+        let (x, y) = (f.pointer(table, 0), f.pointer(table, 1));
+        f.for_each(begin, end, |f, unit| {
+            let place = indices(f, unit, &extents);
+            let source = f.element(x, place[0], 4 * (reduced * inner) as i64);
+            let source = f.element(source, place[1], 4 * block as i64);
+            let target = f.element(y, place[0], 4 * inner as i64);
+            let target = f.element(target, place[1], 4 * block as i64);
             match (full, rest) {
                 (Some(full), Some(rest)) => {
-                    let inside = super::walk::below(glue, place[1], whole);
+                    let inside = super::walk::below(f, place[1], whole);
                     super::walk::choose(
-                        glue,
+                        f,
                         inside,
-                        |glue| glue.call(full, &[source, target]),
-                        |glue| glue.call(rest, &[source, target]),
+                        |f| f.call(full, &[source, target]),
+                        |f| f.call(rest, &[source, target]),
                     );
                 }
-                (Some(only), None) | (None, Some(only)) => glue.call(only, &[source, target]),
+                (Some(only), None) | (None, Some(only)) => f.call(only, &[source, target]),
                 (None, None) => {}
             }
         });

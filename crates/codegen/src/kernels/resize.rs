@@ -89,49 +89,49 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
     let extents: Vec<usize> = outer.iter().map(|axis| axis.output).collect();
     let units: usize = extents.iter().product();
     let row_bytes = 4 * row.output as i64;
-    let function = builder.add_step(&name, |glue| {
-        let &[table, begin, end, scratch] = glue.params.as_slice() else { return };
-        let pointers: Vec<_> = (0..operands.len()).map(|i| glue.pointer(table, i)).collect();
+    let function = builder.add_step(&name, |f| {
+        let &[table, begin, end, scratch] = f.params.as_slice() else { return };
+        let pointers: Vec<_> = (0..operands.len()).map(|i| f.pointer(table, i)).collect();
         if let Some(Across { zero: Some(at), .. }) = across {
-            let zero = glue.builder.ins().iconst(I32, 0);
-            let at = glue.add_constant(scratch, at);
-            glue.builder.ins().store(MemFlagsData::trusted(), zero, at, 0);
+            let zero = f.builder.ins().iconst(I32, 0);
+            let at = f.add_constant(scratch, at);
+            f.builder.ins().store(MemFlagsData::trusted(), zero, at, 0);
         }
-        glue.for_each(begin, end, |glue, unit| {
-            let along = indices(glue, unit, &extents);
-            let (mut source, mut number) = (pointers[0], glue.constant(0));
+        f.for_each(begin, end, |f, unit| {
+            let along = indices(f, unit, &extents);
+            let (mut source, mut number) = (pointers[0], f.constant(0));
             for (&index, &(stride, step)) in along.iter().zip(&rows.axes) {
-                source = if stride == 0 { source } else { glue.element(source, index, 4 * stride as i64) };
-                number = if step == 0 { number } else { glue.element(number, index, step as i64) };
+                source = if stride == 0 { source } else { f.element(source, index, 4 * stride as i64) };
+                number = if step == 0 { number } else { f.element(number, index, step as i64) };
             }
-            let target = glue.element(pointers[1], unit, row_bytes);
+            let target = f.element(pointers[1], unit, row_bytes);
             let joined = if across.is_some() { scratch } else { target };
-            let first = entry(glue, pointers[2], number);
-            let next = glue.add_constant(number, 1);
-            let last = entry(glue, pointers[2], next);
-            let tap = |glue: &mut crate::module::Glue<'_>, tap| {
-                let offset = entry(glue, pointers[3], tap);
-                (glue.builder.ins().iadd(source, offset), glue.element(pointers[4], tap, 4))
+            let first = entry(f, pointers[2], number);
+            let next = f.add_constant(number, 1);
+            let last = entry(f, pointers[2], next);
+            let tap = |f: &mut crate::module::FunctionBuilder<'_>, tap| {
+                let offset = entry(f, pointers[3], tap);
+                (f.builder.ins().iadd(source, offset), f.element(pointers[4], tap, 4))
             };
-            let second = glue.add_constant(first, 1);
-            let third = glue.add_constant(first, 2);
-            let (from, weight) = tap(glue, first);
-            let several = glue.builder.ins().icmp(IntCC::UnsignedGreaterThan, last, second);
+            let second = f.add_constant(first, 1);
+            let third = f.add_constant(first, 2);
+            let (from, weight) = tap(f, first);
+            let several = f.builder.ins().icmp(IntCC::UnsignedGreaterThan, last, second);
             super::walk::choose(
-                glue,
+                f,
                 several,
-                |glue| {
-                    let (other, _) = tap(glue, second);
-                    glue.call(two, &[from, other, joined, weight]);
-                    glue.for_each(third, last, |glue, next| {
-                        let (from, weight) = tap(glue, next);
-                        glue.call(more, &[from, joined, weight]);
+                |f| {
+                    let (other, _) = tap(f, second);
+                    f.call(two, &[from, other, joined, weight]);
+                    f.for_each(third, last, |f, next| {
+                        let (from, weight) = tap(f, next);
+                        f.call(more, &[from, joined, weight]);
                     });
                 },
-                |glue| glue.call(one, &[from, joined, weight]),
+                |f| f.call(one, &[from, joined, weight]),
             );
             if let Some(across) = &across {
-                glue.call(across.code, &[scratch, target, pointers[5]]);
+                f.call(across.code, &[scratch, target, pointers[5]]);
             }
         });
     })?;
@@ -292,14 +292,14 @@ impl Across {
             }
         }
         let outputs = row.output as u64;
-        let code = builder.add_function(&name, 3, |glue| {
-            let &[scratch, target, table] = glue.params.as_slice() else { return };
+        let code = builder.add_function(&name, 3, |f| {
+            let &[scratch, target, table] = f.params.as_slice() else { return };
             let read = MemFlagsData::trusted();
-            glue.for_count(outputs, |glue, o| {
-                let taken = glue.element(table, o, 8 * taps as i64);
+            f.for_count(outputs, |f, o| {
+                let taken = f.element(table, o, 8 * taps as i64);
                 let mut sum = None;
                 for i in 0..taps as i32 {
-                    let ins = &mut glue.builder;
+                    let ins = &mut f.builder;
                     let at = ins.ins().load(I32, read, taken, 8 * i);
                     let at = ins.ins().uextend(I64, at);
                     let weight = ins.ins().load(F32, read, taken, 8 * i + 4);
@@ -309,8 +309,8 @@ impl Across {
                     sum = Some(sum.map_or(product, |sum| ins.ins().fadd(sum, product)));
                 }
                 if let Some(sum) = sum {
-                    let to = glue.element(target, o, 4);
-                    glue.builder.ins().store(MemFlagsData::trusted(), sum, to, 0);
+                    let to = f.element(target, o, 4);
+                    f.builder.ins().store(MemFlagsData::trusted(), sum, to, 0);
                 }
             });
         })?;

@@ -35,21 +35,21 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node, softmax: Softmax) ->
     let full = if whole > 0 { Some(builder.add_tile(Ok(full))?) } else { None };
     let rest = rest.map(|tile| builder.add_tile(Ok(tile))).transpose()?;
     let operands = vec![builder.operand(x)?, builder.operand(y)?];
-    let function = builder.add_step(&name, |glue| {
-        let (table, begin, end) = (glue.params[0], glue.params[1], glue.params[2]);
-        let pointers = [glue.pointer(table, 0), glue.pointer(table, 1)];
-        glue.for_each(begin, end, |glue, unit| {
-            let place = indices(glue, unit, &[outer, blocks]);
+    let function = builder.add_step(&name, |f| {
+        let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
+        let pointers = [f.pointer(table, 0), f.pointer(table, 1)];
+        f.for_each(begin, end, |f, unit| {
+            let place = indices(f, unit, &[outer, blocks]);
             let args = pointers.map(|pointer| {
-                let at = glue.element(pointer, place[0], 4 * (along * inner) as i64);
-                glue.element(at, place[1], 4 * lanes as i64)
+                let at = f.element(pointer, place[0], 4 * (along * inner) as i64);
+                f.element(at, place[1], 4 * lanes as i64)
             });
             match (full, rest) {
                 (Some(full), Some(rest)) => {
-                    let inside = below(glue, place[1], whole);
-                    choose(glue, inside, |glue| glue.call(full, &args), |glue| glue.call(rest, &args));
+                    let inside = below(f, place[1], whole);
+                    choose(f, inside, |f| f.call(full, &args), |f| f.call(rest, &args));
                 }
-                (Some(only), None) | (None, Some(only)) => glue.call(only, &args),
+                (Some(only), None) | (None, Some(only)) => f.call(only, &args),
                 (None, None) => {}
             }
         });

@@ -1,23 +1,23 @@
 //! What step functions around rows share: a unit's number taken apart, choices, and vectors along a row.
 
-use crate::module::Glue;
+use crate::module::FunctionBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value};
 use tconvc_tile::{Lanes, Pointer, TileBuilder};
 
 /// Indices along axes of these extents, outermost first, from a row-major number.
-pub(super) fn indices(glue: &mut Glue<'_>, number: Value, extents: &[usize]) -> Vec<Value> {
+pub(super) fn indices(f: &mut FunctionBuilder<'_>, number: Value, extents: &[usize]) -> Vec<Value> {
     let (mut left, mut found) = (number, vec![]);
     for (axis, &extent) in extents.iter().enumerate().rev() {
         if axis == 0 {
             found.push(left);
         } else if extent == 1 {
-            found.push(glue.constant(0));
+            found.push(f.constant(0));
         } else {
-            let quotient = glue.builder.ins().udiv_imm_u(left, extent as i64);
-            let whole = glue.builder.ins().imul_imm_s(quotient, extent as i64);
-            found.push(glue.builder.ins().isub(left, whole));
+            let quotient = f.builder.ins().udiv_imm_u(left, extent as i64);
+            let whole = f.builder.ins().imul_imm_s(quotient, extent as i64);
+            found.push(f.builder.ins().isub(left, whole));
             left = quotient;
         }
     }
@@ -27,35 +27,35 @@ pub(super) fn indices(glue: &mut Glue<'_>, number: Value, extents: &[usize]) -> 
 
 /// Runs one of two bodies.
 pub(super) fn choose<'a>(
-    glue: &mut Glue<'a>,
+    f: &mut FunctionBuilder<'a>,
     condition: Value,
-    yes: impl FnOnce(&mut Glue<'a>),
-    no: impl FnOnce(&mut Glue<'a>),
+    yes: impl FnOnce(&mut FunctionBuilder<'a>),
+    no: impl FnOnce(&mut FunctionBuilder<'a>),
 ) {
-    let builder = &mut glue.builder;
+    let builder = &mut f.builder;
     let (first, second, join) = (builder.create_block(), builder.create_block(), builder.create_block());
     builder.ins().brif(condition, first, &[], second, &[]);
     builder.switch_to_block(first);
     builder.seal_block(first);
-    yes(glue);
-    glue.builder.ins().jump(join, &[]);
-    glue.builder.switch_to_block(second);
-    glue.builder.seal_block(second);
-    no(glue);
-    glue.builder.ins().jump(join, &[]);
-    glue.builder.switch_to_block(join);
-    glue.builder.seal_block(join);
+    yes(f);
+    f.builder.ins().jump(join, &[]);
+    f.builder.switch_to_block(second);
+    f.builder.seal_block(second);
+    no(f);
+    f.builder.ins().jump(join, &[]);
+    f.builder.switch_to_block(join);
+    f.builder.seal_block(join);
 }
 
 /// Whether `value < bound`, unsigned.
-pub(super) fn below(glue: &mut Glue<'_>, value: Value, bound: usize) -> Value {
-    glue.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, value, bound as i64)
+pub(super) fn below(f: &mut FunctionBuilder<'_>, value: Value, bound: usize) -> Value {
+    f.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, value, bound as i64)
 }
 
 /// The 64-bit entry of a table of constants.
-pub(super) fn entry(glue: &mut Glue<'_>, table: Value, index: Value) -> Value {
-    let at = glue.element(table, index, 8);
-    glue.builder.ins().load(I64, MemFlagsData::trusted().with_readonly(), at, 0)
+pub(super) fn entry(f: &mut FunctionBuilder<'_>, table: Value, index: Value) -> Value {
+    let at = f.element(table, index, 8);
+    f.builder.ins().load(I64, MemFlagsData::trusted().with_readonly(), at, 0)
 }
 
 /// Vectors beyond which a row is a loop.

@@ -65,7 +65,9 @@ impl Declared {
     /// The code of the function.
     pub(super) fn lower(&self, setting: &Setting) -> Result<Compiled, CodeError> {
         let tile = match &self.body {
-            Body::Glue(function) => return self.compile(setting, function.as_ref().clone(), &setting.isa),
+            Body::Function(function) => {
+                return self.compile(setting, function.as_ref().clone(), &setting.isa);
+            }
             Body::Tile(tile) => tile,
         };
         match setting.target.isa() {

@@ -4,7 +4,7 @@
 //! threads can share the work; [`LoweredModule::finish`] places them in memory, once, and hands out a [`JitCode`], which frees
 //! the memory when it is dropped. The unsafe part of running code is here.
 
-mod glue;
+mod function_builder;
 mod jit;
 mod listing;
 mod lowered;
@@ -19,7 +19,7 @@ use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::FunctionBuilderContext;
 use cranelift_module::ModuleError;
 
-pub use self::glue::Glue;
+pub use self::function_builder::FunctionBuilder;
 pub use self::jit::JitCode;
 use self::lowered::Compiled;
 pub use self::lowered::LoweredModule;
@@ -96,7 +96,7 @@ struct Declared {
 
 enum Body {
     Tile(Box<Tile>),
-    Glue(Box<Function>),
+    Function(Box<Function>),
 }
 
 /// Functions that belong together, before they are machine code.
@@ -180,8 +180,12 @@ impl CodeModule {
     ///
     /// # Errors
     /// [`CodeError::Function`] where it makes a call that cannot be, [`CodeError::Duplicate`] where its name is taken.
-    pub fn step(&mut self, name: &str, build: impl FnOnce(&mut Glue<'_>)) -> Result<FunctionId, CodeError> {
-        self.glue(name, Kind::Step, 4, build)
+    pub fn step(
+        &mut self,
+        name: &str,
+        build: impl FnOnce(&mut FunctionBuilder<'_>),
+    ) -> Result<FunctionId, CodeError> {
+        self.add_function(name, Kind::Step, 4, build)
     }
 
     /// Adds a function of `params` parameters of 64 bits without a result, to be called by other functions.
@@ -192,26 +196,26 @@ impl CodeModule {
         &mut self,
         name: &str,
         params: usize,
-        build: impl FnOnce(&mut Glue<'_>),
+        build: impl FnOnce(&mut FunctionBuilder<'_>),
     ) -> Result<FunctionId, CodeError> {
-        self.glue(name, Kind::Inner, params, build)
+        self.add_function(name, Kind::Inner, params, build)
     }
 
-    fn glue(
+    fn add_function(
         &mut self,
         name: &str,
         kind: Kind,
         params: usize,
-        build: impl FnOnce(&mut Glue<'_>),
+        build: impl FnOnce(&mut FunctionBuilder<'_>),
     ) -> Result<FunctionId, CodeError> {
         let mut signature = Signature::new(self.setting.isa.default_call_conv());
         signature.params = vec![AbiParam::new(I64); params];
         let mut function = Function::with_name_signature(UserFuncName::default(), signature.clone());
-        let mut glue = Glue::new(&mut function, &mut self.builder, &self.functions);
-        build(&mut glue);
-        glue.finish(self.setting.isa.frontend_config())
+        let mut f = FunctionBuilder::new(&mut function, &mut self.builder, &self.functions);
+        build(&mut f);
+        f.finish(self.setting.isa.frontend_config())
             .map_err(|message| CodeError::Function { name: name.to_owned(), message })?;
-        self.add(name.to_owned(), kind, signature, Body::Glue(Box::new(function)))
+        self.add(name.to_owned(), kind, signature, Body::Function(Box::new(function)))
     }
 
     fn add(

@@ -1,4 +1,4 @@
-//! Convolutions by Winograd's filtering and in rows of residues, with guarded memory: every remainder of tiles, blocks and
+//! Convolutions by Winograd F(m, r) and by dilation decomposition, with guarded memory: every remainder of tiles, blocks and
 //! channels.
 
 use crate::support::{Case, Input, op, seeded};
@@ -17,7 +17,7 @@ fn check(input: &[usize], weights: &[usize], attributes: Attributes, fast_math: 
     }
 }
 
-fn filtered(input: &[usize], weights: &[usize], pads: &[i64], group: i64) {
+fn winograd(input: &[usize], weights: &[usize], pads: &[i64], group: i64) {
     let attributes = Attributes::new().with("pads", pads.to_vec()).with("group", group);
     check(input, weights, attributes, FastMath::Always, "winograd");
 }
@@ -27,12 +27,12 @@ fn every_remainder_of_tiles() {
     for height in 1..=9 {
         // Of a single position one tap is left.
         for width in 1 + usize::from(height == 1)..=9 {
-            filtered(&[1, 16, height, width], &[18, 16, 3, 3], &[1, 1, 1, 1], 1);
+            winograd(&[1, 16, height, width], &[18, 16, 3, 3], &[1, 1, 1, 1], 1);
         }
     }
     for width in (10..140).step_by(7) {
-        filtered(&[1, 16, 5, width], &[16, 16, 3, 3], &[1, 1, 1, 1], 1);
-        filtered(&[1, 16, width], &[16, 16, 3], &[1, 1], 1);
+        winograd(&[1, 16, 5, width], &[16, 16, 3, 3], &[1, 1, 1, 1], 1);
+        winograd(&[1, 16, width], &[16, 16, 3], &[1, 1], 1);
     }
 }
 
@@ -50,13 +50,13 @@ fn kernels_pads_and_groups() {
     ] {
         for channels in [1, 3, 16, 17, 24] {
             let weights = [channels + 3, channels, kernel[0], kernel[1]];
-            filtered(&[2, channels, 13, 21], &weights, &pads, 1);
+            winograd(&[2, channels, 13, 21], &weights, &pads, 1);
         }
-        filtered(&[1, 40, 11, 12], &[42, 20, kernel[0], kernel[1]], &pads, 2);
+        winograd(&[1, 40, 11, 12], &[42, 20, kernel[0], kernel[1]], &pads, 2);
     }
 }
 
-/// Rows of residues of every remainder, with and without filtering.
+/// Decomposed dilation of every remainder, with and without Winograd.
 #[test]
 fn dilated_along_one_axis() {
     for dilation in [2, 3, 5, 7, 8, 24, 40] {
@@ -67,7 +67,7 @@ fn dilated_along_one_axis() {
                     let attributes = Attributes::new()
                         .with("pads", pads.map(|pad| pad as i64).to_vec())
                         .with("dilations", vec![dilation as i64]);
-                    check(&input, &weights, attributes.clone(), FastMath::Always, "residues");
+                    check(&input, &weights, attributes.clone(), FastMath::Always, "dilation");
                     check(&input, &weights, attributes, FastMath::Off, "conv");
                 };
                 each([dilation, dilation]);
@@ -86,12 +86,12 @@ fn long_kernels() {
     for kernel in 4..=32 {
         for width in [kernel, 40, 131] {
             let pad = kernel as i64 / 2;
-            filtered(&[1, 16, width], &[18, 16, kernel], &[pad, pad - 1], 1);
+            winograd(&[1, 16, width], &[18, 16, kernel], &[pad, pad - 1], 1);
         }
-        filtered(&[2, 20, 5, 37], &[9, 20, 1, kernel], &[0, 3, 0, kernel as i64 - 1], 1);
+        winograd(&[2, 20, 5, 37], &[9, 20, 1, kernel], &[0, 3, 0, kernel as i64 - 1], 1);
     }
-    filtered(&[1, 32, 700], &[34, 16, 11], &[5, 5], 2);
-    filtered(&[1, 200, 600], &[20, 200, 7], &[0, 0], 1);
+    winograd(&[1, 32, 700], &[34, 16, 11], &[5, 5], 2);
+    winograd(&[1, 200, 600], &[20, 200, 7], &[0, 0], 1);
 }
 
 /// Taps along z are summed up over the planes of a block.
@@ -99,7 +99,7 @@ fn long_kernels() {
 fn volumes() {
     for depth in 1..=9 {
         for (height, width) in [(3, 5), (4, 21), (13, 40)] {
-            filtered(&[1, 16, depth, height, width], &[18, 16, 3, 3, 3], &[1; 6], 1);
+            winograd(&[1, 16, depth, height, width], &[18, 16, 3, 3, 3], &[1; 6], 1);
         }
     }
     for (kernel, pads) in [
@@ -111,15 +111,15 @@ fn volumes() {
     ] {
         for channels in [1, 3, 17, 100] {
             let weights = [&[channels + 3, channels], &kernel[..]].concat();
-            filtered(&[2, channels, 7, 9, 11], &weights, &pads, 1);
+            winograd(&[2, channels, 7, 9, 11], &weights, &pads, 1);
         }
-        filtered(&[1, 40, 18, 8, 17], &[&[42, 20], &kernel[..]].concat(), &pads, 2);
+        winograd(&[1, 40, 18, 8, 17], &[&[42, 20], &kernel[..]].concat(), &pads, 2);
     }
 }
 
 /// Channels beyond which blocks hold few tiles.
 #[test]
 fn many_channels() {
-    filtered(&[1, 200, 17, 18], &[10, 200, 3, 3], &[1, 1, 1, 1], 1);
-    filtered(&[1, 10, 40, 41], &[100, 10, 3, 3], &[1, 1, 1, 1], 1);
+    winograd(&[1, 200, 17, 18], &[10, 200, 3, 3], &[1, 1, 1, 1], 1);
+    winograd(&[1, 10, 40, 41], &[100, 10, 3, 3], &[1, 1, 1, 1], 1);
 }

@@ -130,7 +130,7 @@ fn write_in_place(
     outputs: &HashMap<ValueId, usize>,
 ) -> Result<()> {
     for (at, step) in steps.iter().enumerate() {
-        let (StepKind::Chain, [output]) = (step.kind, step.outputs.as_slice()) else { continue };
+        let (StepKind::FusedElementwise, [output]) = (step.kind, step.outputs.as_slice()) else { continue };
         if resolve(views, *output).0 != *output || outputs.contains_key(output) {
             continue;
         }

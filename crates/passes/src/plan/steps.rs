@@ -150,10 +150,10 @@ fn step(graph: &Graph, nodes: Vec<NodeId>) -> Step {
         [Op::ZeroInsert(_), Op::Conv(_)] => StepKind::ZeroInsertion,
         [Op::PhaseConv(_), Op::Interleave(_)] => StepKind::SubPixel,
         [Op::ColumnGemm(_), Op::OverlapAdd(_)] => StepKind::Scatter,
-        [_] if is_elementwise(graph, nodes[0]) => StepKind::Chain,
+        [_] if is_elementwise(graph, nodes[0]) => StepKind::FusedElementwise,
         [_] => StepKind::Single,
         ops if ops.iter().any(|op| is_product(op)) => StepKind::Product,
-        _ => StepKind::Chain,
+        _ => StepKind::FusedElementwise,
     };
     let inside: HashSet<NodeId> = nodes.iter().copied().collect();
     let mut inputs = vec![];

@@ -1,20 +1,20 @@
 //! What a convolution computes, and its operands: in the program, and as pointers in its step function.
 
-use crate::kernels::conv::microkernel::post_ops::{Finish, FinishOperands, Follows};
+use crate::kernels::conv::microkernel::post_ops::{Broadcast, PostOpOperands, PostOps};
 use crate::kernels::conv::weights::Weights;
-use crate::module::Glue;
+use crate::module::FunctionBuilder;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use tconvc_runtime::program::Operand;
 
 /// What a convolution works on.
-pub(crate) struct Job<'a, Problem = crate::kernels::conv::problem::Problem> {
+pub(crate) struct Layer<'a, Problem = crate::kernels::conv::problem::Problem> {
     pub name: String,
     pub problem: Problem,
     pub weights: Weights<'a>,
     /// Bias of each channel, all groups; zeros when there is none.
     pub bias: Vec<f32>,
-    pub finish: Finish,
-    pub finish_operands: FinishOperands,
+    pub post_ops: PostOps,
+    pub post_op_operands: PostOpOperands,
     pub input: Operand,
     pub output: Operand,
 }
@@ -22,9 +22,9 @@ pub(crate) struct Job<'a, Problem = crate::kernels::conv::problem::Problem> {
 /// The operands of a step, in the order in which [`Bases`] reads them.
 pub(crate) fn operands(
     [input, output, weights, bias]: [Operand; 4],
-    finish: &FinishOperands,
+    post_ops: &PostOpOperands,
 ) -> Vec<Operand> {
-    [input, output, weights, bias].into_iter().chain(finish.iter().map(|&(operand, _)| operand)).collect()
+    [input, output, weights, bias].into_iter().chain(post_ops.iter().map(|&(operand, _)| operand)).collect()
 }
 
 /// Pointers to the operands and to scratch memory, the same for all units of work.
@@ -35,28 +35,28 @@ pub(crate) struct Bases {
     pub bias: Value,
     pub scratch: Value,
     /// The operands of the epilogue.
-    finish: Vec<(Value, Follows)>,
+    post_ops: Vec<(Value, Broadcast)>,
 }
 
 impl Bases {
     /// Reads the pointers at the begin of a step function.
-    pub fn load(glue: &mut Glue<'_>, finish: &FinishOperands) -> Self {
-        let (table, scratch) = (glue.params[0], glue.params[3]);
-        let [input, output, weights, bias] = [0, 1, 2, 3].map(|i| glue.pointer(table, i));
-        let finish = finish
+    pub fn load(f: &mut FunctionBuilder<'_>, post_ops: &PostOpOperands) -> Self {
+        let (table, scratch) = (f.params[0], f.params[3]);
+        let [input, output, weights, bias] = [0, 1, 2, 3].map(|i| f.pointer(table, i));
+        let post_ops = post_ops
             .iter()
             .enumerate()
-            .map(|(i, &(_, follows))| (glue.pointer(table, 4 + i), follows))
+            .map(|(i, &(_, broadcast))| (f.pointer(table, 4 + i), broadcast))
             .collect();
-        Self { input, output, weights, bias, scratch, finish }
+        Self { input, output, weights, bias, scratch, post_ops }
     }
 
     /// The operands of the epilogue at a channel of all groups, and at a place in the output, in bytes.
-    pub fn finish_at(&self, glue: &mut Glue<'_>, channel: Value, place: Value) -> Vec<Value> {
-        let at = |&(base, follows): &(Value, Follows)| match follows {
-            Follows::Channels => glue.element(base, channel, 4),
-            Follows::Output => glue.builder.ins().iadd(base, place),
+    pub fn finish_at(&self, f: &mut FunctionBuilder<'_>, channel: Value, place: Value) -> Vec<Value> {
+        let at = |&(base, broadcast): &(Value, Broadcast)| match broadcast {
+            Broadcast::Channels => f.element(base, channel, 4),
+            Broadcast::Output => f.builder.ins().iadd(base, place),
         };
-        self.finish.iter().map(at).collect()
+        self.post_ops.iter().map(at).collect()
     }
 }

@@ -16,9 +16,9 @@ use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::kernels::plain;
 use emit::scatter;
-use layer::Job;
+use layer::Layer;
 use microkernel::post_ops;
-use microkernel::post_ops::{Finish, Follows};
+use microkernel::post_ops::{Broadcast, PostOps};
 use problem::Problem;
 use tconvc_ir::ops::Epilogue;
 use tconvc_ir::{DType, Op, ValueId};
@@ -55,7 +55,7 @@ pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
             return plain::build(builder, step);
         }
         let channels = geometry.channels();
-        let (finish, finish_operands) = Finish::new(
+        let (post_ops, post_op_operands) = PostOps::new(
             builder,
             &add.epilogue,
             last.inputs().get(own..).unwrap_or_default(),
@@ -67,9 +67,17 @@ pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
         let bias = bias_of(builder, bias_value, channels.output())?;
         let name = format!("f32_scatter_{}", describe(&Problem::of_phases(&geometry)));
         let (input, output) = (builder.operand(x)?, builder.operand(y)?);
-        let job =
-            scatter::Job { name, problem: geometry, weights, bias, finish, finish_operands, input, output };
-        return scatter::build(builder, &job);
+        let layer = scatter::Layer {
+            name,
+            problem: geometry,
+            weights,
+            bias,
+            post_ops,
+            post_op_operands,
+            input,
+            output,
+        };
+        return scatter::build(builder, &layer);
     }
     let (mut problem, layout, label) = match (&first.op, &last.op) {
         (Op::Conv(conv), _) if step.kind == StepKind::Conv => {
@@ -96,15 +104,16 @@ pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     };
     let channels = problem.groups * problem.cout;
     let operands = last.inputs().get(own..).unwrap_or_default();
-    let (finish, finish_operands) = Finish::new(builder, epilogue, operands, channels)?;
-    problem.addends = finish_operands.iter().filter(|(_, follows)| *follows == Follows::Output).count();
+    let (post_ops, post_op_operands) = PostOps::new(builder, epilogue, operands, channels)?;
+    problem.addends =
+        post_op_operands.iter().filter(|(_, broadcast)| *broadcast == Broadcast::Output).count();
     let bias = bias_of(builder, bias_value, channels)?;
     let Some(weights) = graph.constant(w) else { return plain::build(builder, step) };
     let weights = Weights::new(weights, layout, problem.groups, problem.cin, problem.cout)?;
     let (input, output) = (builder.operand(x)?, builder.operand(y)?);
     let name = describe(&problem);
-    let job = Job { name, problem, weights, bias, finish, finish_operands, input, output };
-    algorithms::build(builder, label, job)
+    let layer = Layer { name, problem, weights, bias, post_ops, post_op_operands, input, output };
+    algorithms::build(builder, label, layer)
 }
 
 /// Bias of each channel, zero where there is none, with room to read whole vectors.
@@ -129,6 +138,6 @@ fn describe(problem: &Problem) -> String {
         if numbers.is_empty() { "1".to_owned() } else { numbers.join("x") }
     };
     let groups = if problem.groups > 1 { format!("_g{}", problem.groups) } else { String::new() };
-    let strides = spell(|axis| axis.in_stride * axis.out_stride * axis.insert);
+    let strides = spell(|axis| axis.in_stride * axis.out_stride * axis.input_dilation);
     format!("{}x{}_k{}_s{strides}{groups}", problem.cin, problem.cout, spell(|axis| axis.kernel))
 }

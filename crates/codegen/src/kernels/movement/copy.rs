@@ -158,46 +158,46 @@ pub(super) fn kernel(builder: &mut Builder<'_>, mut copy: Copy) -> Result<Option
     }
     let units: usize = extents.iter().product();
     let name = format!("{name}_{}", code.kind);
-    let function = builder.add_step(&name, |glue| {
-        let (table, begin, end) = (glue.params[0], glue.params[1], glue.params[2]);
-        let pointers: Vec<_> = (0..operands.len()).map(|i| glue.pointer(table, i)).collect();
-        glue.for_each(begin, end, |glue, number| {
-            let along = indices(glue, number, &extents);
-            let (mut source, mut target) = (glue.constant(0), pointers[1]);
+    let function = builder.add_step(&name, |f| {
+        let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
+        let pointers: Vec<_> = (0..operands.len()).map(|i| f.pointer(table, i)).collect();
+        f.for_each(begin, end, |f, number| {
+            let along = indices(f, number, &extents);
+            let (mut source, mut target) = (f.constant(0), pointers[1]);
             for ((axis, &index), &listed) in outer.iter().zip(&along).zip(&tables) {
-                target = glue.element(target, index, bytes_of(unit, axis.target as i64));
+                target = f.element(target, index, bytes_of(unit, axis.target as i64));
                 source = match (&axis.source, listed) {
                     (Source::Even { step: 0, .. }, _) => source,
-                    (Source::Even { step, .. }, _) => glue.element(source, index, bytes_of(unit, *step)),
+                    (Source::Even { step, .. }, _) => f.element(source, index, bytes_of(unit, *step)),
                     (Source::Listed(_), listed) => {
-                        let place = entry(glue, pointers[listed.unwrap_or(0)], index);
-                        glue.builder.ins().iadd(source, place)
+                        let place = entry(f, pointers[listed.unwrap_or(0)], index);
+                        f.builder.ins().iadd(source, place)
                     }
                 };
             }
             let chunk = along[outer.len()];
-            let copy = |glue: &mut crate::module::Glue<'_>| {
-                let source = glue.builder.ins().iadd(pointers[0], source);
+            let copy = |f: &mut crate::module::FunctionBuilder<'_>| {
+                let source = f.builder.ins().iadd(pointers[0], source);
                 let mut args = vec![
-                    glue.element(source, chunk, bytes_of(unit, code.source_step)),
-                    glue.element(target, chunk, bytes_of(unit, code.target_step)),
+                    f.element(source, chunk, bytes_of(unit, code.source_step)),
+                    f.element(target, chunk, bytes_of(unit, code.target_step)),
                 ];
                 args.extend(&pointers[more.clone()]);
                 match (code.full, code.tail) {
                     (Some(full), Some(tail)) => {
-                        let whole = below(glue, chunk, code.whole);
-                        choose(glue, whole, |glue| glue.call(full, &args), |glue| glue.call(tail, &args));
+                        let whole = below(f, chunk, code.whole);
+                        choose(f, whole, |f| f.call(full, &args), |f| f.call(tail, &args));
                     }
-                    (Some(only), None) | (None, Some(only)) => glue.call(only, &args),
+                    (Some(only), None) | (None, Some(only)) => f.call(only, &args),
                     (None, None) => {}
                 }
             };
             match code.missing {
                 Some(missing) => {
-                    let nowhere = glue.builder.ins().icmp_imm_s(IntCC::SignedLessThan, source, 0);
-                    choose(glue, nowhere, |glue| glue.call(missing, &[target]), copy);
+                    let nowhere = f.builder.ins().icmp_imm_s(IntCC::SignedLessThan, source, 0);
+                    choose(f, nowhere, |f| f.call(missing, &[target]), copy);
                 }
-                None => copy(glue),
+                None => copy(f),
             }
         });
     })?;

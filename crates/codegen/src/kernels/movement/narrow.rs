@@ -4,7 +4,7 @@ use super::copy::{Axis, Code, Source, bytes_of};
 use super::rows::{CHUNK, Piece, cut, one_by_one};
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::module::Glue;
+use crate::module::FunctionBuilder;
 use cranelift_codegen::ir::types::{I8, I16, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value};
 use tconvc_runtime::code::FunctionId;
@@ -87,30 +87,30 @@ fn pieces(
     (unit, fill): (usize, u32),
 ) -> Result<FunctionId, CompileError> {
     let word = word_type(unit);
-    builder.add_function(name, 2, |glue| {
-        let &[source, target] = glue.params.as_slice() else { return };
+    builder.add_function(name, 2, |f| {
+        let &[source, target] = f.params.as_slice() else { return };
         for piece in pieces {
-            let to = glue.add_constant(target, bytes_of(unit, (piece.first * row.target) as i64));
+            let to = f.add_constant(target, bytes_of(unit, (piece.first * row.target) as i64));
             let Some((start, step)) = piece.source else {
-                fill_piece(glue, row, piece.count, to, (unit, fill));
+                fill_piece(f, row, piece.count, to, (unit, fill));
                 continue;
             };
-            let from = glue.add_constant(source, bytes_of(unit, start));
+            let from = f.add_constant(source, bytes_of(unit, start));
             if row.target == 1 && step == 1 {
-                run(glue, piece.count * unit, |glue, ty, at| {
-                    let from = glue.builder.ins().iadd(from, at);
-                    let value = glue.builder.ins().load(ty, unaligned(), from, 0);
-                    let to = glue.builder.ins().iadd(to, at);
-                    glue.builder.ins().store(unaligned(), value, to, 0);
+                run(f, piece.count * unit, |f, ty, at| {
+                    let from = f.builder.ins().iadd(from, at);
+                    let value = f.builder.ins().load(ty, unaligned(), from, 0);
+                    let to = f.builder.ins().iadd(to, at);
+                    f.builder.ins().store(unaligned(), value, to, 0);
                 });
                 continue;
             }
             let (step, stride) = (bytes_of(unit, step), bytes_of(unit, row.target as i64));
-            glue.for_count(piece.count as u64, |glue, i| {
-                let from = glue.element(from, i, step);
-                let value = glue.builder.ins().load(word, unaligned(), from, 0);
-                let to = glue.element(to, i, stride);
-                glue.builder.ins().store(unaligned(), value, to, 0);
+            f.for_count(piece.count as u64, |f, i| {
+                let from = f.element(from, i, step);
+                let value = f.builder.ins().load(word, unaligned(), from, 0);
+                let to = f.element(to, i, stride);
+                f.builder.ins().store(unaligned(), value, to, 0);
             });
         }
     })
@@ -124,58 +124,62 @@ fn filled(
     pieces: &[Piece],
     word: (usize, u32),
 ) -> Result<FunctionId, CompileError> {
-    builder.add_function(name, 1, |glue| {
-        let &[target] = glue.params.as_slice() else { return };
+    builder.add_function(name, 1, |f| {
+        let &[target] = f.params.as_slice() else { return };
         for piece in pieces {
-            fill_piece(glue, row, piece.count, target, word);
+            fill_piece(f, row, piece.count, target, word);
         }
     })
 }
 
 /// `count` words of the fill from `to` on.
-fn fill_piece(glue: &mut Glue<'_>, row: &Axis, count: usize, to: Value, (unit, fill): (usize, u32)) {
+fn fill_piece(f: &mut FunctionBuilder<'_>, row: &Axis, count: usize, to: Value, (unit, fill): (usize, u32)) {
     let fill = i64::from(fill) | i64::from(fill) << 32;
     if row.target == 1 {
-        run(glue, count * unit, |glue, ty, at| {
-            let value = constant(glue, ty, fill);
-            let to = glue.builder.ins().iadd(to, at);
-            glue.builder.ins().store(unaligned(), value, to, 0);
+        run(f, count * unit, |f, ty, at| {
+            let value = constant(f, ty, fill);
+            let to = f.builder.ins().iadd(to, at);
+            f.builder.ins().store(unaligned(), value, to, 0);
         });
         return;
     }
     let stride = bytes_of(unit, row.target as i64);
-    glue.for_count(count as u64, |glue, i| {
-        let value = constant(glue, word_type(unit), fill);
-        let to = glue.element(to, i, stride);
-        glue.builder.ins().store(unaligned(), value, to, 0);
+    f.for_count(count as u64, |f, i| {
+        let value = constant(f, word_type(unit), fill);
+        let to = f.element(to, i, stride);
+        f.builder.ins().store(unaligned(), value, to, 0);
     });
 }
 
 /// The low bits of a value, as a constant.
-fn constant(glue: &mut Glue<'_>, ty: Type, value: i64) -> Value {
+fn constant(f: &mut FunctionBuilder<'_>, ty: Type, value: i64) -> Value {
     let mask = if ty == I64 { -1 } else { (1 << ty.bits()) - 1 };
-    glue.builder.ins().iconst(ty, value & mask)
+    f.builder.ins().iconst(ty, value & mask)
 }
 
 /// Calls `body` for pieces of a run with their type and place: eight bytes as often as they fit, then what is left.
-fn run(glue: &mut Glue<'_>, bytes: usize, mut body: impl FnMut(&mut Glue<'_>, Type, Value)) {
+fn run(
+    f: &mut FunctionBuilder<'_>,
+    bytes: usize,
+    mut body: impl FnMut(&mut FunctionBuilder<'_>, Type, Value),
+) {
     let longs = bytes / 8;
     if longs > UNROLLED {
-        glue.for_count(longs as u64, |glue, i| {
-            let at = glue.builder.ins().imul_imm_s(i, 8);
-            body(glue, I64, at);
+        f.for_count(longs as u64, |f, i| {
+            let at = f.builder.ins().imul_imm_s(i, 8);
+            body(f, I64, at);
         });
     } else {
         for i in 0..longs {
-            let at = glue.constant(8 * i as i64);
-            body(glue, I64, at);
+            let at = f.constant(8 * i as i64);
+            body(f, I64, at);
         }
     }
     let mut done = 8 * longs;
     for (size, ty) in [(4, I32), (2, I16), (1, I8)] {
         if bytes - done >= size {
-            let at = glue.constant(done as i64);
-            body(glue, ty, at);
+            let at = f.constant(done as i64);
+            body(f, ty, at);
             done += size;
         }
     }

@@ -241,16 +241,16 @@ pub(super) fn one_by_one(
         vec![builder.pack_bytes(bytemuck::cast_slice(&places)), builder.pack_bytes(&fill.to_le_bytes())];
     let (extent, stride) = (row.extent as u64, bytes_of(unit, row.target as i64));
     let word = narrow::word_type(unit);
-    builder.add_function(name, 4, |glue| {
-        let &[source, target, places, fill] = glue.params.as_slice() else { return };
-        glue.for_count(extent, |glue, i| {
-            let place = super::super::walk::entry(glue, places, i);
-            let there = glue.builder.ins().iadd(source, place);
-            let none = glue.builder.ins().icmp_imm_s(IntCC::Equal, place, nowhere);
-            let from = glue.builder.ins().select(none, fill, there);
-            let to = glue.element(target, i, stride);
-            let word = glue.builder.ins().load(word, MemFlagsData::trusted(), from, 0);
-            glue.builder.ins().store(MemFlagsData::trusted(), word, to, 0);
+    builder.add_function(name, 4, |f| {
+        let &[source, target, places, fill] = f.params.as_slice() else { return };
+        f.for_count(extent, |f, i| {
+            let place = super::super::walk::entry(f, places, i);
+            let there = f.builder.ins().iadd(source, place);
+            let none = f.builder.ins().icmp_imm_s(IntCC::Equal, place, nowhere);
+            let from = f.builder.ins().select(none, fill, there);
+            let to = f.element(target, i, stride);
+            let word = f.builder.ins().load(word, MemFlagsData::trusted(), from, 0);
+            f.builder.ins().store(MemFlagsData::trusted(), word, to, 0);
         });
     })
 }

@@ -10,7 +10,7 @@ mod sequences;
 use super::walk::choose;
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::module::Glue;
+use crate::module::FunctionBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::F32;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value};
@@ -246,32 +246,38 @@ impl Layer {
     }
 
     /// The place of a step in the sequences, of which some are taken from their ends.
-    fn place_of(self, glue: &mut Glue<'_>, step: Value, direction: Value) -> Value {
-        let last = glue.constant(self.steps as i64 - 1);
-        let mirrored = glue.builder.ins().isub(last, step);
-        let backwards = if self.directions == 2 { direction } else { glue.constant(i64::from(self.reverse)) };
-        let backwards = glue.builder.ins().icmp_imm_s(IntCC::NotEqual, backwards, 0);
-        glue.builder.ins().select(backwards, mirrored, step)
+    fn place_of(self, f: &mut FunctionBuilder<'_>, step: Value, direction: Value) -> Value {
+        let last = f.constant(self.steps as i64 - 1);
+        let mirrored = f.builder.ins().isub(last, step);
+        let backwards = if self.directions == 2 { direction } else { f.constant(i64::from(self.reverse)) };
+        let backwards = f.builder.ins().icmp_imm_s(IntCC::NotEqual, backwards, 0);
+        f.builder.ins().select(backwards, mirrored, step)
     }
 
     /// Where the hidden states of a step and a sequence are put among the outputs.
-    fn output_of(self, glue: &mut Glue<'_>, y: Value, [at, direction, item]: [Value; 3]) -> Value {
-        let number = glue.builder.ins().imul_imm_s(at, self.directions as i64);
-        let number = glue.builder.ins().iadd(number, direction);
-        let number = glue.builder.ins().imul_imm_s(number, self.batch as i64);
-        let number = glue.builder.ins().iadd(number, item);
-        glue.element(y, number, 4 * self.hidden as i64)
+    fn output_of(self, f: &mut FunctionBuilder<'_>, y: Value, [at, direction, item]: [Value; 3]) -> Value {
+        let number = f.builder.ins().imul_imm_s(at, self.directions as i64);
+        let number = f.builder.ins().iadd(number, direction);
+        let number = f.builder.ins().imul_imm_s(number, self.batch as i64);
+        let number = f.builder.ins().iadd(number, item);
+        f.element(y, number, 4 * self.hidden as i64)
     }
 
     /// Calls the code for full vectors of hidden units, or that for the last one.
-    fn call_for(self, glue: &mut Glue<'_>, codes: [Option<FunctionId>; 2], block: Value, args: &[Value]) {
+    fn call_for(
+        self,
+        f: &mut FunctionBuilder<'_>,
+        codes: [Option<FunctionId>; 2],
+        block: Value,
+        args: &[Value],
+    ) {
         match codes {
             [Some(full), Some(rest)] => {
                 let last = (self.hidden / self.lanes) as i64;
-                let whole = glue.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, block, last);
-                choose(glue, whole, |glue| glue.call(full, args), |glue| glue.call(rest, args));
+                let whole = f.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, block, last);
+                choose(f, whole, |f| f.call(full, args), |f| f.call(rest, args));
             }
-            [Some(only), None] | [None, Some(only)] => glue.call(only, args),
+            [Some(only), None] | [None, Some(only)] => f.call(only, args),
             [None, None] => {}
         }
     }
@@ -317,17 +323,17 @@ fn finish(b: &mut TileBuilder, sums: [Vector; BIASES], units: Lanes, states: &St
 }
 
 /// Copies floats, or writes zeros where there is nothing to copy.
-fn copy(glue: &mut Glue<'_>, from: Option<Value>, to: Value, count: Value) {
-    let zero = glue.constant(0);
-    glue.for_each(zero, count, |glue, i| {
+fn copy(f: &mut FunctionBuilder<'_>, from: Option<Value>, to: Value, count: Value) {
+    let zero = f.constant(0);
+    f.for_each(zero, count, |f, i| {
         let value = match from {
             Some(from) => {
-                let from = glue.element(from, i, 4);
-                glue.builder.ins().load(F32, MemFlagsData::trusted(), from, 0)
+                let from = f.element(from, i, 4);
+                f.builder.ins().load(F32, MemFlagsData::trusted(), from, 0)
             }
-            None => glue.builder.ins().f32const(0.0),
+            None => f.builder.ins().f32const(0.0),
         };
-        let to = glue.element(to, i, 4);
-        glue.builder.ins().store(MemFlagsData::trusted(), value, to, 0);
+        let to = f.element(to, i, 4);
+        f.builder.ins().store(MemFlagsData::trusted(), value, to, 0);
     });
 }

@@ -5,7 +5,7 @@ use super::super::walk::{choose, first_lanes};
 use super::{BIASES, Layer, Places, States, copy, finish};
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::module::Glue;
+use crate::module::FunctionBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use tconvc_runtime::program::{Kernel, Operand};
@@ -35,26 +35,26 @@ pub(super) fn build(
 const OWN: usize = 2;
 
 /// Pointers to the operands of a step function: sums, states, inputs, weights, and all of them.
-fn pointers(glue: &mut Glue<'_>, count: usize) -> ([Value; 4], Vec<Value>) {
-    let table = glue.params[0];
-    let all: Vec<Value> = (0..count).map(|i| glue.pointer(table, i)).collect();
+fn pointers(f: &mut FunctionBuilder<'_>, count: usize) -> ([Value; 4], Vec<Value>) {
+    let table = f.params[0];
+    let all: Vec<Value> = (0..count).map(|i| f.pointer(table, i)).collect();
     ([all[0], all[1], all[OWN], all[OWN + 1]], all)
 }
 
 impl Layer {
     /// Hidden units of a vector that exist.
-    fn count_of(self, glue: &mut Glue<'_>, block: Value) -> Value {
-        let before = glue.builder.ins().imul_imm_s(block, self.lanes as i64);
-        let all = glue.constant(self.hidden as i64);
-        let left = glue.builder.ins().isub(all, before);
-        let lanes = glue.constant(self.lanes as i64);
-        glue.builder.ins().smin(left, lanes)
+    fn count_of(self, f: &mut FunctionBuilder<'_>, block: Value) -> Value {
+        let before = f.builder.ins().imul_imm_s(block, self.lanes as i64);
+        let all = f.constant(self.hidden as i64);
+        let left = f.builder.ins().isub(all, before);
+        let lanes = f.constant(self.lanes as i64);
+        f.builder.ins().smin(left, lanes)
     }
 
     /// Where a state given or asked for has a vector of hidden units of a sequence.
-    fn outside(self, glue: &mut Glue<'_>, base: Value, sequence: Value, block: Value) -> Value {
-        let row = glue.element(base, sequence, 4 * self.hidden as i64);
-        glue.element(row, block, 4 * self.lanes as i64)
+    fn outside(self, f: &mut FunctionBuilder<'_>, base: Value, sequence: Value, block: Value) -> Value {
+        let row = f.element(base, sequence, 4 * self.hidden as i64);
+        f.element(row, block, 4 * self.lanes as i64)
     }
 }
 
@@ -76,36 +76,34 @@ fn inputs(
     let code = tile(together)?;
     let rest = if rows.is_multiple_of(together) { None } else { Some(tile(rows % together)?) };
     let (vector, state) = (4 * layer.lanes as i64, layer.state_bytes() as i64);
-    let function = builder.add_step(name, |glue| {
-        let (begin, end) = (glue.params[1], glue.params[2]);
-        let ([sums, states, x, packed], all) = pointers(glue, operands.len());
-        glue.for_each(begin, end, |glue, unit| {
-            let packed = glue.element(packed, unit, 4 * layer.block_floats() as i64);
-            let sums = glue.element(sums, unit, rows as i64 * BIASES as i64 * vector);
+    let function = builder.add_step(name, |f| {
+        let (begin, end) = (f.params[1], f.params[2]);
+        let ([sums, states, x, packed], all) = pointers(f, operands.len());
+        f.for_each(begin, end, |f, unit| {
+            let packed = f.element(packed, unit, 4 * layer.block_floats() as i64);
+            let sums = f.element(sums, unit, rows as i64 * BIASES as i64 * vector);
             let (x_step, sums_step) =
                 (4 * (together * layer.inputs) as i64, (together * BIASES) as i64 * vector);
-            glue.for_count((rows / together) as u64, |glue, i| {
-                let (x, sums) = (glue.element(x, i, x_step), glue.element(sums, i, sums_step));
-                glue.call(code, &[x, packed, sums]);
+            f.for_count((rows / together) as u64, |f, i| {
+                let (x, sums) = (f.element(x, i, x_step), f.element(sums, i, sums_step));
+                f.call(code, &[x, packed, sums]);
             });
             if let Some(rest) = rest {
                 let done = (rows / together) as i64;
-                let (x, sums) =
-                    (glue.add_constant(x, done * x_step), glue.add_constant(sums, done * sums_step));
-                glue.call(rest, &[x, packed, sums]);
+                let (x, sums) = (f.add_constant(x, done * x_step), f.add_constant(sums, done * sums_step));
+                f.call(rest, &[x, packed, sums]);
             }
-            let (direction, block) = glue.split(unit, layer.blocks() as u64);
-            let count = layer.count_of(glue, block);
-            glue.for_count(layer.batch as u64, |glue, item| {
-                let sequence = glue.builder.ins().imul_imm_s(direction, layer.batch as i64);
-                let sequence = glue.builder.ins().iadd(sequence, item);
-                let own = glue.element(states, sequence, 3 * state);
+            let (direction, block) = f.split(unit, layer.blocks() as u64);
+            let count = layer.count_of(f, block);
+            f.for_count(layer.batch as u64, |f, item| {
+                let sequence = f.builder.ins().imul_imm_s(direction, layer.batch as i64);
+                let sequence = f.builder.ins().iadd(sequence, item);
+                let own = f.element(states, sequence, 3 * state);
                 for which in 0..layer.states() {
-                    let from =
-                        places.first[which].map(|i| layer.outside(glue, all[OWN + i], sequence, block));
-                    let to = glue.element(own, block, vector);
-                    let to = glue.add_constant(to, 2 * which as i64 * state);
-                    copy(glue, from, to, count);
+                    let from = places.first[which].map(|i| layer.outside(f, all[OWN + i], sequence, block));
+                    let to = f.element(own, block, vector);
+                    let to = f.add_constant(to, 2 * which as i64 * state);
+                    copy(f, from, to, count);
                 }
             });
         });
@@ -178,50 +176,50 @@ fn rounds(
     let (vector, state) = (4 * layer.lanes as i64, layer.state_bytes() as i64);
     // Weights of the state stand behind those of the inputs.
     let before = vector * (BIASES + layer.gates() * layer.inputs) as i64;
-    let function = builder.add_step(name, |glue| {
-        let (begin, end) = (glue.params[1], glue.params[2]);
-        let ([sums, states, _, packed], all) = pointers(glue, operands.len());
-        glue.for_each(begin, end, |glue, index| {
-            let (step, unit) = glue.split(index, units as u64);
-            let (direction, block) = glue.split(unit, layer.blocks() as u64);
-            let packed = glue.element(packed, unit, 4 * layer.block_floats() as i64);
-            let packed = glue.add_constant(packed, before);
-            let at = layer.place_of(glue, step, direction);
-            let odd = glue.builder.ins().band_imm_u(step, 1);
-            let even = glue.builder.ins().bxor_imm_u(odd, 1);
+    let function = builder.add_step(name, |f| {
+        let (begin, end) = (f.params[1], f.params[2]);
+        let ([sums, states, _, packed], all) = pointers(f, operands.len());
+        f.for_each(begin, end, |f, index| {
+            let (step, unit) = f.split(index, units as u64);
+            let (direction, block) = f.split(unit, layer.blocks() as u64);
+            let packed = f.element(packed, unit, 4 * layer.block_floats() as i64);
+            let packed = f.add_constant(packed, before);
+            let at = layer.place_of(f, step, direction);
+            let odd = f.builder.ins().band_imm_u(step, 1);
+            let even = f.builder.ins().bxor_imm_u(odd, 1);
             let row = (layer.batch * BIASES) as i64 * vector;
-            let sums = glue.element(sums, unit, layer.steps as i64 * row);
-            let sums = glue.element(sums, at, row);
-            let is_last = glue.builder.ins().icmp_imm_u(IntCC::Equal, step, layer.steps as i64 - 1);
-            glue.for_count(layer.batch as u64, |glue, item| {
-                let sequence = glue.builder.ins().imul_imm_s(direction, layer.batch as i64);
-                let sequence = glue.builder.ins().iadd(sequence, item);
-                let own = glue.element(states, sequence, 3 * state);
-                let (h, next) = (glue.element(own, odd, state), glue.element(own, even, state));
-                let (old, new) = (glue.element(h, block, vector), glue.element(next, block, vector));
-                let cell = glue.add_constant(own, 2 * state);
-                let cell = glue.element(cell, block, vector);
+            let sums = f.element(sums, unit, layer.steps as i64 * row);
+            let sums = f.element(sums, at, row);
+            let is_last = f.builder.ins().icmp_imm_u(IntCC::Equal, step, layer.steps as i64 - 1);
+            f.for_count(layer.batch as u64, |f, item| {
+                let sequence = f.builder.ins().imul_imm_s(direction, layer.batch as i64);
+                let sequence = f.builder.ins().iadd(sequence, item);
+                let own = f.element(states, sequence, 3 * state);
+                let (h, next) = (f.element(own, odd, state), f.element(own, even, state));
+                let (old, new) = (f.element(h, block, vector), f.element(next, block, vector));
+                let cell = f.add_constant(own, 2 * state);
+                let cell = f.element(cell, block, vector);
                 let y = places.y.map(|i| {
-                    let row = layer.output_of(glue, all[OWN + i], [at, direction, item]);
-                    glue.element(row, block, vector)
+                    let row = layer.output_of(f, all[OWN + i], [at, direction, item]);
+                    f.element(row, block, vector)
                 });
-                let sums = glue.element(sums, item, BIASES as i64 * vector);
+                let sums = f.element(sums, item, BIASES as i64 * vector);
                 let mut args = vec![sums, h, packed, old, new, y.unwrap_or(new)];
                 if layer.lstm {
                     args.push(cell);
                 }
-                layer.call_for(glue, codes, block, &args);
+                layer.call_for(f, codes, block, &args);
                 if places.last.iter().any(Option::is_some) {
-                    let finish = |glue: &mut Glue<'_>| {
-                        let count = layer.count_of(glue, block);
+                    let finish = |f: &mut FunctionBuilder<'_>| {
+                        let count = layer.count_of(f, block);
                         for (which, from) in [new, cell].into_iter().enumerate() {
                             if let Some(i) = places.last[which] {
-                                let to = layer.outside(glue, all[OWN + i], sequence, block);
-                                copy(glue, Some(from), to, count);
+                                let to = layer.outside(f, all[OWN + i], sequence, block);
+                                copy(f, Some(from), to, count);
                             }
                         }
                     };
-                    choose(glue, is_last, finish, |_| {});
+                    choose(f, is_last, finish, |_| {});
                 }
             });
         });

@@ -27,44 +27,44 @@ pub(super) fn build(
     let state = layer.state_bytes() as i64;
     let row = 4 * hidden as i64;
     let vector = 4 * layer.lanes as i64;
-    let function = builder.add_step(&name, |glue| {
-        let (table, begin, end, scratch) = (glue.params[0], glue.params[1], glue.params[2], glue.params[3]);
-        let pointers: Vec<Value> = (0..operands.len()).map(|i| glue.pointer(table, i)).collect();
-        glue.for_each(begin, end, |glue, unit| {
-            let (direction, item) = glue.split(unit, batch as u64);
+    let function = builder.add_step(&name, |f| {
+        let (table, begin, end, scratch) = (f.params[0], f.params[1], f.params[2], f.params[3]);
+        let pointers: Vec<Value> = (0..operands.len()).map(|i| f.pointer(table, i)).collect();
+        f.for_each(begin, end, |f, unit| {
+            let (direction, item) = f.split(unit, batch as u64);
             let packed_bytes = 4 * (layer.blocks() * layer.block_floats()) as i64;
-            let packed = glue.element(pointers[1], direction, packed_bytes);
+            let packed = f.element(pointers[1], direction, packed_bytes);
             // Two places of the hidden state in turns, then that of the cell.
-            let cell = glue.add_constant(scratch, 2 * state);
-            let all = glue.constant(hidden as i64);
+            let cell = f.add_constant(scratch, 2 * state);
+            let all = f.constant(hidden as i64);
             for (which, place) in [scratch, cell].into_iter().enumerate().take(layer.states()) {
-                let from = places.first[which].map(|i| glue.element(pointers[i], unit, row));
-                copy(glue, from, place, all);
+                let from = places.first[which].map(|i| f.element(pointers[i], unit, row));
+                copy(f, from, place, all);
             }
-            glue.for_count(steps as u64, |glue, step| {
-                let at = layer.place_of(glue, step, direction);
-                let sequence = glue.builder.ins().imul_imm_s(at, batch as i64);
-                let sequence = glue.builder.ins().iadd(sequence, item);
-                let x = glue.element(pointers[0], sequence, 4 * inputs as i64);
-                let odd = glue.builder.ins().band_imm_u(step, 1);
-                let even = glue.builder.ins().bxor_imm_u(odd, 1);
-                let (old, new) = (glue.element(scratch, odd, state), glue.element(scratch, even, state));
-                let y = places.y.map(|i| layer.output_of(glue, pointers[i], [at, direction, item]));
-                glue.for_count(layer.blocks() as u64, |glue, block| {
-                    let weights = glue.element(packed, block, 4 * layer.block_floats() as i64);
+            f.for_count(steps as u64, |f, step| {
+                let at = layer.place_of(f, step, direction);
+                let sequence = f.builder.ins().imul_imm_s(at, batch as i64);
+                let sequence = f.builder.ins().iadd(sequence, item);
+                let x = f.element(pointers[0], sequence, 4 * inputs as i64);
+                let odd = f.builder.ins().band_imm_u(step, 1);
+                let even = f.builder.ins().bxor_imm_u(odd, 1);
+                let (old, new) = (f.element(scratch, odd, state), f.element(scratch, even, state));
+                let y = places.y.map(|i| layer.output_of(f, pointers[i], [at, direction, item]));
+                f.for_count(layer.blocks() as u64, |f, block| {
+                    let weights = f.element(packed, block, 4 * layer.block_floats() as i64);
                     let mut args = vec![x, old, weights];
-                    args.extend([old, new, y.unwrap_or(new)].map(|base| glue.element(base, block, vector)));
+                    args.extend([old, new, y.unwrap_or(new)].map(|base| f.element(base, block, vector)));
                     if layer.lstm {
-                        args.push(glue.element(cell, block, vector));
+                        args.push(f.element(cell, block, vector));
                     }
-                    layer.call_for(glue, codes, block, &args);
+                    layer.call_for(f, codes, block, &args);
                 });
             });
-            let hidden_at = glue.add_constant(scratch, (steps % 2) as i64 * state);
+            let hidden_at = f.add_constant(scratch, (steps % 2) as i64 * state);
             for (which, place) in [hidden_at, cell].into_iter().enumerate().take(layer.states()) {
                 if let Some(i) = places.last[which] {
-                    let to = glue.element(pointers[i], unit, row);
-                    copy(glue, Some(place), to, all);
+                    let to = f.element(pointers[i], unit, row);
+                    copy(f, Some(place), to, all);
                 }
             }
         });

@@ -1,18 +1,18 @@
-//! What a convolution is made of: windows, kinds of x-blocks, groups of phases, tiles, packed weights. [`super::direct_loops`]
+//! What a convolution is made of: input_tiles, kinds of x-blocks, groups of phases, tiles, packed weights. [`super::direct_loops`]
 //! writes the loops around them.
 
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::kernels::conv::emit::direct_loops::Emit;
-use crate::kernels::conv::emit::input_tile::{Kind, WindowShape, Windows};
-use crate::kernels::conv::emit::line_buffer::Rolls;
-use crate::kernels::conv::layer::{Job, operands};
+use crate::kernels::conv::emit::input_tile::{InputTileShape, InputTiles, Kind};
+use crate::kernels::conv::emit::line_buffer::LineBufferCode;
+use crate::kernels::conv::layer::{Layer, operands};
 use crate::kernels::conv::microkernel::pixels::{self, PixelSpec, Point};
 use crate::kernels::conv::microkernel::post_ops::Place;
 use crate::kernels::conv::microkernel::width::{self, Segment, Span, TileSpec};
 use crate::kernels::conv::problem::{Axis, Problem};
-use crate::kernels::conv::schedule::direct::{Schedule, Source, Store};
-use crate::kernels::conv::schedule::line_buffer::Rolling;
+use crate::kernels::conv::schedule::direct::{Dataflow, Schedule, Source};
+use crate::kernels::conv::schedule::line_buffer::LineBuffer;
 use crate::kernels::conv::schedule::phases::{self, Layout, PhaseGroup};
 use crate::kernels::conv::schedule::tile_shape::is_small;
 use crate::kernels::conv::schedule::tiling::{WEIGHTS_AHEAD, cut, cut_channels};
@@ -26,11 +26,11 @@ use tconvc_runtime::program::{Kernel, Operand};
 /// Makes the kernel of a convolution along a schedule, with smaller tiles where registers do not suffice.
 pub(crate) fn build<'a>(
     builder: &mut Builder<'a>,
-    job: &Job<'a>,
+    layer: &Layer<'a>,
     mut schedule: Schedule,
 ) -> Result<(), CompileError> {
     loop {
-        match Nest::new(builder, job, &schedule) {
+        match KernelPlan::new(builder, layer, &schedule) {
             // The epilogue or the interleaving may need more registers than the schedule left.
             Err(CompileError::Tile { .. }) if schedule.m * schedule.n * schedule.stack > 1 => {
                 let Schedule { m, n, stack, .. } = &mut schedule;
@@ -39,13 +39,13 @@ pub(crate) fn build<'a>(
                     *count -= 1;
                 }
             }
-            Err(CompileError::Tile { .. }) if schedule.store.is_interleaved() => {
-                let joint = schedule.store == Store::Joint;
-                schedule.store = if joint { Store::Interleaved } else { Store::Strided };
+            Err(CompileError::Tile { .. }) if schedule.dataflow.is_interleaved() => {
+                let joint = schedule.dataflow == Dataflow::Joint;
+                schedule.dataflow = if joint { Dataflow::Interleaved } else { Dataflow::Strided };
             }
-            nest => {
-                let (nest, packed) = nest?;
-                return nest.finish(builder, job, packed);
+            plan => {
+                let (plan, packed) = plan?;
+                return plan.into_kernel(builder, layer, packed);
             }
         }
     }
@@ -58,7 +58,7 @@ pub(crate) struct Group {
     pub y: usize,
     /// Output element along x of the group's first step.
     pub first_x: usize,
-    /// Bytes of the base row and base position in the window or tensor.
+    /// Bytes of the base row and base position in the input tile or tensor.
     pub base: i64,
     /// Offset in the packed weights, in floats, and floats of a full and a remainder tile.
     pub weights: usize,
@@ -85,84 +85,92 @@ pub(crate) struct Run {
     pub codes: Vec<Codes>,
 }
 
-/// Code for each size of channel tile; the same with copies of what the next window adds, where there is anything.
+/// Code for each size of channel tile; the same with copies of what the next input tile adds, where there is anything.
 #[derive(PartialEq, Default)]
 pub(crate) struct Codes {
     pub plain: Vec<FunctionId>,
     pub copying: Vec<FunctionId>,
 }
 
-pub(crate) struct Nest {
+pub(crate) struct KernelPlan {
     pub schedule: Schedule,
     pub lanes: usize,
-    pub windows: Windows,
-    pub rolls: Option<Rolls>,
+    pub input_tiles: InputTiles,
+    pub line_buffer_code: Option<LineBufferCode>,
     pub groups: Vec<Group>,
     pub scratch_bytes: usize,
 }
 
-impl Nest {
+impl KernelPlan {
     /// With the packed weights.
     fn new<'a>(
         builder: &mut Builder<'a>,
-        job: &Job<'a>,
+        layer: &Layer<'a>,
         schedule: &Schedule,
     ) -> Result<(Self, Operand), CompileError> {
         let lanes = builder.target.lanes();
         let block = schedule.n * lanes;
-        let Schedule { source, store, rows, columns, .. } = *schedule;
-        let rolling = match source {
-            Source::Rolling => Rolling::of(&job.problem, &builder.target, store, rows, columns),
+        let Schedule { source, dataflow, rows, columns, .. } = *schedule;
+        let line_buffer = match source {
+            Source::LineBuffer => LineBuffer::of(&layer.problem, &builder.target, dataflow, rows, columns),
             _ => None,
         };
-        let shape = WindowShape {
-            planes: schedule.planes(&job.problem),
+        let shape = InputTileShape {
+            planes: schedule.planes(&layer.problem),
             rows: schedule.rows,
             columns: schedule.columns,
             // Tiles along the width read whole vectors: room behind the last position.
-            spare: if schedule.store.is_by_pixels() { 0 } else { block },
+            spare: if schedule.dataflow.is_by_pixels() { 0 } else { block },
             packed: schedule.source != Source::Direct,
-            room: rolling.map_or([0; 2], |rolling| rolling.extents()),
+            room: line_buffer.map_or([0; 2], |line_buffer| line_buffer.extents()),
         };
-        let windows = Windows::new(builder, &job.name, &job.problem, &shape)?;
-        let [z, y, _] = &job.problem.axes;
-        let row_phases = if store == Store::Joint { 1 } else { z.phases.len() * y.phases.len() };
-        let tiles = row_phases * job.problem.cout.div_ceil(schedule.m);
-        let products = job.problem.taps() * schedule.m * schedule.n * schedule.stack / row_phases;
-        let rolls = rolling
-            .map(|rolling| Rolls::new(builder, job, &windows, rolling, (tiles, products)))
+        let input_tiles = InputTiles::new(builder, &layer.name, &layer.problem, &shape)?;
+        let [z, y, _] = &layer.problem.axes;
+        let row_phases = if dataflow == Dataflow::Joint { 1 } else { z.phases.len() * y.phases.len() };
+        let tiles = row_phases * layer.problem.cout.div_ceil(schedule.m);
+        let products = layer.problem.taps() * schedule.m * schedule.n * schedule.stack / row_phases;
+        let line_buffer_code = line_buffer
+            .map(|line_buffer| {
+                LineBufferCode::new(builder, layer, &input_tiles, line_buffer, (tiles, products))
+            })
             .transpose()?;
-        let scratch_bytes = if shape.packed { windows.bytes(job.problem.cin) } else { 0 };
-        let mut nest =
-            Self { schedule: schedule.clone(), lanes, windows, rolls, groups: vec![], scratch_bytes };
-        let packed = nest.groups(builder, job)?;
-        Ok((nest, packed))
+        let scratch_bytes = if shape.packed { input_tiles.bytes(layer.problem.cin) } else { 0 };
+        let mut plan = Self {
+            schedule: schedule.clone(),
+            lanes,
+            input_tiles,
+            line_buffer_code,
+            groups: vec![],
+            scratch_bytes,
+        };
+        let packed = plan.groups(builder, layer)?;
+        Ok((plan, packed))
     }
 
     /// Bytes between planes of what tiles read.
     fn plane_bytes(&self, problem: &Problem) -> i64 {
         match self.schedule.source {
             Source::Direct => 4 * (problem.axes[1].input * problem.input.row) as i64,
-            _ => i64::from(self.windows.layout.row_bytes) * self.windows.rows as i64,
+            _ => i64::from(self.input_tiles.layout.row_bytes) * self.input_tiles.rows as i64,
         }
     }
 
     /// The groups of phases, with their tiles; gives the packed weights.
-    fn groups<'a>(&mut self, builder: &mut Builder<'a>, job: &Job<'a>) -> Result<Operand, CompileError> {
-        let problem = &job.problem;
+    fn groups<'a>(&mut self, builder: &mut Builder<'a>, layer: &Layer<'a>) -> Result<Operand, CompileError> {
+        let problem = &layer.problem;
         let is_window = self.schedule.source != Source::Direct;
         let layout = Layout {
-            window: self.windows.layout,
+            input_tile: self.input_tiles.layout,
             plane_bytes: self.plane_bytes(problem),
             first: is_window.then(|| problem.axes.each_ref().map(|axis| axis.shifts().0)),
         };
         let groups = phases::groups(problem, &self.schedule, &layout, self.lanes);
-        let number = |tap: &Option<[usize; 3]>| tap.map_or(NO_TAP, |tap| job.weights.tap(tap));
+        let number = |tap: &Option<[usize; 3]>| tap.map_or(NO_TAP, |tap| layer.weights.tap(tap));
         let (block, grain) = self.schedule.channel_block(problem, self.lanes);
         let blocks = Blocks {
-            weights: job.weights,
+            weights: layer.weights,
             parts: groups.iter().map(|group| group.taps.iter().map(number).collect()).collect(),
-            run: if self.schedule.store == Store::Phases { self.lanes } else { 1 },
+            run: if self.schedule.dataflow == Dataflow::Phases { self.lanes } else { 1 },
             block,
             grain,
         };
@@ -171,11 +179,11 @@ impl Nest {
         let (mut codes, mut pixel_codes) = (HashMap::new(), HashMap::new());
         for (group, weights) in groups.into_iter().zip(starts) {
             let mut code = vec![];
-            for kind in &self.windows.kinds {
-                code.push(if self.schedule.store.is_by_pixels() {
-                    self.pixel_tiles(builder, job, &group, kind, &mut pixel_codes)?
+            for kind in &self.input_tiles.kinds {
+                code.push(if self.schedule.dataflow.is_by_pixels() {
+                    self.pixel_tiles(builder, layer, &group, kind, &mut pixel_codes)?
                 } else {
-                    self.tiles(builder, job, &group, kind, &mut codes)?
+                    self.tiles(builder, layer, &group, kind, &mut codes)?
                 });
                 // As early as can be, so that others pack while tiles are made; but if registers do not suffice, it mostly shows
                 // by the first ones.
@@ -199,17 +207,17 @@ impl Nest {
     fn tiles(
         &self,
         builder: &mut Builder<'_>,
-        job: &Job<'_>,
+        layer: &Layer<'_>,
         group: &PhaseGroup,
         kind: &Kind,
         codes: &mut HashMap<TileSpec, FunctionId>,
     ) -> Result<TileRuns, CompileError> {
-        let problem = &job.problem;
+        let problem = &layer.problem;
         let x = &problem.axes[2];
         let lanes = builder.target.lanes();
         // A phase may have fewer steps than others.
-        let steps = match self.schedule.store {
-            Store::Strided => kind.steps_of(&x.phases[group.x_phases[0]]),
+        let steps = match self.schedule.dataflow {
+            Dataflow::Strided => kind.steps_of(&x.phases[group.x_phases[0]]),
             _ => kind.steps,
         };
         let mut runs: Vec<Run> = vec![];
@@ -219,7 +227,7 @@ impl Nest {
             // Steps and outputs that exist from this tile's first on.
             let exist = (steps - first).min(width);
             // Blocks that are no whole vectors end where the next one begins.
-            let mut outputs = if problem.folds.is_empty() { width } else { exist } * x.out_stride;
+            let mut outputs = if problem.collapses.is_empty() { width } else { exist } * x.out_stride;
             if kind.last {
                 outputs = outputs.min(x.output.saturating_sub((kind.before + first) * x.out_stride));
             }
@@ -229,10 +237,11 @@ impl Nest {
             let steps_here = first..first + exist;
             let mut by_height = vec![];
             for height in self.schedule.heights(problem) {
-                let copies = self.rolls.as_ref();
-                let layout = &self.windows.layout;
-                let copies =
-                    copies.and_then(|rolls| rolls.copies(problem, layout, kind, (height, first, width)));
+                let copies = self.line_buffer_code.as_ref();
+                let layout = &self.input_tiles.layout;
+                let copies = copies.and_then(|line_buffer_code| {
+                    line_buffer_code.copies(problem, layout, kind, (height, first, width))
+                });
                 let mut of_height = Codes::default();
                 for (m, _) in cut_channels(problem.cout, self.schedule.m) {
                     let mut spec = TileSpec {
@@ -250,12 +259,12 @@ impl Nest {
                         ahead: WEIGHTS_AHEAD,
                         mask_loads: self.schedule.source == Source::Direct,
                         copies: None,
-                        finish: job.finish.clone(),
+                        post_ops: layer.post_ops.clone(),
                     };
                     let mut code_of = |spec: &TileSpec| match codes.get(spec) {
                         Some(&code) => Ok::<_, CompileError>(code),
                         None => {
-                            let name = builder.unique(&format!("{}_m{m}n{}", job.name, spec.vectors.len()));
+                            let name = builder.unique(&format!("{}_m{m}n{}", layer.name, spec.vectors.len()));
                             let code = width::build(builder, &name, spec)?;
                             codes.insert(spec.clone(), code);
                             Ok(code)
@@ -296,7 +305,7 @@ impl Nest {
 
     /// The vectors of a tile of so many rows, of so many steps each.
     fn spans(&self, problem: &Problem, height: usize, steps: usize) -> Vec<Span> {
-        let row = problem.axes[1].in_stride as i32 * self.windows.layout.row_bytes;
+        let row = problem.axes[1].in_stride as i32 * self.input_tiles.layout.row_bytes;
         let starts = (0..steps).step_by(self.lanes);
         let of_row = |index: usize| {
             starts.clone().map(move |first| Span {
@@ -316,7 +325,7 @@ impl Nest {
         steps: &Range<usize>,
         (outputs, units): (usize, usize),
     ) -> Vec<Segment> {
-        let folded = problem.folds.first().map_or(usize::MAX, |fold| fold.steps);
+        let collapsed = problem.collapses.first().map_or(usize::MAX, |collapse| collapse.steps);
         let row = 4 * (problem.axes[1].out_stride * problem.output.row) as i32;
         let start = problem.place(steps.start);
         let mut segments = vec![];
@@ -324,7 +333,7 @@ impl Nest {
             let before = index * steps.len().next_multiple_of(self.lanes);
             let mut first = steps.start;
             while first < steps.end {
-                let next = (first / folded + 1).saturating_mul(folded);
+                let next = (first / collapsed + 1).saturating_mul(collapsed);
                 let end = (next - steps.start).saturating_mul(units).min(outputs);
                 segments.push(Segment {
                     first: before + first - steps.start,
@@ -341,17 +350,17 @@ impl Nest {
     fn pixel_tiles(
         &self,
         builder: &mut Builder<'_>,
-        job: &Job<'_>,
+        layer: &Layer<'_>,
         group: &PhaseGroup,
         kind: &Kind,
         codes: &mut HashMap<PixelSpec, FunctionId>,
     ) -> Result<TileRuns, CompileError> {
-        let problem = &job.problem;
+        let problem = &layer.problem;
         let [z, y, x] = &problem.axes;
         // Phases that are points of their own, with the steps that exist and bytes to its output from that of the first. Those along
         // the lanes are one.
         let (mut positions, mut points) = (group.positions.clone(), group.x_phases.as_slice());
-        if self.schedule.store == Store::Phases {
+        if self.schedule.dataflow == Dataflow::Phases {
             for position in &mut positions {
                 position.phases = vec![0];
             }
@@ -372,7 +381,7 @@ impl Nest {
         let row = |axis: &Axis, source: i64, target: usize| {
             (axis.in_stride as i64 * source, (4 * axis.out_stride * target) as i64)
         };
-        let of_row = row(y, i64::from(self.windows.layout.row_bytes), problem.output.row);
+        let of_row = row(y, i64::from(self.input_tiles.layout.row_bytes), problem.output.row);
         let of_plane = row(z, self.plane_bytes(problem), y.output * problem.output.row);
         let place = |plane: i64, row: i64, step: usize| {
             (
@@ -406,16 +415,16 @@ impl Nest {
                 let spec = PixelSpec {
                     vectors: self.vectors(problem, channels, group.x_phases.len()),
                     cin: problem.cin,
-                    channel_stride: self.windows.layout.channel_bytes,
+                    channel_stride: self.input_tiles.layout.channel_bytes,
                     rows: group.rows.iter().map(|row| row.offset).collect(),
                     positions: positions.clone(),
                     points: of_tile.clone(),
-                    finish: job.finish.clone(),
+                    post_ops: layer.post_ops.clone(),
                 };
                 tiles.plain.push(match codes.get(&spec) {
                     Some(&code) => code,
                     None => {
-                        let name = builder.unique(&format!("{}_p{count}c{}", job.name, spec.vectors.len()));
+                        let name = builder.unique(&format!("{}_p{count}c{}", layer.name, spec.vectors.len()));
                         let code = pixels::build(builder, &name, &spec)?;
                         codes.insert(spec, code);
                         code
@@ -455,7 +464,7 @@ impl Nest {
     fn vectors(&self, problem: &Problem, channels: usize, phases: usize) -> Vec<Place> {
         let (lanes, plane) = (self.lanes, 4 * problem.output.plane as i32);
         let starts = |extent: usize| (0..extent).step_by(lanes);
-        if self.schedule.store.is_by_channels() {
+        if self.schedule.dataflow.is_by_channels() {
             let place = |first: usize| Place {
                 offset: first as i32 * plane,
                 stride: plane,
@@ -477,26 +486,25 @@ impl Nest {
         starts(phases).flat_map(of_phases).collect()
     }
 
-    fn finish<'a>(
+    fn into_kernel<'a>(
         self,
         builder: &mut Builder<'a>,
-        job: &Job<'a>,
+        layer: &Layer<'a>,
         packed: Operand,
     ) -> Result<(), CompileError> {
-        let bias = builder.pack(&job.bias);
-        let operands = operands([job.input, job.output, packed, bias], &job.finish_operands);
-        let counts = Units::new(&job.problem, &self.schedule);
-        let how = if self.schedule.store == Store::Phases { "_phases" } else { "" };
-        let name = builder.unique(&format!("{}{how}", job.name));
-        let function =
-            builder.add_step(&name, |glue| Emit { nest: &self, job, counts: &counts }.step(glue))?;
+        let bias = builder.pack(&layer.bias);
+        let operands = operands([layer.input, layer.output, packed, bias], &layer.post_op_operands);
+        let counts = Units::new(&layer.problem, &self.schedule);
+        let how = if self.schedule.dataflow == Dataflow::Phases { "_phases" } else { "" };
+        let name = builder.unique(&format!("{}{how}", layer.name));
+        let function = builder.add_step(&name, |f| Emit { plan: &self, layer, counts: &counts }.step(f))?;
         let copies = match self.schedule.source {
             Source::Direct => 0.0,
-            _ => self.schedule.packing(&job.problem, &builder.target),
+            _ => self.schedule.packing(&layer.problem, &builder.target),
         };
-        let nanoseconds = (job.problem.macs() as f64 / builder.target.lanes() as f64 + copies) / 4.0;
+        let nanoseconds = (layer.problem.macs() as f64 / builder.target.lanes() as f64 + copies) / 4.0;
         let splits =
-            builder.weighted_splits(&counts.weights(&job.problem, &self.schedule, self.lanes), nanoseconds);
+            builder.weighted_splits(&counts.weights(&layer.problem, &self.schedule, self.lanes), nanoseconds);
         builder.push_kernel(Kernel {
             name,
             function,

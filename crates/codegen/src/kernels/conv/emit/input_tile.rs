@@ -1,20 +1,20 @@
-//! The window of input rows that tiles read: its place in memory, the copies that fill it, and their calls.
+//! The input_tile of input rows that tiles read: its place in memory, the copies that fill it, and their calls.
 
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::kernels::conv::emit::bounds::{at_least, at_most, ceil_div, ceil_div_signed, rest_of};
 use crate::kernels::conv::microkernel::packing::{self, PackSpec};
 use crate::kernels::conv::problem::Problem;
-use crate::kernels::conv::schedule::input_tile::Window;
-use crate::module::Glue;
+use crate::kernels::conv::schedule::input_tile::InputTileLayout;
+use crate::module::FunctionBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use tconvc_ir::geometry::Phase;
 use tconvc_runtime::code::FunctionId;
 
-/// What a window is to hold.
+/// What an input tile is to hold.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct WindowShape {
+pub(crate) struct InputTileShape {
     /// Steps along z, y and x that share it.
     pub planes: usize,
     pub rows: usize,
@@ -23,7 +23,7 @@ pub(crate) struct WindowShape {
     pub spare: usize,
     /// Whether rows are copied, or read where they lie.
     pub packed: bool,
-    /// Rows and positions that there is room for, where that is more than one window.
+    /// Rows and positions that there is room for, where that is more than one input tile.
     pub room: [usize; 2],
 }
 
@@ -52,9 +52,9 @@ impl Kind {
     }
 }
 
-/// Windows of a convolution.
-pub(crate) struct Windows {
-    pub layout: Window,
+/// InputTiles of a convolution.
+pub(crate) struct InputTiles {
+    pub layout: InputTileLayout,
     /// Rows of a plane, and planes.
     pub rows: usize,
     pub planes: usize,
@@ -62,12 +62,12 @@ pub(crate) struct Windows {
     zero: Option<FunctionId>,
 }
 
-impl Windows {
+impl InputTiles {
     pub fn new(
         builder: &mut Builder<'_>,
         name: &str,
         problem: &Problem,
-        shape: &WindowShape,
+        shape: &InputTileShape,
     ) -> Result<Self, CompileError> {
         let [z, y, x] = &problem.axes;
         let (shift_z, shift_y, shift_x) = (z.shifts(), y.shifts(), x.shifts());
@@ -86,26 +86,26 @@ impl Windows {
             if channel.is_multiple_of(1024) {
                 channel += 16;
             }
-            Window {
+            InputTileLayout {
                 plane_bytes: bytes(plane).map_err(too_large)?,
                 row_bytes: bytes(row).map_err(too_large)?,
                 channel_bytes: bytes(channel).map_err(too_large)?,
                 in_stride: x.in_stride,
             }
         } else {
-            Window {
+            InputTileLayout {
                 plane_bytes: 0,
                 row_bytes: bytes(problem.input.row).map_err(too_large)?,
                 channel_bytes: bytes(problem.input.plane).map_err(too_large)?,
                 in_stride: 1,
             }
         };
-        let mut windows = Self { layout, rows, planes, kinds: vec![], zero: None };
-        windows.add_kinds(builder, name, problem, shape, positions)?;
-        Ok(windows)
+        let mut input_tiles = Self { layout, rows, planes, kinds: vec![], zero: None };
+        input_tiles.add_kinds(builder, name, problem, shape, positions)?;
+        Ok(input_tiles)
     }
 
-    /// Bytes of a window of so many channels.
+    /// Bytes of an input tile of so many channels.
     pub fn bytes(&self, channels: usize) -> usize {
         self.layout.channel_bytes as usize * channels
     }
@@ -116,7 +116,7 @@ impl Windows {
         builder: &mut Builder<'_>,
         name: &str,
         problem: &Problem,
-        shape: &WindowShape,
+        shape: &InputTileShape,
         positions: usize,
     ) -> Result<(), CompileError> {
         let x = &problem.axes[2];
@@ -130,7 +130,7 @@ impl Windows {
             let low = (start * x.in_stride) as i64 + x.shifts().0;
             let high = low + positions as i64;
             // Elements i with low <= i * insert < high.
-            let insert = x.insert as i64;
+            let insert = x.input_dilation as i64;
             let from = (low.max(0) + insert - 1) / insert;
             let to = if high <= 0 { 0 } else { ((high - 1) / insert + 1).min(x.input as i64) };
             let elements = (to - from).max(0) as usize;
@@ -148,7 +148,7 @@ impl Windows {
             };
             let same = kinds.last().is_some_and(|last| {
                 (last.0, last.1, last.3, last.4) == (kind.0, kind.1, kind.3, kind.4)
-                    && x.insert == 1
+                    && x.input_dilation == 1
                     && relative(last, ends.last().map_or(0, |end| end - 1)) == relative(&kind, block)
             });
             if same {
@@ -169,16 +169,16 @@ impl Windows {
         for (kind, &end) in kinds.iter().zip(&ends) {
             let &(first, elements, from, steps, last) = kind;
             let spec = PackSpec {
-                window: self.layout,
+                input_tile: self.layout,
                 cin: problem.cin,
                 source_channel: 4 * problem.input.plane as i32,
                 source_row: 4 * problem.input.row as i32,
                 source_step: problem.input.column,
-                row_step: problem.axes[1].insert,
+                row_step: problem.axes[1].input_dilation,
                 positions,
                 first,
                 elements,
-                step: x.insert,
+                step: x.input_dilation,
             };
             let copy = builder.unique(&format!("{name}_pack"));
             let pack = if shape.packed { Some(packing::copy_rows(builder, &copy, &spec)?) } else { None };
@@ -190,33 +190,38 @@ impl Windows {
     }
 
     /// Runs `body` with the kind of the x-block.
-    pub fn by_kind(&self, glue: &mut Glue<'_>, block: Value, body: &mut dyn FnMut(&mut Glue<'_>, usize)) {
-        self.by_kind_from(glue, block, 0, body);
+    pub fn by_kind(
+        &self,
+        f: &mut FunctionBuilder<'_>,
+        block: Value,
+        body: &mut dyn FnMut(&mut FunctionBuilder<'_>, usize),
+    ) {
+        self.by_kind_from(f, block, 0, body);
     }
 
     fn by_kind_from(
         &self,
-        glue: &mut Glue<'_>,
+        f: &mut FunctionBuilder<'_>,
         block: Value,
         kind: usize,
-        body: &mut dyn FnMut(&mut Glue<'_>, usize),
+        body: &mut dyn FnMut(&mut FunctionBuilder<'_>, usize),
     ) {
         if kind + 1 == self.kinds.len() {
-            body(glue, kind);
+            body(f, kind);
             return;
         }
         let end = self.kinds[kind].end as i64;
-        let inside = glue.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, block, end);
-        glue.branch(inside, &mut |glue, inside| {
-            if inside { body(glue, kind) } else { self.by_kind_from(glue, block, kind + 1, body) }
+        let inside = f.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, block, end);
+        f.branch(inside, &mut |f, inside| {
+            if inside { body(f, kind) } else { self.by_kind_from(f, block, kind + 1, body) }
         });
     }
 
-    /// Copies the window of an x-block into `target`, all channels; `source` is the first channel of the image and
+    /// Copies the input tile of an x-block into `target`, all channels; `source` is the first channel of the image and
     /// group in the tensor, `steps` the first step along z, y and x.
     pub fn pack(
         &self,
-        glue: &mut Glue<'_>,
+        f: &mut FunctionBuilder<'_>,
         problem: &Problem,
         source: Value,
         target: Value,
@@ -226,69 +231,69 @@ impl Windows {
         let (Some(copy), Some(zero)) = (self.kinds[kind].pack, self.zero) else { return };
         let [z, y, x] = &problem.axes;
         let [z_step, y_step, x_step] = steps;
-        let window = &self.layout;
+        let input_tile = &self.layout;
         let scratch = target;
-        let along_x = glue.builder.ins().imul_imm_s(x_step, (4 * x.in_stride * problem.input.column) as i64);
-        let source = glue.builder.ins().iadd(source, along_x);
-        let source = glue.add_constant(source, self.kinds[kind].copy_from);
+        let along_x = f.builder.ins().imul_imm_s(x_step, (4 * x.in_stride * problem.input.column) as i64);
+        let source = f.builder.ins().iadd(source, along_x);
+        let source = f.add_constant(source, self.kinds[kind].copy_from);
         // Rows low .. low + total of the zero-inserted input; the tensor has those from 0 on that `insert` divides.
         let total = self.rows as i64;
-        let low = glue.builder.ins().imul_imm_s(y_step, y.in_stride as i64);
-        let low = glue.add_constant(low, y.shifts().0);
-        let from = at_least(glue, low, 0);
-        let from = ceil_div(glue, from, y.insert as i64);
-        let high = glue.add_constant(low, total);
-        let high = ceil_div_signed(glue, high, y.insert as i64);
-        let to = at_most(glue, high, y.input as i64);
-        let count = glue.builder.ins().isub(to, from);
-        let count = at_least(glue, count, 0);
-        let above = glue.builder.ins().imul_imm_s(from, y.insert as i64);
-        let above = glue.builder.ins().isub(above, low);
-        let above = at_most(glue, above, total);
-        let plane_bytes = i64::from(window.row_bytes) * total;
+        let low = f.builder.ins().imul_imm_s(y_step, y.in_stride as i64);
+        let low = f.add_constant(low, y.shifts().0);
+        let from = at_least(f, low, 0);
+        let from = ceil_div(f, from, y.input_dilation as i64);
+        let high = f.add_constant(low, total);
+        let high = ceil_div_signed(f, high, y.input_dilation as i64);
+        let to = at_most(f, high, y.input as i64);
+        let count = f.builder.ins().isub(to, from);
+        let count = at_least(f, count, 0);
+        let above = f.builder.ins().imul_imm_s(from, y.input_dilation as i64);
+        let above = f.builder.ins().isub(above, low);
+        let above = at_most(f, above, total);
+        let plane_bytes = i64::from(input_tile.row_bytes) * total;
         for plane in 0..self.planes {
-            let target = glue.add_constant(scratch, plane as i64 * plane_bytes);
-            let zeros = |glue: &mut Glue<'_>| {
-                let all = glue.constant(total);
-                glue.call(zero, &[target, all]);
+            let target = f.add_constant(scratch, plane as i64 * plane_bytes);
+            let zeros = |f: &mut FunctionBuilder<'_>| {
+                let all = f.constant(total);
+                f.call(zero, &[target, all]);
             };
-            let position = glue.builder.ins().imul_imm_s(z_step, z.in_stride as i64);
-            let position = glue.add_constant(position, z.shifts().0 + plane as i64);
-            let copies = |glue: &mut Glue<'_>, index: Value| {
-                if y.insert > 1 {
-                    zeros(glue);
+            let position = f.builder.ins().imul_imm_s(z_step, z.in_stride as i64);
+            let position = f.add_constant(position, z.shifts().0 + plane as i64);
+            let copies = |f: &mut FunctionBuilder<'_>, index: Value| {
+                if y.input_dilation > 1 {
+                    zeros(f);
                 }
-                let from_z = glue.element(source, index, 4 * (y.input * problem.input.row) as i64);
-                let from_row = glue.element(from_z, from, 4 * problem.input.row as i64);
-                let to_row = glue.element(target, above, i64::from(window.row_bytes));
-                glue.call(copy, &[from_row, to_row, count]);
-                if y.insert == 1 {
-                    glue.call(zero, &[target, above]);
-                    let done = glue.builder.ins().iadd(above, count);
-                    let below = rest_of(glue, total, done);
-                    let at = glue.element(target, done, i64::from(window.row_bytes));
-                    glue.call(zero, &[at, below]);
+                let from_z = f.element(source, index, 4 * (y.input * problem.input.row) as i64);
+                let from_row = f.element(from_z, from, 4 * problem.input.row as i64);
+                let to_row = f.element(target, above, i64::from(input_tile.row_bytes));
+                f.call(copy, &[from_row, to_row, count]);
+                if y.input_dilation == 1 {
+                    f.call(zero, &[target, above]);
+                    let done = f.builder.ins().iadd(above, count);
+                    let below = rest_of(f, total, done);
+                    let at = f.element(target, done, i64::from(input_tile.row_bytes));
+                    f.call(zero, &[at, below]);
                 }
             };
-            if z.is_inside() && z.in_stride == 1 && z.insert == 1 {
-                copies(glue, position);
+            if z.is_inside() && z.in_stride == 1 && z.input_dilation == 1 {
+                copies(f, position);
                 continue;
             }
             // Negative positions are large unsigned ones.
-            let inside = glue.builder.ins().icmp_imm_u(
+            let inside = f.builder.ins().icmp_imm_u(
                 IntCC::UnsignedLessThan,
                 position,
-                ((z.input - 1) * z.insert + 1) as i64,
+                ((z.input - 1) * z.input_dilation + 1) as i64,
             );
-            let (index, inside) = if z.insert == 1 {
+            let (index, inside) = if z.input_dilation == 1 {
                 (position, inside)
             } else {
-                let index = glue.builder.ins().udiv_imm_u(position, z.insert as i64);
-                let back = glue.builder.ins().imul_imm_s(index, z.insert as i64);
-                let whole = glue.builder.ins().icmp(IntCC::Equal, back, position);
-                (index, glue.builder.ins().band(whole, inside))
+                let index = f.builder.ins().udiv_imm_u(position, z.input_dilation as i64);
+                let back = f.builder.ins().imul_imm_s(index, z.input_dilation as i64);
+                let whole = f.builder.ins().icmp(IntCC::Equal, back, position);
+                (index, f.builder.ins().band(whole, inside))
             };
-            glue.branch(inside, &mut |glue, inside| if inside { copies(glue, index) } else { zeros(glue) });
+            f.branch(inside, &mut |f, inside| if inside { copies(f, index) } else { zeros(f) });
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a filtered convolution is made of, and the loops around it: a unit of work is a block of tiles of an image and a
+//! What a Winograd convolution is made of, and the loops around it: a unit of work is a block of tiles of an image and a
 //! part of the output channels.
 
 use crate::builder::Builder;
@@ -6,18 +6,18 @@ use crate::error::CompileError;
 use crate::kernels::conv::emit::bounds::{
     at_least, at_most, ceil_div, ceil_div_signed, each_channel_tile, repeat, rest_of, smaller,
 };
-use crate::kernels::conv::emit::input_tile::{WindowShape, Windows};
-use crate::kernels::conv::layer::{Bases, Job, operands};
-use crate::kernels::conv::microkernel::post_ops::Finish;
+use crate::kernels::conv::emit::input_tile::{InputTileShape, InputTiles};
+use crate::kernels::conv::layer::{Bases, Layer, operands};
+use crate::kernels::conv::microkernel::post_ops::PostOps;
 use crate::kernels::conv::microkernel::width::{Segment, Span, TileSpec, build as build_tile};
 use crate::kernels::conv::microkernel::winograd::{self, InputSpec, OutputSpec};
 use crate::kernels::conv::problem::Problem;
-use crate::kernels::conv::problem::winograd::{Filtering, Kernels};
+use crate::kernels::conv::problem::winograd::{Kernels, Matrices};
 use crate::kernels::conv::schedule::phases::{Position, Row};
 use crate::kernels::conv::schedule::tiling::{channels_of_parts, cut_channels};
-use crate::kernels::conv::schedule::winograd::{Schedule, depths, filterings, tiles_of};
+use crate::kernels::conv::schedule::winograd::{Schedule, depths, matrices_of_phases, tiles_of};
 use crate::kernels::conv::weights::winograd::Transformed;
-use crate::module::Glue;
+use crate::module::FunctionBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use std::collections::HashMap;
@@ -31,35 +31,35 @@ use tconvc_runtime::program::Kernel;
 /// When a transform needs more registers than the target has, among others.
 pub(crate) fn build<'w>(
     builder: &mut Builder<'w>,
-    job: &Job<'w>,
+    layer: &Layer<'w>,
     schedule: &Schedule,
 ) -> Result<(), CompileError> {
-    let [z, y, x] = &job.problem.axes;
+    let [z, y, x] = &layer.problem.axes;
     let phases = |axis, m, pieces| {
-        filterings(axis, m, pieces).into_iter().map(|(of, kernels, _)| (of, kernels)).collect()
+        matrices_of_phases(axis, m, pieces).into_iter().map(|(of, kernels, _)| (of, kernels)).collect()
     };
     let weights = Transformed {
-        weights: job.weights,
+        weights: layer.weights,
         zs: depths(z).into_iter().map(|(kernels, _)| kernels).collect(),
         ys: phases(y, schedule.m[0], 1),
         xs: phases(x, schedule.m[1], schedule.pieces),
         pieces: schedule.pieces,
         m: schedule.channels,
     };
-    let nest = Nest::new(builder, job, schedule, &weights)?;
+    let plan = KernelPlan::new(builder, layer, schedule, &weights)?;
     let packed = builder.pack_later(weights);
-    let bias = builder.pack(&job.bias);
-    let operands = operands([job.input, job.output, packed, bias], &job.finish_operands);
-    let name = builder.unique(&job.name);
-    let function = builder.add_step(&name, |glue| nest.step(glue))?;
-    let nanoseconds = job.problem.macs() as f64 / (builder.target.lanes() as f64 * 8.0);
-    let splits = builder.weighted_splits(&nest.weights(), nanoseconds);
+    let bias = builder.pack(&layer.bias);
+    let operands = operands([layer.input, layer.output, packed, bias], &layer.post_op_operands);
+    let name = builder.unique(&layer.name);
+    let function = builder.add_step(&name, |f| plan.step(f))?;
+    let nanoseconds = layer.problem.macs() as f64 / (builder.target.lanes() as f64 * 8.0);
+    let splits = builder.weighted_splits(&plan.weights(), nanoseconds);
     builder.push_kernel(Kernel {
         name,
         function,
         operands,
         splits,
-        scratch_bytes: nest.scratch_bytes,
+        scratch_bytes: plan.scratch_bytes,
         rounds: 1,
     });
     Ok(())
@@ -67,7 +67,7 @@ pub(crate) fn build<'w>(
 
 /// A z-phase and y-phase, with all x-phases.
 struct Group {
-    /// First output plane, number of planes, and planes from the first that a window of any phase has to the first it reads.
+    /// First output plane, number of planes, and planes from the first that an input tile of any phase has to the first it reads.
     first_plane: usize,
     planes: usize,
     skipped: i64,
@@ -107,13 +107,13 @@ struct Layout {
     product_term: i32,
 }
 
-struct Nest<'a> {
-    job: &'a Job<'a>,
+struct KernelPlan<'a> {
+    layer: &'a Layer<'a>,
     schedule: &'a Schedule,
     /// The convolution whose steps are tiles.
     tiles: Problem,
     lanes: usize,
-    windows: Windows,
+    input_tiles: InputTiles,
     layout: Layout,
     groups: Vec<Group>,
     /// The product tile of each size of channel tile.
@@ -123,17 +123,17 @@ struct Nest<'a> {
     scratch_bytes: usize,
 }
 
-impl<'a> Nest<'a> {
+impl<'a> KernelPlan<'a> {
     fn new(
         builder: &mut Builder<'_>,
-        job: &'a Job<'a>,
+        layer: &'a Layer<'a>,
         schedule: &'a Schedule,
         weights: &Transformed<'_>,
     ) -> Result<Self, CompileError> {
-        let problem = &job.problem;
+        let problem = &layer.problem;
         let tiles = tiles_of(problem, schedule.m, schedule.pieces);
         let lanes = builder.target.lanes();
-        let shape = WindowShape {
+        let shape = InputTileShape {
             planes: 1,
             rows: schedule.rows,
             columns: schedule.columns,
@@ -141,12 +141,12 @@ impl<'a> Nest<'a> {
             packed: true,
             room: [0; 2],
         };
-        let windows = Windows::new(builder, &job.name, &tiles, &shape)?;
+        let input_tiles = InputTiles::new(builder, &layer.name, &tiles, &shape)?;
         let [z, y, x] = &problem.axes;
         let zs = depths(z);
-        let ys = filterings(y, schedule.m[0], 1);
-        let xs = filterings(x, schedule.m[1], schedule.pieces);
-        let terms = |y: &Filtering| xs.iter().map(|(x, _, _)| y.n() * x.n()).sum::<usize>();
+        let ys = matrices_of_phases(y, schedule.m[0], 1);
+        let xs = matrices_of_phases(x, schedule.m[1], schedule.pieces);
+        let terms = |y: &Matrices| xs.iter().map(|(x, _, _)| y.n() * x.n()).sum::<usize>();
         let most_terms = ys.iter().map(|(y, _, _)| terms(y)).max().unwrap_or(0);
 
         let too_large = || builder.unsupported("its blocks are too large for 32-bit displacements".into());
@@ -162,7 +162,7 @@ impl<'a> Nest<'a> {
         let (factor_term, product_term) =
             (spread(channel * problem.cin), spread(channel * schedule.channels));
         let after = |bytes: usize| bytes.next_multiple_of(ALIGNMENT);
-        let factors = after(windows.bytes(problem.cin));
+        let factors = after(input_tiles.bytes(problem.cin));
         let products = factors + after(most_terms * factor_term);
         let temporary = products + after(most_terms * product_term);
         let results = xs.iter().map(|(x, _, _)| x.m).sum::<usize>();
@@ -180,30 +180,30 @@ impl<'a> Nest<'a> {
             product_term: product_term as i32,
         };
         let (starts, zeros) = weights.starts();
-        let mut nest = Self {
-            job,
+        let mut plan = Self {
+            layer,
             schedule,
             tiles,
             lanes,
-            windows,
+            input_tiles,
             layout,
             groups: vec![],
             products: vec![],
             zeros,
             scratch_bytes,
         };
-        for (index, (filtering, _, first_y)) in ys.iter().enumerate() {
-            let inputs = nest.inputs(builder, (filtering, *first_y), &xs)?;
-            let outputs = nest.outputs(builder, index, filtering, &xs)?;
+        for (index, (matrices, _, first_y)) in ys.iter().enumerate() {
+            let inputs = plan.inputs(builder, (matrices, *first_y), &xs)?;
+            let outputs = plan.outputs(builder, index, matrices, &xs)?;
             let phase = &y.phases[index];
             for (number, (of_z, (_, first_z))) in z.phases.iter().zip(&zs).enumerate() {
-                nest.groups.push(Group {
+                plan.groups.push(Group {
                     first_plane: of_z.first,
                     planes: of_z.count,
                     skipped: first_z - z.shifts().0,
                     first: phase.first,
                     rows: phase.count,
-                    terms: terms(filtering),
+                    terms: terms(matrices),
                     weights: starts[number * ys.len() + index],
                     inputs: inputs.clone(),
                     outputs: outputs.clone(),
@@ -211,23 +211,23 @@ impl<'a> Nest<'a> {
             }
         }
         for (m, _) in cut_channels(problem.cout, schedule.channels) {
-            let code = nest.product(builder, m)?;
-            nest.products.push(code);
+            let code = plan.product(builder, m)?;
+            plan.products.push(code);
         }
-        Ok(nest)
+        Ok(plan)
     }
 
     /// The input transforms of a y-phase: for each kind of block, those of the x-phases and where their factors begin.
     fn inputs(
         &self,
         builder: &mut Builder<'_>,
-        (y, first_y): (&Filtering, i64),
-        xs: &[(Filtering, Kernels, i64)],
+        (y, first_y): (&Matrices, i64),
+        xs: &[(Matrices, Kernels, i64)],
     ) -> Result<Vec<Vec<(FunctionId, i64)>>, CompileError> {
-        let [_, y_axis, x_axis] = &self.job.problem.axes;
+        let [_, y_axis, x_axis] = &self.layer.problem.axes;
         let mut known: HashMap<(usize, usize), FunctionId> = HashMap::new();
         let mut inputs = vec![];
-        for kind in &self.windows.kinds {
+        for kind in &self.input_tiles.kinds {
             let vectors = self.pitch(kind.steps).div_ceil(self.lanes);
             let (mut term, mut of_kind) = (0, vec![]);
             for (index, (x, _, first_x)) in xs.iter().enumerate() {
@@ -238,13 +238,13 @@ impl<'a> Nest<'a> {
                 let code = match known.get(&(index, vectors)) {
                     Some(&code) => code,
                     None => {
-                        let name = builder.unique(&format!("{}_input", self.job.name));
+                        let name = builder.unique(&format!("{}_input", self.layer.name));
                         let spec = InputSpec {
                             y,
                             x,
-                            cin: self.job.problem.cin,
+                            cin: self.layer.problem.cin,
                             vectors,
-                            window: self.windows.layout,
+                            input_tile: self.input_tiles.layout,
                             row: (first_y - y_axis.shifts().0) as usize,
                             position: (first_x - x_axis.shifts().0) as usize,
                             target_channel: self.layout.channel,
@@ -269,20 +269,20 @@ impl<'a> Nest<'a> {
         &self,
         builder: &mut Builder<'_>,
         phase: usize,
-        y: &Filtering,
-        xs: &[(Filtering, Kernels, i64)],
+        y: &Matrices,
+        xs: &[(Matrices, Kernels, i64)],
     ) -> Result<Vec<Outputs>, CompileError> {
-        let problem = &self.job.problem;
+        let problem = &self.layer.problem;
         let [_, y_axis, x_axis] = &problem.axes;
         let step = self.schedule.m[1] * x_axis.out_stride;
         let mut outputs = vec![];
-        for kind in &self.windows.kinds {
+        for kind in &self.input_tiles.kinds {
             let mut exist = kind.steps * step;
             if kind.last {
                 exist = exist.min(x_axis.output - kind.before * step);
             }
             let mut code = |rows: usize| {
-                let name = builder.unique(&format!("{}_output", self.job.name));
+                let name = builder.unique(&format!("{}_output", self.layer.name));
                 let spec = OutputSpec {
                     y,
                     xs: xs.iter().map(|(x, _, _)| x).collect(),
@@ -294,7 +294,7 @@ impl<'a> Nest<'a> {
                     target_step: 4 * problem.output.column as i32,
                     target_row: (4 * y_axis.out_stride * problem.output.row) as i32,
                     target_channel: 4 * problem.output.plane as i32,
-                    finish: &self.job.finish,
+                    post_ops: &self.layer.post_ops,
                 };
                 let tile = winograd::output(builder.tile(&name), &spec);
                 builder.add_tile(tile)
@@ -308,7 +308,7 @@ impl<'a> Nest<'a> {
 
     /// The product of factors and weights: a 1x1 convolution over a vector of tiles.
     fn product(&self, builder: &mut Builder<'_>, m: usize) -> Result<FunctionId, CompileError> {
-        let (n, cin) = (self.schedule.vectors, self.job.problem.cin);
+        let (n, cin) = (self.schedule.vectors, self.layer.problem.cin);
         // Input channels written out one after the other, as rows of taps are.
         let unrolled = [4, 2, 1].into_iter().find(|unrolled| cin.is_multiple_of(*unrolled)).unwrap_or(1);
         let vectors = (0..n).map(|i| Span { offset: (4 * i * self.lanes) as i32, steps: self.lanes });
@@ -330,9 +330,9 @@ impl<'a> Nest<'a> {
             ahead: PRODUCT_AHEAD,
             copies: None,
             mask_loads: false,
-            finish: Finish::default(),
+            post_ops: PostOps::default(),
         };
-        let name = builder.unique(&format!("{}_m{m}n{n}", self.job.name));
+        let name = builder.unique(&format!("{}_m{m}n{n}", self.layer.name));
         build_tile(builder, &name, &spec)
     }
 
@@ -350,12 +350,12 @@ impl<'a> Nest<'a> {
 
     /// Taps of a phase along z.
     fn depth(&self) -> usize {
-        depths(&self.job.problem.axes[0])[0].0.len()
+        depths(&self.layer.problem.axes[0])[0].0.len()
     }
 
     fn blocks(&self) -> [u64; 3] {
         [
-            self.job.problem.axes[0].steps().div_ceil(self.schedule.planes) as u64,
+            self.layer.problem.axes[0].steps().div_ceil(self.schedule.planes) as u64,
             self.tiles.axes[1].steps().div_ceil(self.schedule.rows) as u64,
             self.tiles.axes[2].steps().div_ceil(self.schedule.columns) as u64,
         ]
@@ -363,7 +363,7 @@ impl<'a> Nest<'a> {
 
     /// What the units of work weigh against each other.
     fn weights(&self) -> Vec<u64> {
-        let problem = &self.job.problem;
+        let problem = &self.layer.problem;
         let parts = channels_of_parts(problem.cout, self.schedule.channels, self.schedule.channel_parts);
         let blocks = self.schedule.block_vectors(problem, self.lanes);
         let all = blocks.into_iter().flat_map(|vectors| parts.iter().map(move |channels| vectors * channels));
@@ -371,175 +371,175 @@ impl<'a> Nest<'a> {
     }
 
     /// Writes the body of the step function.
-    fn step(&self, glue: &mut Glue<'_>) {
-        let (begin, end) = (glue.params[1], glue.params[2]);
-        let bases = Bases::load(glue, &self.job.finish_operands);
+    fn step(&self, f: &mut FunctionBuilder<'_>) {
+        let (begin, end) = (f.params[1], f.params[2]);
+        let bases = Bases::load(f, &self.layer.post_op_operands);
         let [z_blocks, y_blocks, x_blocks] = self.blocks();
-        let problem = &self.job.problem;
+        let problem = &self.layer.problem;
         // All parts of a block that are asked for are done at once: its inputs are transformed for all of them.
         let parts = self.schedule.channel_parts as i64;
-        let (first, _) = glue.split(begin, parts as u64);
-        let last = ceil_div(glue, end, parts);
-        glue.for_each(first, last, |glue, index| {
-            let before = glue.builder.ins().imul_imm_s(index, parts);
-            let bound = |glue: &mut Glue<'_>, bound| {
-                let part = glue.builder.ins().isub(bound, before);
-                at_most(glue, part, parts)
+        let (first, _) = f.split(begin, parts as u64);
+        let last = ceil_div(f, end, parts);
+        f.for_each(first, last, |f, index| {
+            let before = f.builder.ins().imul_imm_s(index, parts);
+            let bound = |f: &mut FunctionBuilder<'_>, bound| {
+                let part = f.builder.ins().isub(bound, before);
+                at_most(f, part, parts)
             };
-            let from = bound(glue, begin);
-            let parts = [at_least(glue, from, 0), bound(glue, end)];
-            let (rest, block) = glue.split(index, x_blocks);
-            let (rest, y) = glue.split(rest, y_blocks);
-            let (image, z) = glue.split(rest, z_blocks);
-            let (_, group) = glue.split(image, problem.groups as u64);
-            let z = glue.builder.ins().imul_imm_s(z, self.schedule.planes as i64);
-            let y = glue.builder.ins().imul_imm_s(y, self.schedule.rows as i64);
-            let x = glue.builder.ins().imul_imm_s(block, self.schedule.columns as i64);
+            let from = bound(f, begin);
+            let parts = [at_least(f, from, 0), bound(f, end)];
+            let (rest, block) = f.split(index, x_blocks);
+            let (rest, y) = f.split(rest, y_blocks);
+            let (image, z) = f.split(rest, z_blocks);
+            let (_, group) = f.split(image, problem.groups as u64);
+            let z = f.builder.ins().imul_imm_s(z, self.schedule.planes as i64);
+            let y = f.builder.ins().imul_imm_s(y, self.schedule.rows as i64);
+            let x = f.builder.ins().imul_imm_s(block, self.schedule.columns as i64);
             let unit = Unit { image, group, z, y, x, parts };
-            self.windows.by_kind(glue, block, &mut |glue, kind| {
+            self.input_tiles.by_kind(f, block, &mut |f, kind| {
                 let plane = 4 * problem.input.group as i64;
-                let source = glue.element(bases.input, image, plane);
+                let source = f.element(bases.input, image, plane);
                 if !self.is_deep() {
-                    self.windows.pack(glue, &self.tiles, source, bases.scratch, [z, y, x], kind);
+                    self.input_tiles.pack(f, &self.tiles, source, bases.scratch, [z, y, x], kind);
                 }
                 for group in &self.groups {
-                    self.group(glue, &bases, &unit, source, kind, group);
+                    self.group(f, &bases, &unit, source, kind, group);
                 }
             });
         });
     }
 
-    /// Whether a block takes the windows of several planes, one after the other, instead of one for all phases.
+    /// Whether a block takes the input tiles of several planes, one after the other, instead of one for all phases.
     fn is_deep(&self) -> bool {
-        self.schedule.planes > 1 || self.depth() > 1 || self.job.problem.axes[0].phases.len() > 1
+        self.schedule.planes > 1 || self.depth() > 1 || self.layer.problem.axes[0].phases.len() > 1
     }
 
     fn group(
         &self,
-        glue: &mut Glue<'_>,
+        f: &mut FunctionBuilder<'_>,
         bases: &Bases,
         unit: &Unit,
         source: Value,
         kind: usize,
         group: &Group,
     ) {
-        let (problem, schedule, layout) = (&self.job.problem, self.schedule, &self.layout);
+        let (problem, schedule, layout) = (&self.layer.problem, self.schedule, &self.layout);
         let [m_y, m_x] = schedule.m;
         let [z, y, x] = &problem.axes;
-        let pitch = self.pitch(self.windows.kinds[kind].steps) as i64;
+        let pitch = self.pitch(self.input_tiles.kinds[kind].steps) as i64;
         // Rows of tiles of this phase in the block.
         let all = group.rows.div_ceil(m_y) as i64;
-        let most = glue.constant(schedule.rows as i64);
-        let left = rest_of(glue, all, unit.y);
-        let left = at_least(glue, left, 0);
-        let rows = smaller(glue, most, left);
+        let most = f.constant(schedule.rows as i64);
+        let left = rest_of(f, all, unit.y);
+        let left = at_least(f, left, 0);
+        let rows = smaller(f, most, left);
 
-        let factors = glue.add_constant(bases.scratch, layout.factors);
-        let products = glue.add_constant(bases.scratch, layout.products);
-        let temporary = glue.add_constant(bases.scratch, layout.temporary);
-        let row_of_tiles = m_y as i64 * i64::from(self.windows.layout.row_bytes);
+        let factors = f.add_constant(bases.scratch, layout.factors);
+        let products = f.add_constant(bases.scratch, layout.products);
+        let temporary = f.add_constant(bases.scratch, layout.temporary);
+        let row_of_tiles = m_y as i64 * i64::from(self.input_tiles.layout.row_bytes);
         // Planes of this phase in the block.
-        let most = glue.constant(schedule.planes as i64);
-        let left = rest_of(glue, group.planes as i64, unit.z);
-        let left = at_least(glue, left, 0);
-        let planes = smaller(glue, most, left);
-        let transform = |glue: &mut Glue<'_>, factors: Value| {
-            repeat(glue, rows, |glue, row| {
-                let source = glue.element(bases.scratch, row, row_of_tiles);
-                let target = glue.element(factors, row, 4 * pitch);
+        let most = f.constant(schedule.planes as i64);
+        let left = rest_of(f, group.planes as i64, unit.z);
+        let left = at_least(f, left, 0);
+        let planes = smaller(f, most, left);
+        let transform = |f: &mut FunctionBuilder<'_>, factors: Value| {
+            repeat(f, rows, |f, row| {
+                let source = f.element(bases.scratch, row, row_of_tiles);
+                let target = f.element(factors, row, 4 * pitch);
                 for &(code, first) in &group.inputs[kind] {
-                    let target = glue.add_constant(target, first);
-                    glue.call(code, &[source, target, temporary]);
+                    let target = f.add_constant(target, first);
+                    f.call(code, &[source, target, temporary]);
                 }
             });
         };
         if self.is_deep() {
-            let inputs = glue.add_constant(planes, self.depth() as i64 - 1);
-            repeat(glue, inputs, |glue, plane| {
-                let at = glue.builder.ins().iadd(unit.z, plane);
-                let at = glue.add_constant(at, group.skipped);
-                self.windows.pack(glue, &self.tiles, source, bases.scratch, [at, unit.y, unit.x], kind);
-                let factors = glue.element(factors, plane, 4 * layout.plane as i64);
-                transform(glue, factors);
+            let inputs = f.add_constant(planes, self.depth() as i64 - 1);
+            repeat(f, inputs, |f, plane| {
+                let at = f.builder.ins().iadd(unit.z, plane);
+                let at = f.add_constant(at, group.skipped);
+                self.input_tiles.pack(f, &self.tiles, source, bases.scratch, [at, unit.y, unit.x], kind);
+                let factors = f.element(factors, plane, 4 * layout.plane as i64);
+                transform(f, factors);
             });
         } else {
-            transform(glue, factors);
+            transform(f, factors);
         }
 
         let run = schedule.vectors * self.lanes;
-        let tiles = glue.builder.ins().imul_imm_s(rows, pitch);
+        let tiles = f.builder.ins().imul_imm_s(rows, pitch);
         // Nothing is asked of the tiles behind the last row.
-        let tiles = glue.add_constant(tiles, 1 - schedule.pieces as i64);
-        let before = glue.add_constant(planes, -1);
-        let tiles = glue.element(tiles, before, layout.plane as i64);
-        let runs = ceil_div_signed(glue, tiles, run as i64);
+        let tiles = f.add_constant(tiles, 1 - schedule.pieces as i64);
+        let before = f.add_constant(planes, -1);
+        let tiles = f.element(tiles, before, layout.plane as i64);
+        let runs = ceil_div_signed(f, tiles, run as i64);
 
         // Place of the block's first output of the phase.
         let plane = 4 * problem.output.plane as i64;
         let row_bytes = 4 * problem.output.row as i64;
-        let channel = glue.builder.ins().imul_imm_s(unit.image, problem.cout as i64);
-        let place = glue.builder.ins().imul_imm_s(channel, plane);
+        let channel = f.builder.ins().imul_imm_s(unit.image, problem.cout as i64);
+        let place = f.builder.ins().imul_imm_s(channel, plane);
         let plane_bytes = y.output as i64 * row_bytes;
-        let place = glue.element(place, unit.z, z.out_stride as i64 * plane_bytes);
-        let place = glue.element(place, unit.y, (m_y * y.out_stride) as i64 * row_bytes);
-        let place = glue.element(place, unit.x, (4 * m_x * x.out_stride * problem.output.column) as i64);
+        let place = f.element(place, unit.z, z.out_stride as i64 * plane_bytes);
+        let place = f.element(place, unit.y, (m_y * y.out_stride) as i64 * row_bytes);
+        let place = f.element(place, unit.x, (4 * m_x * x.out_stride * problem.output.column) as i64);
         let first = group.first_plane as i64 * plane_bytes + group.first as i64 * row_bytes;
-        let place = glue.add_constant(place, first);
+        let place = f.add_constant(place, first);
 
         let pieces = self.pieces().count();
         let per_channel = 4 * (group.terms * problem.cin * pieces) as i64;
-        let weights = glue.add_constant(bases.weights, 4 * group.weights as i64);
-        let weights = glue.element(weights, unit.group, per_channel * problem.cout as i64);
-        let zeros = glue.add_constant(bases.weights, 4 * self.zeros as i64);
-        let group_channel = glue.builder.ins().imul_imm_s(unit.group, problem.cout as i64);
+        let weights = f.add_constant(bases.weights, 4 * group.weights as i64);
+        let weights = f.element(weights, unit.group, per_channel * problem.cout as i64);
+        let zeros = f.add_constant(bases.weights, 4 * self.zeros as i64);
+        let group_channel = f.builder.ins().imul_imm_s(unit.group, problem.cout as i64);
         let [begin, end] = unit.parts;
         let parts = (begin, end, schedule.channel_parts);
-        each_channel_tile(glue, problem.cout, schedule.channels, parts, &mut |glue, tile| {
+        each_channel_tile(f, problem.cout, schedule.channels, parts, &mut |f, tile| {
             let product = self.products[tile.size];
-            let weights = glue.element(weights, tile.first, per_channel);
-            glue.for_count(group.terms as u64, |glue, term| {
+            let weights = f.element(weights, tile.first, per_channel);
+            f.for_count(group.terms as u64, |f, term| {
                 let of_term = 4 * (problem.cin * pieces * tile.count) as i64;
-                let weights = glue.element(weights, term, of_term);
-                let factors = glue.element(factors, term, i64::from(layout.factor_term));
-                let products = glue.element(products, term, i64::from(layout.product_term));
-                repeat(glue, runs, |glue, i| {
-                    let factors = glue.element(factors, i, 4 * run as i64);
-                    let products = glue.element(products, i, 4 * run as i64);
-                    glue.call(product, &[factors, weights, zeros, products]);
+                let weights = f.element(weights, term, of_term);
+                let factors = f.element(factors, term, i64::from(layout.factor_term));
+                let products = f.element(products, term, i64::from(layout.product_term));
+                repeat(f, runs, |f, i| {
+                    let factors = f.element(factors, i, 4 * run as i64);
+                    let products = f.element(products, i, 4 * run as i64);
+                    f.call(product, &[factors, weights, zeros, products]);
                 });
             });
-            let place = glue.element(place, tile.first, plane);
-            let in_all = glue.builder.ins().iadd(group_channel, tile.first);
-            let bias = glue.element(bases.bias, in_all, 4);
-            let number = glue.constant(tile.count as i64);
-            let finish = |glue: &mut Glue<'_>, products: Value, place: Value| {
-                repeat(glue, rows, |glue, row| {
-                    let place = glue.element(place, row, (m_y * y.out_stride) as i64 * row_bytes);
-                    let source = glue.element(products, row, 4 * pitch);
-                    let target = glue.builder.ins().iadd(bases.output, place);
+            let place = f.element(place, tile.first, plane);
+            let in_all = f.builder.ins().iadd(group_channel, tile.first);
+            let bias = f.element(bases.bias, in_all, 4);
+            let number = f.constant(tile.count as i64);
+            let post_ops = |f: &mut FunctionBuilder<'_>, products: Value, place: Value| {
+                repeat(f, rows, |f, row| {
+                    let place = f.element(place, row, (m_y * y.out_stride) as i64 * row_bytes);
+                    let source = f.element(products, row, 4 * pitch);
+                    let target = f.builder.ins().iadd(bases.output, place);
                     let mut args = vec![source, bias, target, temporary];
-                    args.extend(bases.finish_at(glue, in_all, place));
+                    args.extend(bases.finish_at(f, in_all, place));
                     args.push(number);
                     let code = &group.outputs[kind];
                     let Some(rest) = code.rest else {
-                        glue.call(code.whole, &args);
+                        f.call(code.whole, &args);
                         return;
                     };
-                    let row = glue.builder.ins().iadd(unit.y, row);
-                    let last = glue.builder.ins().icmp_imm_u(IntCC::Equal, row, all - 1);
-                    glue.branch(last, &mut |glue, last| {
-                        glue.call(if last { rest } else { code.whole }, &args);
+                    let row = f.builder.ins().iadd(unit.y, row);
+                    let last = f.builder.ins().icmp_imm_u(IntCC::Equal, row, all - 1);
+                    f.branch(last, &mut |f, last| {
+                        f.call(if last { rest } else { code.whole }, &args);
                     });
                 });
             };
             if self.is_deep() {
-                repeat(glue, planes, |glue, plane| {
-                    let products = glue.element(products, plane, 4 * layout.plane as i64);
-                    let place = glue.element(place, plane, z.out_stride as i64 * plane_bytes);
-                    finish(glue, products, place);
+                repeat(f, planes, |f, plane| {
+                    let products = f.element(products, plane, 4 * layout.plane as i64);
+                    let place = f.element(place, plane, z.out_stride as i64 * plane_bytes);
+                    post_ops(f, products, place);
                 });
             } else {
-                finish(glue, products, place);
+                post_ops(f, products, place);
             }
         });
     }

@@ -2,7 +2,7 @@
 
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::kernels::conv::schedule::input_tile::Window;
+use crate::kernels::conv::schedule::input_tile::InputTileLayout;
 use crate::kernels::conv::schedule::tiling::LINE_BYTES;
 use crate::kernels::walk::first_lanes;
 use std::ops::Range;
@@ -12,15 +12,15 @@ use tconvc_tile::{Address, Lanes, Pointer, Tile, TileBuilder, TileError, Vector}
 /// What the copy of a row depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PackSpec {
-    pub window: Window,
+    pub input_tile: InputTileLayout,
     pub cin: usize,
     /// Bytes between channels and between rows of the tensor, and elements between neighbours in these.
     pub source_channel: i32,
     pub source_row: i32,
     pub source_step: usize,
-    /// Rows of the window between neighbouring rows of the tensor: the zero insertion along y.
+    /// Rows of the input tile between neighbouring rows of the tensor: the zero insertion along y.
     pub row_step: usize,
-    /// Positions of the window.
+    /// Positions of the input tile.
     pub positions: usize,
     /// Position of the first element that is copied, elements, and positions between them: the zero insertion along x.
     pub first: usize,
@@ -42,11 +42,11 @@ pub(crate) fn copy_rows(
 pub(crate) fn zero_rows(
     builder: &mut Builder<'_>,
     name: &str,
-    window: &Window,
+    input_tile: &InputTileLayout,
     cin: usize,
     elements: &[Range<usize>],
 ) -> Result<FunctionId, CompileError> {
-    let tile = write_zeros(builder.tile(name), window, cin, elements);
+    let tile = write_zeros(builder.tile(name), input_tile, cin, elements);
     builder.add_tile(tile)
 }
 
@@ -54,46 +54,50 @@ fn write_copy(mut b: TileBuilder, spec: &PackSpec) -> Result<Tile, TileError> {
     let [source, target] = b.pointers(["source", "target"]);
     let rows = b.count("rows");
     let zero = b.zero();
-    let target_row = spec.window.row_bytes * spec.row_step as i32;
-    b.repeat(spec.cin as u32, &[(source, spec.source_channel), (target, spec.window.channel_bytes)], |b| {
-        b.repeat(rows, &[(source, spec.source_row), (target, target_row)], |b| {
-            let end = spec.first + spec.elements;
-            if spec.step > 1 {
-                fill(b, target, zero, 0, spec.positions);
-                scatter(b, source, target, spec);
-            } else if spec.window.in_stride * spec.source_step > 1 {
-                if spec.first > 0 || end < spec.positions {
-                    fill(b, target, zero, 0, spec.window.row_bytes as usize / 4);
+    let target_row = spec.input_tile.row_bytes * spec.row_step as i32;
+    b.repeat(
+        spec.cin as u32,
+        &[(source, spec.source_channel), (target, spec.input_tile.channel_bytes)],
+        |b| {
+            b.repeat(rows, &[(source, spec.source_row), (target, target_row)], |b| {
+                let end = spec.first + spec.elements;
+                if spec.step > 1 {
+                    fill(b, target, zero, 0, spec.positions);
+                    scatter(b, source, target, spec);
+                } else if spec.input_tile.in_stride * spec.source_step > 1 {
+                    if spec.first > 0 || end < spec.positions {
+                        fill(b, target, zero, 0, spec.input_tile.row_bytes as usize / 4);
+                    }
+                    deinterleave(b, source, target, spec);
+                } else {
+                    fill(b, target, zero, 0, spec.first);
+                    copy(b, source, target, spec);
+                    fill(b, target, zero, end, spec.positions);
                 }
-                deinterleave(b, source, target, spec);
-            } else {
-                fill(b, target, zero, 0, spec.first);
-                copy(b, source, target, spec);
-                fill(b, target, zero, end, spec.positions);
-            }
-        });
-        b.advance_by(source, rows, -spec.source_row);
-        b.advance_by(target, rows, -target_row);
-    });
+            });
+            b.advance_by(source, rows, -spec.source_row);
+            b.advance_by(target, rows, -target_row);
+        },
+    );
     b.finish()
 }
 
 fn write_zeros(
     mut b: TileBuilder,
-    window: &Window,
+    input_tile: &InputTileLayout,
     cin: usize,
     elements: &[Range<usize>],
 ) -> Result<Tile, TileError> {
     let target = b.pointer("target");
     let rows = b.count("rows");
     let zero = b.zero();
-    b.repeat(cin as u32, &[(target, window.channel_bytes)], |b| {
-        b.repeat(rows, &[(target, window.row_bytes)], |b| {
+    b.repeat(cin as u32, &[(target, input_tile.channel_bytes)], |b| {
+        b.repeat(rows, &[(target, input_tile.row_bytes)], |b| {
             for range in elements {
                 fill(b, target, zero, range.start, range.end);
             }
         });
-        b.advance_by(target, rows, -window.row_bytes);
+        b.advance_by(target, rows, -input_tile.row_bytes);
     });
     b.finish()
 }
@@ -145,9 +149,9 @@ fn copy(b: &mut TileBuilder, source: Pointer, target: Pointer, spec: &PackSpec) 
 /// Strides up to which positions are taken apart by shuffles.
 const SHUFFLED: usize = 4;
 
-/// Elements of the source to the planes of the window: neighbours by shuffles, others one by one.
+/// Elements of the source to the planes of the input tile: neighbours by shuffles, others one by one.
 fn deinterleave(b: &mut TileBuilder, source: Pointer, target: Pointer, spec: &PackSpec) {
-    let (s, lanes) = (spec.window.in_stride, b.lanes());
+    let (s, lanes) = (spec.input_tile.in_stride, b.lanes());
     let is_shuffled = s <= SHUFFLED && spec.source_step == 1;
     for first in (0..spec.elements).step_by(s * lanes) {
         let rest = spec.elements - first;
@@ -173,7 +177,7 @@ fn deinterleave(b: &mut TileBuilder, source: Pointer, target: Pointer, spec: &Pa
             (0..s).filter(|&k| in_plane(k) > 0).map(gather).collect()
         };
         for (k, plane) in planes.into_iter().enumerate().filter(|&(k, _)| in_plane(k) > 0) {
-            let place = target.at(spec.window.position(spec.first + first + k));
+            let place = target.at(spec.input_tile.position(spec.first + first + k));
             let which = first_lanes(b, in_plane(k));
             b.store_lanes(plane, place, which);
         }
@@ -200,7 +204,7 @@ fn scatter(b: &mut TileBuilder, source: Pointer, target: Pointer, spec: &PackSpe
             b.store_lane(
                 vector,
                 lane,
-                target.at(spec.window.position(spec.first + (first + lane) * spec.step)),
+                target.at(spec.input_tile.position(spec.first + (first + lane) * spec.step)),
             );
         }
     }

@@ -5,7 +5,7 @@
 
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::kernels::conv::microkernel::post_ops::{Finish, Place};
+use crate::kernels::conv::microkernel::post_ops::{Place, PostOps};
 use crate::kernels::conv::microkernel::width::uniform;
 use crate::kernels::conv::schedule::phases::Position;
 use crate::kernels::conv::schedule::tiling::{LINE_BYTES, WEIGHTS_AHEAD, held_taps, transposes};
@@ -27,7 +27,7 @@ pub(crate) struct PixelSpec {
     /// Positions of taps in a row, lowest offset first.
     pub positions: Vec<Position>,
     pub points: Vec<Point>,
-    pub finish: Finish,
+    pub post_ops: PostOps,
 }
 
 /// A pixel of the output.
@@ -115,7 +115,7 @@ impl Sums<'_> {
 fn write(mut b: TileBuilder, spec: &PixelSpec) -> Result<Tile, TileError> {
     let [x, w, bias, y] = b.pointers(["x", "w", "bias", "y"]);
     let operands: Vec<Pointer> =
-        (0..spec.finish.operands()).map(|i| b.pointer(&format!("operand{i}"))).collect();
+        (0..spec.post_ops.operands()).map(|i| b.pointer(&format!("operand{i}"))).collect();
     let vectors = spec.vectors.len();
     let step = vectors as i32 * b.vector_bytes();
     let mut accumulators = vec![];
@@ -170,7 +170,7 @@ fn write(mut b: TileBuilder, spec: &PixelSpec) -> Result<Tile, TileError> {
     for (m, point) in spec.points.iter().enumerate() {
         for (n, place) in spec.vectors.iter().enumerate() {
             let place = Place { offset: point.target + place.offset, ..place.clone() };
-            let done = spec.finish.write(&mut b, &operands, accumulators[m * vectors + n], &place);
+            let done = spec.post_ops.write(&mut b, &operands, accumulators[m * vectors + n], &place);
             place.store(&mut b, y, done);
         }
     }
@@ -191,7 +191,7 @@ fn store_transposed(
     let (lanes, vectors) = (b.lanes(), spec.vectors.len());
     let mut order: Vec<usize> = (0..spec.points.len()).collect();
     order.sort_by_key(|&m| spec.points[m].target);
-    let (light, heavy) = spec.finish.split();
+    let (light, heavy) = spec.post_ops.split();
     let mut places = vec![];
     for (n, of_channels) in spec.vectors.iter().enumerate() {
         for square in order.chunks(lanes) {

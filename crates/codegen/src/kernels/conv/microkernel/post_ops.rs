@@ -10,7 +10,7 @@ use tconvc_machine::Target;
 use tconvc_runtime::program::Operand;
 use tconvc_tile::{Cmp, Lanes, Pointer, TileBuilder, Vector};
 
-/// One step of a finish; floats by their bits, so that specifications of tiles can be compared and hashed.
+/// One step of a post_ops; floats by their bits, so that specifications of tiles can be compared and hashed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Step {
     Unary(UnaryKey),
@@ -57,7 +57,7 @@ pub(crate) fn pad(channels: &mut Vec<f32>, target: &Target) {
 
 /// What is done to each sum before it is stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Finish {
+pub(crate) struct PostOps {
     steps: Vec<Step>,
 }
 
@@ -103,26 +103,26 @@ impl Place {
     }
 }
 
-/// How an operand of the epilogue follows the output.
+/// How an operand of the epilogue broadcast the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Follows {
+pub(crate) enum Broadcast {
     /// An f32 a channel, all groups.
     Channels,
     /// The output's own shape.
     Output,
 }
 
-/// The operands of a finish in memory.
-pub(crate) type FinishOperands = Vec<(Operand, Follows)>;
+/// The operands of a post_ops in memory.
+pub(crate) type PostOpOperands = Vec<(Operand, Broadcast)>;
 
-impl Finish {
-    /// The finish of an epilogue with its operands; `channels` of the output, all groups together.
+impl PostOps {
+    /// The post_ops of an epilogue with its operands; `channels` of the output, all groups together.
     pub fn new(
         builder: &mut Builder<'_>,
         epilogue: &Epilogue,
         operands: &[Option<ValueId>],
         channels: usize,
-    ) -> Result<(Self, FinishOperands), CompileError> {
+    ) -> Result<(Self, PostOpOperands), CompileError> {
         let (mut steps, mut places) = (vec![], vec![]);
         let mut rest = operands.iter().copied().flatten();
         for step in &epilogue.steps {
@@ -141,14 +141,14 @@ impl Finish {
                         n => return Err(builder.unsupported(format!("{n} slopes for {channels} channels"))),
                     };
                     pad(&mut slopes, &builder.target);
-                    places.push((builder.pack(&slopes), Follows::Channels));
+                    places.push((builder.pack(&slopes), Broadcast::Channels));
                     steps.push(Step::PRelu);
                 }
                 EpilogueStep::Add => {
                     let Some(value) = operand() else {
                         return Err(builder.unsupported("the operand of a fused Add is missing".into()));
                     };
-                    places.push((builder.operand(value)?, Follows::Output));
+                    places.push((builder.operand(value)?, Broadcast::Output));
                     steps.push(Step::Add);
                 }
             }
@@ -174,12 +174,12 @@ impl Finish {
         (Self { steps: light.to_vec() }, Self { steps: rest.to_vec() })
     }
 
-    /// How each operand follows the output.
-    pub fn following(&self) -> impl Iterator<Item = Follows> + '_ {
+    /// How each operand broadcast the output.
+    pub fn broadcasts(&self) -> impl Iterator<Item = Broadcast> + '_ {
         self.steps.iter().filter_map(|step| match step {
             Step::Unary(_) => None,
-            Step::PRelu => Some(Follows::Channels),
-            Step::Add => Some(Follows::Output),
+            Step::PRelu => Some(Broadcast::Channels),
+            Step::Add => Some(Broadcast::Output),
         })
     }
 

@@ -1,6 +1,6 @@
 //! The tiles: patches that are added up, and the rows that are copied out.
 
-use crate::kernels::conv::microkernel::post_ops::{Finish, Follows, Place};
+use crate::kernels::conv::microkernel::post_ops::{Broadcast, Place, PostOps};
 use crate::kernels::conv::schedule::scatter::{Band, Column, Shape};
 use crate::kernels::conv::schedule::tiling::{LINE_BYTES, WEIGHTS_AHEAD};
 use crate::kernels::walk::first_lanes;
@@ -137,14 +137,14 @@ pub(crate) fn zero_tile(mut b: TileBuilder) -> Result<Tile, TileError> {
 
 /// A row of the output: what lies in scratch memory, cropped, plus bias, finished. Parameters: `row, bias, y, operands..`.
 /// Outside the full output there is only the bias.
-pub(crate) fn finish_row(
+pub(crate) fn copy_row(
     mut b: TileBuilder,
     spec: &Row,
-    finish: &Finish,
+    post_ops: &PostOps,
     inside: bool,
 ) -> Result<Tile, TileError> {
     let [row, bias, y] = b.pointers(["row", "bias", "y"]);
-    let operands: Vec<_> = (0..finish.operands()).map(|i| b.pointer(&format!("operand{i}"))).collect();
+    let operands: Vec<_> = (0..post_ops.operands()).map(|i| b.pointer(&format!("operand{i}"))).collect();
     let lanes = b.lanes();
     let bias = b.load_splat(bias.at(0));
     let (from, to) = if inside { (spec.full.start, spec.full.end) } else { (0, 0) };
@@ -166,14 +166,14 @@ pub(crate) fn finish_row(
                 b.add(none, bias)
             };
             let place = Place { offset, stride: 4, count, channel: 0, across: false };
-            let done = finish.write(b, &operands, sum, &place);
+            let done = post_ops.write(b, &operands, sum, &place);
             place.store(b, y, done);
         };
         let (full, rest) = (count / lanes, count % lanes);
         if full > 4 {
             let bytes = b.vector_bytes();
             let following =
-                finish.following().zip(&operands).filter(|(follows, _)| *follows == Follows::Output);
+                post_ops.broadcasts().zip(&operands).filter(|(broadcast, _)| *broadcast == Broadcast::Output);
             let mut advances = vec![(row, bytes), (y, bytes)];
             advances.extend(following.map(|(_, &operand)| (operand, bytes)));
             b.repeat(full as u32, &advances, |b| body(b, 4 * begin as i32, lanes));

@@ -2,7 +2,7 @@
 
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::kernels::conv::microkernel::post_ops::{Finish, Place};
+use crate::kernels::conv::microkernel::post_ops::{Place, PostOps};
 use crate::kernels::conv::schedule::phases::{Position, Row};
 use crate::kernels::conv::schedule::tiling::LINE_BYTES;
 use crate::kernels::walk::first_lanes;
@@ -10,7 +10,7 @@ use tconvc_machine::Isa;
 use tconvc_runtime::code::FunctionId;
 use tconvc_tile::{Address, Lanes, Operand, Pattern, Pointer, TileBuilder, TileError, Vector};
 
-/// What a tile copies beside its sums, of some channels: part of the window that comes next.
+/// What a tile copies beside its sums, of some channels: part of the input tile that comes next.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Copies {
     pub channels: usize,
@@ -68,7 +68,7 @@ pub(crate) struct TileSpec {
     /// Whether loads must not read past the last step.
     pub mask_loads: bool,
     pub copies: Option<Copies>,
-    pub finish: Finish,
+    pub post_ops: PostOps,
 }
 
 impl TileSpec {
@@ -109,7 +109,7 @@ pub(crate) fn build(
 fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<tconvc_tile::Tile, TileError> {
     let [x, w, bias, y] = b.pointers(["x", "w", "bias", "y"]);
     let operands: Vec<Pointer> =
-        (0..spec.finish.operands()).map(|i| b.pointer(&format!("operand{i}"))).collect();
+        (0..spec.post_ops.operands()).map(|i| b.pointer(&format!("operand{i}"))).collect();
     let copies = spec.copies.as_ref().map(|copies| (copies, b.pointers(["from", "to", "ask"])));
     // Accumulator of phase f, channel m, vector n; x-phases of each row phase follow each other.
     let mut accumulators = vec![];
@@ -123,7 +123,7 @@ fn write(mut b: TileBuilder, spec: &TileSpec) -> Result<tconvc_tile::Tile, TileE
     add_up(&mut b, spec, [x, w], copies, &accumulators);
     let lanes = b.lanes();
     // What needs registers works on what was stored, once the sums are done with.
-    let (light, heavy) = spec.finish.split();
+    let (light, heavy) = spec.post_ops.split();
     let places = |row: usize, m: usize, n: usize| places(spec, lanes, (row, m, n));
     let all = (0..spec.row_phases.len())
         .flat_map(|row| (0..spec.m).flat_map(move |m| (0..spec.vectors.len()).map(move |n| (row, m, n))));

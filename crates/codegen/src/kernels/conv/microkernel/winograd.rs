@@ -1,20 +1,20 @@
 //! The transforms of data as tiles: a row of input tiles into factors, and products into rows of the output.
 //! Lanes run along the tiles of a row.
 
-use crate::kernels::conv::microkernel::post_ops::{Finish, Follows, Place};
-use crate::kernels::conv::problem::winograd::Filtering;
-use crate::kernels::conv::schedule::input_tile::Window;
+use crate::kernels::conv::microkernel::post_ops::{Broadcast, Place, PostOps};
+use crate::kernels::conv::problem::winograd::Matrices;
+use crate::kernels::conv::schedule::input_tile::InputTileLayout;
 use tconvc_tile::{Pointer, Tile, TileBuilder, TileError, Vector};
 
 /// The input transform of one phase, over all input channels and the tiles of a row.
 pub(crate) struct InputSpec<'a> {
-    pub y: &'a Filtering,
-    pub x: &'a Filtering,
+    pub y: &'a Matrices,
+    pub x: &'a Matrices,
     pub cin: usize,
     /// Vectors of tiles.
     pub vectors: usize,
-    pub window: Window,
-    /// Row and position of the window that the first input of the first tile has.
+    pub input_tile: InputTileLayout,
+    /// Row and position of the input tile that the first input of the first tile has.
     pub row: usize,
     pub position: usize,
     /// Bytes between channels, and between product terms, of what is written.
@@ -22,18 +22,18 @@ pub(crate) struct InputSpec<'a> {
     pub target_term: i32,
 }
 
-/// Parameters `window, factors, temporary`; the last has room for a vector for each product term.
+/// Parameters `input tile, factors, temporary`; the last has room for a vector for each product term.
 pub(crate) fn input(mut b: TileBuilder, spec: &InputSpec<'_>) -> Result<Tile, TileError> {
-    let [source, target, temporary] = b.pointers(["window", "factors", "temporary"]);
+    let [source, target, temporary] = b.pointers(["input_tile", "factors", "temporary"]);
     let bytes = b.vector_bytes();
     let (rows, columns) = (spec.y.n(), spec.x.n());
     let whole = spec.vectors as i32 * bytes;
-    let advances = [(source, spec.window.channel_bytes - whole), (target, spec.target_channel - whole)];
+    let advances = [(source, spec.input_tile.channel_bytes - whole), (target, spec.target_channel - whole)];
     b.repeat(spec.cin as u32, &advances, |b| {
         b.repeat(spec.vectors as u32, &[(source, bytes), (target, bytes)], |b| {
             let read = |b: &mut TileBuilder, i: usize, j: usize| {
-                let row = (spec.row + i) as i32 * spec.window.row_bytes;
-                b.load(source.at(row + spec.window.position(spec.position + j)))
+                let row = (spec.row + i) as i32 * spec.input_tile.row_bytes;
+                b.load(source.at(row + spec.input_tile.position(spec.position + j)))
             };
             let at = |i: usize, j: usize| (i * columns + j) as i32;
             let write = |b: &mut TileBuilder, i: usize, j: usize, vector: Vector| {
@@ -74,9 +74,9 @@ pub(crate) fn input(mut b: TileBuilder, spec: &InputSpec<'_>) -> Result<Tile, Ti
 
 /// The output transform of one y-phase, over some output channels and the tiles of a row.
 pub(crate) struct OutputSpec<'a> {
-    pub y: &'a Filtering,
+    pub y: &'a Matrices,
     /// The x-phases, which interleave.
-    pub xs: Vec<&'a Filtering>,
+    pub xs: Vec<&'a Matrices>,
     /// Vectors of tiles.
     pub vectors: usize,
     /// Output rows of the phase that exist, at most `m`.
@@ -90,14 +90,14 @@ pub(crate) struct OutputSpec<'a> {
     pub target_step: i32,
     pub target_row: i32,
     pub target_channel: i32,
-    pub finish: &'a Finish,
+    pub post_ops: &'a PostOps,
 }
 
 /// Parameters `products, bias, y, temporary` (with room for a vector for each product term, and for each result of a row), a pointer for each operand of the epilogue, and the number of channels.
 pub(crate) fn output(mut b: TileBuilder, spec: &OutputSpec<'_>) -> Result<Tile, TileError> {
     let [source, bias, target, temporary] = b.pointers(["products", "bias", "y", "temporary"]);
     let operands: Vec<Pointer> =
-        (0..spec.finish.operands()).map(|i| b.pointer(&format!("operand{i}"))).collect();
+        (0..spec.post_ops.operands()).map(|i| b.pointer(&format!("operand{i}"))).collect();
     let channels = b.count("channels");
     let lanes = b.lanes();
     let bytes = b.vector_bytes();
@@ -109,15 +109,15 @@ pub(crate) fn output(mut b: TileBuilder, spec: &OutputSpec<'_>) -> Result<Tile, 
         .chain(
             operands
                 .iter()
-                .zip(spec.finish.following())
-                .filter_map(|(&operand, follows)| (follows == Follows::Output).then_some(operand)),
+                .zip(spec.post_ops.broadcasts())
+                .filter_map(|(&operand, broadcast)| (broadcast == Broadcast::Output).then_some(operand)),
         )
         .collect();
     let moved = full as i32;
     let mut per_channel = vec![(source, spec.source_channel - moved * bytes), (bias, 4)];
     per_channel.extend(along.iter().map(|&pointer| (pointer, spec.target_channel - moved * step)));
-    for (&operand, follows) in operands.iter().zip(spec.finish.following()) {
-        if follows == Follows::Channels {
+    for (&operand, broadcast) in operands.iter().zip(spec.post_ops.broadcasts()) {
+        if broadcast == Broadcast::Channels {
             per_channel.push((operand, 4));
         }
     }
@@ -184,7 +184,7 @@ fn row_of_tiles(
             across: false,
         })
     };
-    let heavy = spec.finish.is_heavy();
+    let heavy = spec.post_ops.is_heavy();
     for row in 0..spec.rows {
         // Output `q * phases + f` of a tile is output `q` of phase `f`.
         let phases = spec.xs.len();
@@ -205,7 +205,7 @@ fn row_of_tiles(
         }
         let results: Vec<Vector> = results.into_iter().flatten().collect();
         let results = b.interleave(&results);
-        // A finish that needs registers works on what was stored: in place, or beside it where elements are no neighbours.
+        // A post_ops that needs registers works on what was stored: in place, or beside it where elements are no neighbours.
         let beside = heavy && spec.target_step > 4;
         for (index, (vector, place)) in results.into_iter().zip(places(row)).enumerate() {
             let constant = b.load_splat(bias.at(0));
@@ -214,7 +214,7 @@ fn row_of_tiles(
                 b.store(sum, temporary.at((term + index as i32) * bytes));
                 continue;
             }
-            let done = if heavy { sum } else { spec.finish.write(b, operands, sum, &place) };
+            let done = if heavy { sum } else { spec.post_ops.write(b, operands, sum, &place) };
             place.store(b, target, done);
         }
         if heavy {
@@ -224,7 +224,7 @@ fn row_of_tiles(
                 } else {
                     place.load(b, target)
                 };
-                let done = spec.finish.write(b, operands, vector, &place);
+                let done = spec.post_ops.write(b, operands, vector, &place);
                 place.store(b, target, done);
             }
         }

@@ -1,6 +1,6 @@
-//! A dilated convolution along one axis as dense ones: positions of one residue modulo the dilation only meet their like.
+//! A dilated convolution along one axis as dense ones: positions of one remainder modulo the dilation only meet their like.
 //!
-//! A row of residues is as long as the dilation, and neighbouring taps are neighbouring rows. So the axis, cut into such
+//! A row of remainders is as long as the dilation, and neighbouring taps are neighbouring rows. So the axis, cut into such
 //! rows, is an image, and the convolution runs along its columns. Where extents are no multiples of the dilation, columns on
 //! the left have a row more than those on the right: each such range of columns is a convolution of its own. Columns too few
 //! to fill a vector become rows, whose elements are copied together.
@@ -34,7 +34,7 @@ impl Columns {
 pub(crate) fn split(problem: &Problem) -> Option<Vec<Columns>> {
     let [z, y, x] = &problem.axes;
     let alone = |axis: &Axis| axis.input == 1 && axis.output == 1 && axis.kernel == 1;
-    if !alone(z) || !alone(y) || x.in_stride != 1 || x.out_stride != 1 || x.insert != 1 {
+    if !alone(z) || !alone(y) || x.in_stride != 1 || x.out_stride != 1 || x.input_dilation != 1 {
         return None;
     }
     let taps = &x.phases.first()?.taps;
@@ -62,7 +62,7 @@ pub(crate) fn split(problem: &Problem) -> Option<Vec<Columns>> {
             kernel: x.kernel,
             in_stride: 1,
             out_stride: 1,
-            insert: 1,
+            input_dilation: 1,
             phases: vec![Phase { first: 0, count: output, taps }],
         };
         let across = Axis {

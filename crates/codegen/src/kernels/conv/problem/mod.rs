@@ -1,9 +1,9 @@
 //! Convolutions of every kind as one: output phases, each a dense convolution of taps over virtual input positions.
 //!
 //! Along each axis, output `o = phase.first + q * out_stride` sums taps that read position `q * in_stride + tap.shift`.
-//! Position `p` holds input `p / insert` where `insert` divides `p` and the quotient is an input, else zero. So
+//! Position `p` holds input `p / input_dilation` where `input_dilation` divides `p` and the quotient is an input, else zero. So
 //! a convolution has one phase and its stride as `in_stride`, a sub-pixel convolution has its stride as `out_stride`, and
-//! zero insertion has it as `insert`.
+//! zero insertion has it as `input_dilation`.
 
 pub(crate) mod dilation;
 pub(crate) mod winograd;
@@ -26,13 +26,13 @@ pub(crate) struct Problem {
     pub output: Pitch,
     /// Tensors of the output's shape that are read where results are stored.
     pub addends: usize,
-    /// Axes that x runs through as well, innermost first; see [`Problem::folded`].
-    pub folds: Vec<Fold>,
+    /// Axes that x runs through as well, innermost first; see [`Problem::collapsed`].
+    pub collapses: Vec<Collapse>,
 }
 
 /// An axis whose rows follow each other along x.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Fold {
+pub(crate) struct Collapse {
     /// Steps of a row.
     pub steps: usize,
     /// Elements of the output from the first step of a row to that of the next.
@@ -58,7 +58,7 @@ pub(crate) struct Axis {
     pub kernel: usize,
     pub in_stride: usize,
     pub out_stride: usize,
-    pub insert: usize,
+    pub input_dilation: usize,
     pub phases: Vec<Phase>,
 }
 
@@ -67,17 +67,17 @@ impl Axis {
     fn none() -> Self {
         let taps = vec![PhaseTap { kernel: 0, shift: 0 }];
         let phases = vec![Phase { first: 0, count: 1, taps }];
-        Self { input: 1, output: 1, kernel: 1, in_stride: 1, out_stride: 1, insert: 1, phases }
+        Self { input: 1, output: 1, kernel: 1, in_stride: 1, out_stride: 1, input_dilation: 1, phases }
     }
 
-    fn of_conv(axis: &ConvAxis, insert: usize, offset: i64, input: usize) -> Self {
+    fn of_conv(axis: &ConvAxis, input_dilation: usize, offset: i64, input: usize) -> Self {
         let shift = |kernel: usize| (kernel * axis.dilation()) as i64 - axis.pad() - offset;
-        let (count, last) = (axis.output(), (input as i64 - 1) * insert as i64);
+        let (count, last) = (axis.output(), (input as i64 - 1) * input_dilation as i64);
         // A tap that only ever reads zeros is no tap.
         let reads = |tap: &PhaseTap| {
             (0..count).any(|q| {
                 let position = (q * axis.stride()) as i64 + tap.shift;
-                (0..=last).contains(&position) && position % insert as i64 == 0
+                (0..=last).contains(&position) && position % input_dilation as i64 == 0
             })
         };
         let taps = (0..axis.kernel())
@@ -90,7 +90,7 @@ impl Axis {
             kernel: axis.kernel(),
             in_stride: axis.stride(),
             out_stride: 1,
-            insert,
+            input_dilation,
             phases: vec![Phase { first: 0, count, taps }],
         }
     }
@@ -102,7 +102,7 @@ impl Axis {
             kernel: axis.kernel(),
             in_stride: 1,
             out_stride: axis.stride(),
-            insert: 1,
+            input_dilation: 1,
             phases: axis.phases(),
         }
     }
@@ -128,14 +128,14 @@ impl Axis {
     pub fn is_inside(&self) -> bool {
         let (low, high) = self.shifts();
         let last = (self.steps() as i64 - 1) * self.in_stride as i64;
-        self.insert == 1 && low >= 0 && high + last < self.input as i64
+        self.input_dilation == 1 && low >= 0 && high + last < self.input as i64
     }
 
     /// True when each step of every phase reads its own input at most, and no output lies beyond the last step.
     fn is_blockwise(&self) -> bool {
         let own = |phase: &Phase| phase.count == self.input && phase.taps.iter().all(|tap| tap.shift == 0);
         self.in_stride == 1
-            && self.insert == 1
+            && self.input_dilation == 1
             && self.phases.len() == self.out_stride
             && self.output == self.out_stride * self.input
             && self.phases.iter().all(own)
@@ -146,14 +146,14 @@ impl Axis {
         let same = [PhaseTap { kernel: 0, shift: 0 }];
         self.input == self.output
             && self.in_stride == 1
-            && self.insert == 1
+            && self.input_dilation == 1
             && self.phases.len() == 1
             && self.phases[0].taps == same
     }
 }
 
-/// Elements of a plane that is folded into a row of a volume.
-const MOST_FOLDED: usize = 1024;
+/// Elements of a plane that is collapsed into a row of a volume.
+const MOST_COLLAPSED: usize = 1024;
 
 impl Problem {
     pub fn of_conv(geometry: &ConvGeometry) -> Self {
@@ -188,7 +188,7 @@ impl Problem {
             input: Pitch { column: 1, row: 0, plane: 0, group: 0 },
             output: Pitch { column: 1, row: 0, plane: 0, group: 0 },
             addends: 0,
-            folds: vec![],
+            collapses: vec![],
         };
         problem.flatten();
         let [z, y, x] = &problem.axes;
@@ -229,21 +229,21 @@ impl Problem {
 
     /// The same with rows, and small planes, as one long row, so that vectors are full whatever the width. Only where each step
     /// reads its own input: kernels as large as the stride, or smaller.
-    pub fn folded(&self) -> Option<Self> {
-        let mut folded = self.clone();
+    pub fn collapsed(&self) -> Option<Self> {
+        let mut collapsed = self.clone();
         let [_, y, x] = &self.axes;
         let adjacent = |pitch: Pitch, row: usize, rows: usize| {
             pitch.row == row && pitch.plane.is_multiple_of((row * rows).max(1))
         };
-        if !self.folds.is_empty()
+        if !self.collapses.is_empty()
             || !adjacent(self.input, x.input, y.input)
             || !adjacent(self.output, x.output, y.output)
         {
             return None;
         }
         for outer in [1, 0] {
-            let ([.., x], axis) = (&folded.axes, &folded.axes[outer]);
-            let small = outer == 1 || x.input <= MOST_FOLDED;
+            let ([.., x], axis) = (&collapsed.axes, &collapsed.axes[outer]);
+            let small = outer == 1 || x.input <= MOST_COLLAPSED;
             if axis.input == 1 && axis.output == 1 {
                 continue;
             }
@@ -252,26 +252,29 @@ impl Problem {
             }
             let pitch = axis.out_stride
                 * if outer == 1 { self.output.row } else { self.axes[1].output * self.output.row };
-            folded.folds.push(Fold { steps: x.input, pitch });
+            collapsed.collapses.push(Collapse { steps: x.input, pitch });
             let extent = axis.input * x.input;
-            let (axis, x) = match &mut folded.axes {
+            let (axis, x) = match &mut collapsed.axes {
                 [z, _, x] if outer == 0 => (z, x),
                 [_, y, x] => (y, x),
             };
             axis.input = 1;
             axis.phases.iter_mut().for_each(|phase| phase.count = 1);
             (x.input, x.output) = (extent, extent * x.out_stride);
-            folded.input.row = extent;
+            collapsed.input.row = extent;
             x.phases.iter_mut().for_each(|phase| phase.count = extent);
         }
-        (!folded.folds.is_empty()).then_some(folded)
+        (!collapsed.collapses.is_empty()).then_some(collapsed)
     }
 
     /// The same with so many rows of each phase as phases of their own, so that a tile of all phases reads the rows that they share
     /// once. Only where all phases have a multiple of so many rows.
-    pub fn in_blocks_of_rows(&self, rows: usize) -> Option<Self> {
+    pub fn height_to_phase(&self, rows: usize) -> Option<Self> {
         let y = &self.axes[1];
-        if y.insert > 1 || !self.folds.is_empty() || y.phases.iter().any(|phase| phase.count % rows > 0) {
+        if y.input_dilation > 1
+            || !self.collapses.is_empty()
+            || y.phases.iter().any(|phase| phase.count % rows > 0)
+        {
             return None;
         }
         let of_row = |row: usize| {
@@ -296,24 +299,24 @@ impl Problem {
     /// Elements of the output from the first step of a phase along x to this one.
     pub fn place(&self, step: usize) -> usize {
         let (mut place, mut rest) = (0, step);
-        for fold in self.folds.iter().rev() {
-            place += rest / fold.steps * fold.pitch;
-            rest %= fold.steps;
+        for collapse in self.collapses.iter().rev() {
+            place += rest / collapse.steps * collapse.pitch;
+            rest %= collapse.steps;
         }
         place + rest * self.axes[2].out_stride
     }
 
-    /// What the steps of a window along x are a multiple of.
+    /// What the steps of an input tile along x are a multiple of.
     pub fn grain(&self, lanes: usize) -> usize {
-        self.folds.last().map_or(lanes, |fold| fold.steps)
+        self.collapses.last().map_or(lanes, |collapse| collapse.steps)
     }
 
     /// Elements of the output for each step along x, over multiples of the grain.
     pub fn step_pitch(&self) -> usize {
-        self.folds.last().map_or(self.axes[2].out_stride, |fold| fold.pitch / fold.steps)
+        self.collapses.last().map_or(self.axes[2].out_stride, |collapse| collapse.pitch / collapse.steps)
     }
 
-    /// True when the code for it stays small: few phases, kernels that are written out or loop evenly, windows that fit.
+    /// True when the code for it stays small: few phases, kernels that are written out or loop evenly, input tiles that fit.
     /// What is not of that kind is no network's layer.
     pub fn is_compilable(&self) -> bool {
         let phases = self.axes.iter().fold(1usize, |product, axis| product.saturating_mul(axis.phases.len()));
@@ -323,8 +326,8 @@ impl Problem {
             let (low, high) = axis.shifts();
             (high - low) as f64 + axis.in_stride as f64
         };
-        let window = self.cin as f64 * self.axes.iter().map(reach).product::<f64>();
-        phases <= 2048 && taps <= 8192 && phases.saturating_mul(taps) <= 1 << 18 && window <= 16e6
+        let input_tile = self.cin as f64 * self.axes.iter().map(reach).product::<f64>();
+        phases <= 2048 && taps <= 8192 && phases.saturating_mul(taps) <= 1 << 18 && input_tile <= 16e6
     }
 
     /// What tells it from problems that take other schedules: batch, groups, channels and, along each axis, extents, kernel, strides
@@ -334,8 +337,8 @@ impl Problem {
         for axis in &self.axes {
             let ((low, high), taps) =
                 (axis.shifts(), axis.phases.iter().map(|phase| phase.taps.len()).sum::<usize>());
-            let Axis { input, output, kernel, in_stride, out_stride, insert, .. } = axis;
-            let strides = format!("{in_stride},{out_stride},{insert}");
+            let Axis { input, output, kernel, in_stride, out_stride, input_dilation, .. } = axis;
+            let strides = format!("{in_stride},{out_stride},{input_dilation}");
             let _ = write!(key, " | {input}>{output} k{kernel} s{strides} {low}..{high} {taps}");
         }
         if self.addends > 0 {
@@ -364,10 +367,10 @@ mod tests {
     use super::*;
     use tconvc_ir::geometry::Channels;
 
-    /// Along each axis, joined ones too, the phases of a transposed convolution write every output once, in each view of it.
+    /// Along each axis, joined ones too, the phases of a transposed convolution write every output once, in each transform of it.
     #[test]
     fn phases_cover_the_outputs() {
-        let (mut joined, mut cut, mut folded) = (0, 0, 0);
+        let (mut joined, mut cut, mut collapsed) = (0, 0, 0);
         for n in 0..3 * 3 * 2 * 2 * 3 * 3 {
             let digit = |below: usize, base: usize| n / below % base + 1;
             let axis = |input, kernel, stride| DeconvAxis::new(input, kernel, stride, 1, [0, 0]).unwrap();
@@ -380,7 +383,7 @@ mod tests {
             let problem = Problem::of_phases(&geometry);
             joined += usize::from(problem.axes[1].output == 1 && geometry.axes()[0].output() > 1);
             assert_eq!(problem.axes.iter().map(|axis| axis.output).product::<usize>(), outputs);
-            let blocks: Vec<Problem> = (2..5).filter_map(|rows| problem.in_blocks_of_rows(rows)).collect();
+            let blocks: Vec<Problem> = (2..5).filter_map(|rows| problem.height_to_phase(rows)).collect();
             cut += blocks.len();
             for axis in [&problem].into_iter().chain(&blocks).flat_map(|problem| &problem.axes) {
                 let of_phase = |phase: &Phase| {
@@ -391,13 +394,14 @@ mod tests {
                 written.sort_unstable();
                 assert_eq!(written, (0..axis.output).collect::<Vec<_>>(), "{geometry:?}");
             }
-            folded += usize::from(problem.folded().is_some_and(|folded| {
-                let [z, y, x] = &folded.axes;
+            collapsed += usize::from(problem.collapsed().is_some_and(|collapsed| {
+                let [z, y, x] = &collapsed.axes;
                 let mut written = vec![];
                 for (z_phase, y_phase) in z.phases.iter().flat_map(|z| y.phases.iter().map(move |y| (z, y))) {
-                    let row = (z_phase.first * y.output + y_phase.first) * folded.output.row;
+                    let row = (z_phase.first * y.output + y_phase.first) * collapsed.output.row;
                     for phase in &x.phases {
-                        written.extend((0..phase.count).map(|step| row + phase.first + folded.place(step)));
+                        written
+                            .extend((0..phase.count).map(|step| row + phase.first + collapsed.place(step)));
                     }
                 }
                 written.sort_unstable();
@@ -405,7 +409,7 @@ mod tests {
                 true
             }));
         }
-        assert!(cut > 20 && folded > 5, "{cut}, {folded}");
+        assert!(cut > 20 && collapsed > 5, "{cut}, {collapsed}");
         assert!(joined > 5);
     }
 

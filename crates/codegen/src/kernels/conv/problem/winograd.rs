@@ -1,8 +1,8 @@
-//! The matrices of Winograd's minimal filtering, by interpolation at chosen points.
+//! The matrices of Winograd's minimal matrices, by interpolation at chosen points.
 
 /// `F(m, r)`: `m` outputs of a correlation with `r` taps from `n = m + r - 1` products.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Filtering {
+pub(crate) struct Matrices {
     pub m: usize,
     pub r: usize,
     /// `A^T`, `[m][n]`: products to outputs.
@@ -28,7 +28,7 @@ fn points(count: usize) -> &'static [f64] {
     }
 }
 
-impl Filtering {
+impl Matrices {
     /// The matrices; `m + r - 1` must be at most [`MOST_ALONE`], unless one of the two is 1. Without taps there are no products,
     /// and the outputs are zero.
     pub fn new(m: usize, r: usize) -> Self {
@@ -102,10 +102,10 @@ mod tests {
 
     /// All matrices give the correlation, exactly where all numbers are small integers times a common denominator.
     #[test]
-    fn filtering_is_correlation() {
+    fn winograd_is_correlation() {
         for m in 1..=MOST_ALONE {
             for r in 1..=MOST_ALONE + 1 - m {
-                let f = Filtering::new(m, r);
+                let f = Matrices::new(m, r);
                 let inputs: Vec<f64> = (0..f.n()).map(|i| ((i * 7 + 3) % 11) as f64 - 5.0).collect();
                 let taps: Vec<f64> = (0..r).map(|i| ((i * 5 + 2) % 7) as f64 - 3.0).collect();
                 let apply = |matrix: &[Vec<f64>], x: &[f64]| -> Vec<f64> {
@@ -126,10 +126,10 @@ mod tests {
 
     #[test]
     fn matrices_as_known() {
-        let f = Filtering::new(2, 3);
+        let f = Matrices::new(2, 3);
         assert_eq!(f.output, [[1.0, 1.0, 1.0, 0.0], [0.0, 1.0, -1.0, 1.0]]);
         assert_eq!(f.input[0], [-1.0, 0.0, 1.0, 0.0]);
-        let f = Filtering::new(4, 3);
+        let f = Matrices::new(4, 3);
         assert_eq!(f.input[0], [1.265_625, 0.0, -2.8125, 0.0, 1.0, 0.0]);
         assert_eq!(f.output[2], [0.0, 0.5625, 0.5625, 2.25, 2.25, 0.0]);
     }

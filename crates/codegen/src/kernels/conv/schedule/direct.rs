@@ -1,7 +1,7 @@
-//! Decides how a convolution over windows is cut up. Plain values; no code is made here.
+//! Decides how a convolution over input_tiles is cut up. Plain values; no code is made here.
 
 use crate::kernels::conv::problem::{Axis, Problem};
-use crate::kernels::conv::schedule::line_buffer::Rolling;
+use crate::kernels::conv::schedule::line_buffer::LineBuffer;
 use crate::kernels::conv::schedule::tile_shape::{
     TileShape, best_tile, is_paged, is_small, phase_groups, phases_and_channels, planes_of_tiles,
 };
@@ -16,17 +16,17 @@ use tconvc_passes::cost::WORTH_PACKING;
 /// Where tiles read the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// From a window of rows packed into scratch memory.
+    /// From an input tile of rows packed into scratch memory.
     Packed,
-    /// From such a window, of which each [adds to the one before](super::line_buffer).
-    Rolling,
+    /// From such an input tile, of which each [adds to the one before](super::line_buffer).
+    LineBuffer,
     /// From the tensor itself: no tap leaves it.
     Direct,
 }
 
 /// How results of the x-phases come together in the output row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Store {
+pub(crate) enum Dataflow {
     /// All x-phases in one tile, interleaved in registers, whole vectors stored.
     Interleaved,
     /// The phases of all axes in one tile, which reads each position once, interleaved along x.
@@ -42,7 +42,7 @@ pub(crate) enum Store {
     Phases,
 }
 
-impl Store {
+impl Dataflow {
     /// All of them, the first ones preferred.
     pub const ALL: [Self; 6] =
         [Self::Interleaved, Self::Joint, Self::Strided, Self::Channels, Self::Transposed, Self::Phases];
@@ -97,29 +97,29 @@ impl Store {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Schedule {
     pub source: Source,
-    pub store: Store,
+    pub dataflow: Dataflow,
     /// Output channels of a tile; pixels where it is of pixels.
     pub m: usize,
     /// Vectors of a tile, for each phase; of channels or of phases where lanes run along these.
     pub n: usize,
     /// Rows that a tile with lanes along the width takes so many vectors of.
     pub stack: usize,
-    /// Steps (outputs of a phase) along y that share a window.
+    /// Steps (outputs of a phase) along y that share an input tile.
     pub rows: usize,
-    /// Steps along x that share a window; a multiple of the lanes, or all of them.
+    /// Steps along x that share an input tile; a multiple of the lanes, or all of them.
     pub columns: usize,
     /// Parts of the output channels, each a unit of work of its own; of the phases where [`Schedule::parts_phases`].
     pub parts: usize,
-    /// Whether a part is computed across all windows before the next one, with its weights near; else all parts of a window,
+    /// Whether a part is computed across all input tiles before the next one, with its weights near; else all parts of an input tile,
     /// which is packed once.
     pub across: bool,
 }
 
-/// Cycles to copy a vector into a window, and for each row of one.
+/// Cycles to copy a vector into an input tile, and for each row of one.
 const PACKED_VECTOR: f64 = 3.0;
 const PACKED_ROW: f64 = 8.0;
 
-/// The most units for a thread that windows are parted into so that shares are even.
+/// The most units for a thread that input tiles are parted into so that shares are even.
 const UNITS: usize = 16;
 
 /// Lines that share a set of the first-level cache.
@@ -141,71 +141,72 @@ fn is_worth_packing(problem: &Problem) -> bool {
 impl Schedule {
     /// The schedule for a problem on so many threads.
     pub fn choose(problem: &Problem, target: &Target, threads: usize) -> Self {
-        let source = if is_worth_packing(problem) { Source::Rolling } else { Source::Direct };
-        let (store, tile) = best_tile(problem, target);
-        Self::with_tile(problem, target, threads, source, store, tile)
+        let source = if is_worth_packing(problem) { Source::LineBuffer } else { Source::Direct };
+        let (dataflow, tile) = best_tile(problem, target);
+        Self::with_tile(problem, target, threads, source, dataflow, tile)
     }
 
-    /// The schedule with these tiles; window and units of work follow. Windows are packed where they cannot roll, or need not.
+    /// The schedule with these tiles; input tile and units of work follow. InputTiles are packed where they cannot roll, or need not.
     pub fn with_tile(
         problem: &Problem,
         target: &Target,
         threads: usize,
         source: Source,
-        store: Store,
+        dataflow: Dataflow,
         TileShape { m, n, stack, .. }: TileShape,
     ) -> Self {
         let x = &problem.axes[2];
         let mut schedule =
-            Self { source, store, m, n, stack, rows: stack, columns: 1, parts: 1, across: false };
+            Self { source, dataflow, m, n, stack, rows: stack, columns: 1, parts: 1, across: false };
         let tiles = schedule.most_parts(problem, target);
-        if source == Source::Rolling {
-            if let Some((rows, columns)) = Rolling::choose(problem, target, threads, store, (n, stack)) {
+        if source == Source::LineBuffer {
+            if let Some((rows, columns)) = LineBuffer::choose(problem, target, threads, dataflow, (n, stack))
+            {
                 return Self { rows, columns, ..schedule };
             }
             schedule.source = Source::Packed;
         }
-        let is_whole = store.is_by_pixels() && is_small(problem);
+        let is_whole = dataflow.is_by_pixels() && is_small(problem);
         if is_whole {
             (schedule.rows, schedule.columns) = (problem.axes[1].steps(), x.steps());
         } else {
-            let n = if store.is_by_pixels() { 1 } else { n };
-            let window = match problem.folds.last() {
+            let n = if dataflow.is_by_pixels() { 1 } else { n };
+            let input_tile = match problem.collapses.last() {
                 Some(_) => {
-                    // Where channels cannot be parted, windows are.
+                    // Where channels cannot be parted, input tiles are.
                     let alone = threads > 1 && tiles < 2 * threads;
                     let least = (4 * threads).div_ceil(problem.batch * problem.groups);
-                    Window::of_folded(problem, target, threads, if alone { least } else { 1 }, n)
+                    InputTileSize::of_collapsed(problem, target, threads, if alone { least } else { 1 }, n)
                 }
-                None => Window::choose(problem, target, schedule.source, n),
+                None => InputTileSize::choose(problem, target, schedule.source, n),
             };
-            (schedule.rows, schedule.columns) = (window.rows, window.columns);
-            if store.phases(problem) < x.phases.len() {
+            (schedule.rows, schedule.columns) = (input_tile.rows, input_tile.columns);
+            if dataflow.phases(problem) < x.phases.len() {
                 schedule.keep_rows_near(problem, target, tiles);
             }
             if schedule.rows < problem.axes[1].steps() {
                 schedule.rows = (schedule.rows / stack).max(1) * stack;
             }
         }
-        let outer = schedule.windows(problem);
+        let outer = schedule.input_tiles(problem);
         let mut even = schedule.even_parts(problem, target, threads);
         if !is_whole && is_uneven(outer * tiles.min(even), threads) {
-            // Few tiles of channels do not share out evenly: smaller windows do.
+            // Few tiles of channels do not share out evenly: smaller input tiles do.
             let fewer =
                 Self { rows: schedule.rows.div_ceil(threads).next_multiple_of(stack), ..schedule.clone() };
-            if !is_uneven(fewer.windows(problem), threads) {
+            if !is_uneven(fewer.input_tiles(problem), threads) {
                 (schedule.rows, even) = (fewer.rows, 1);
             }
         }
         // Phases are only parted for threads.
         let tiles = if threads == 1 && schedule.parts_phases(problem, target.lanes()) { 1 } else { tiles };
         let parts = tiles.min((4 * threads).max(if problem.batch > 1 { tiles.div_ceil(4) } else { 1 }));
-        schedule.across = store.is_by_channels() && schedule.is_better_across(problem, target, parts);
+        schedule.across = dataflow.is_by_channels() && schedule.is_better_across(problem, target, parts);
         schedule.parts = if schedule.across { parts } else { tiles.min(even.max(schedule.parts)) };
         schedule
     }
 
-    /// The fewest parts of windows that threads have even shares of.
+    /// The fewest parts of input tiles that threads have even shares of.
     fn even_parts(&self, problem: &Problem, target: &Target, threads: usize) -> usize {
         if threads == 1 {
             return 1;
@@ -216,34 +217,35 @@ impl Schedule {
             let weights = Units::new(problem, &parted).weights(problem, &parted, target.lanes());
             split::is_even(&weights, threads)
         };
-        let most = (UNITS * threads).div_ceil(self.windows(problem).max(1)).min(tiles);
+        let most = (UNITS * threads).div_ceil(self.input_tiles(problem).max(1)).min(tiles);
         (1..=most).find(is_even).unwrap_or(most)
     }
 
-    /// Whether packing all windows for each of so many parts costs less than reading all weights for each window.
+    /// Whether packing all input tiles for each of so many parts costs less than reading all weights for each input tile.
     fn is_better_across(&self, problem: &Problem, target: &Target, parts: usize) -> bool {
-        let windows = self.windows(problem) / problem.groups;
-        if windows == 1 {
+        let input_tiles = self.input_tiles(problem) / problem.groups;
+        if input_tiles == 1 {
             return true;
         }
         let packing = self.packing(problem, target) / problem.groups as f64;
         let weights = 4 * problem.cin * problem.cout * problem.taps();
-        let reads = |bytes: usize| if bytes > target.caches().l2_bytes / 2 { windows } else { 1 };
+        let reads = |bytes: usize| if bytes > target.caches().l2_bytes / 2 { input_tiles } else { 1 };
         let stream = SHOWN * weights as f64 / STREAM_BYTES;
         let across = packing * parts as f64 + stream * reads(weights / parts) as f64;
         across < packing + stream * reads(weights) as f64
     }
 
-    /// Cycles to pack all windows once.
+    /// Cycles to pack all input tiles once.
     pub fn packing(&self, problem: &Problem, target: &Target) -> f64 {
         let [z, y, x] = &problem.axes;
-        let rows = self.windows(problem) * problem.cin * z.reach(self.planes(problem)) * y.reach(self.rows);
+        let rows =
+            self.input_tiles(problem) * problem.cin * z.reach(self.planes(problem)) * y.reach(self.rows);
         let vectors = x.reach(self.columns).div_ceil(target.lanes());
         rows as f64 * (PACKED_VECTOR * vectors as f64 + PACKED_ROW)
     }
 
-    /// Windows of all images and groups.
-    fn windows(&self, problem: &Problem) -> usize {
+    /// InputTiles of all images and groups.
+    fn input_tiles(&self, problem: &Problem) -> usize {
         let [z, y, x] = &problem.axes;
         let of_group = z.steps().div_ceil(self.planes(problem))
             * y.steps().div_ceil(self.rows)
@@ -257,9 +259,10 @@ impl Schedule {
         let x = &problem.axes[2];
         let parts = tiles.min(4);
         let row = 4 * self.columns * x.out_stride * problem.cout.div_ceil(parts);
-        let near =
-            |rows| Window::bytes(problem, rows, self.columns) + rows * row <= target.caches().l2_bytes / 2;
-        if self.store == Store::Strided {
+        let near = |rows| {
+            InputTileSize::bytes(problem, rows, self.columns) + rows * row <= target.caches().l2_bytes / 2
+        };
+        if self.dataflow == Dataflow::Strided {
             self.parts = parts;
         }
         while self.rows > 1 && !near(self.rows) {
@@ -267,9 +270,9 @@ impl Schedule {
         }
     }
 
-    /// Steps along z that share a window: all of those of a small volume.
+    /// Steps along z that share an input tile: all of those of a small volume.
     pub fn planes(&self, problem: &Problem) -> usize {
-        if self.store.is_by_pixels() && is_small(problem) { planes_of_tiles(problem) } else { 1 }
+        if self.dataflow.is_by_pixels() && is_small(problem) { planes_of_tiles(problem) } else { 1 }
     }
 
     /// Rows of the tiles that are needed: as many as [`Schedule::stack`], and one where rows are left.
@@ -287,20 +290,20 @@ impl Schedule {
     /// Tiles beside each other in what [`Schedule::parts`] divides.
     pub fn most_parts(&self, problem: &Problem, target: &Target) -> usize {
         let [z, y, x] = &problem.axes;
-        match self.store {
-            Store::Interleaved | Store::Joint | Store::Strided => problem.cout.div_ceil(self.m),
-            _ if self.store.is_by_channels() && self.parts_phases(problem, target.lanes()) => {
+        match self.dataflow {
+            Dataflow::Interleaved | Dataflow::Joint | Dataflow::Strided => problem.cout.div_ceil(self.m),
+            _ if self.dataflow.is_by_channels() && self.parts_phases(problem, target.lanes()) => {
                 self.products_of_groups(problem).len()
             }
-            Store::Channels | Store::Transposed => problem.cout.div_ceil(self.n * target.lanes()),
-            Store::Phases => z.phases.len() * y.phases.len() * self.phase_groups(x, target.lanes()).len(),
+            Dataflow::Channels | Dataflow::Transposed => problem.cout.div_ceil(self.n * target.lanes()),
+            Dataflow::Phases => z.phases.len() * y.phases.len() * self.phase_groups(x, target.lanes()).len(),
         }
     }
 
     /// Whether [`Schedule::parts`] are of phases: where lanes run along these, and where a small image has a lone tile of channels.
     pub fn parts_phases(&self, problem: &Problem, lanes: usize) -> bool {
-        self.store == Store::Phases
-            || self.store.is_by_channels()
+        self.dataflow == Dataflow::Phases
+            || self.dataflow.is_by_channels()
                 && problem.cout <= self.n * lanes
                 && is_small(problem)
                 && self.products_of_groups(problem).len() > 1
@@ -312,7 +315,7 @@ impl Schedule {
             axis.phases.iter().map(|phase| (phase.count * phase.taps.len()) as u64).collect()
         };
         let [z, y, mut x] = problem.axes.each_ref().map(products);
-        if self.store == Store::Transposed {
+        if self.dataflow == Dataflow::Transposed {
             x = vec![x.iter().sum()];
         }
         let rows = z.iter().flat_map(|z| y.iter().map(move |y| z * y));
@@ -321,10 +324,10 @@ impl Schedule {
 
     /// Output channels of a tile, and what their number is rounded up to.
     pub fn channel_block(&self, problem: &Problem, lanes: usize) -> (usize, usize) {
-        match self.store {
-            Store::Interleaved | Store::Joint | Store::Strided => (self.m, 1),
-            Store::Channels | Store::Transposed => (self.n * lanes, lanes),
-            Store::Phases => (self.channels_beside_phases(&problem.axes[2], lanes), 1),
+        match self.dataflow {
+            Dataflow::Interleaved | Dataflow::Joint | Dataflow::Strided => (self.m, 1),
+            Dataflow::Channels | Dataflow::Transposed => (self.n * lanes, lanes),
+            Dataflow::Phases => (self.channels_beside_phases(&problem.axes[2], lanes), 1),
         }
     }
 
@@ -339,23 +342,23 @@ impl Schedule {
     }
 }
 
-/// Cycles that the whole convolution takes by tiles over windows, packing included.
+/// Cycles that the whole convolution takes by tiles over input tiles, packing included.
 pub(crate) fn direct_cycles(problem: &Problem, target: &Target) -> f64 {
     let [z, y, x] = &problem.axes;
-    let (store, tile) = best_tile(problem, target);
+    let (dataflow, tile) = best_tile(problem, target);
     let rows = |axis: &Axis| axis.phases.iter().map(|phase| phase.count * phase.taps.len()).sum::<usize>();
-    let rolling = Rolling::choose(problem, target, 1, store, (tile.n, tile.stack));
-    let copies = match rolling.filter(|_| is_worth_packing(problem)) {
+    let line_buffer = LineBuffer::choose(problem, target, 1, dataflow, (tile.n, tile.stack));
+    let copies = match line_buffer.filter(|_| is_worth_packing(problem)) {
         Some(_) => 1.0,
-        None => PACKED_VECTOR * Window::choose(problem, target, Source::Packed, 1).copies,
+        None => PACKED_VECTOR * InputTileSize::choose(problem, target, Source::Packed, 1).copies,
     };
     let packing = copies * (z.steps() * y.steps() * x.steps()) as f64 / target.lanes() as f64;
     let images = (problem.batch * problem.groups * problem.cin) as f64;
     images * (tile.cycles * (rows(z) * rows(y)) as f64 + packing)
 }
 
-/// A window of the input.
-pub(crate) struct Window {
+/// An input tile of the input.
+pub(crate) struct InputTileSize {
     /// Steps along y and x that share it.
     rows: usize,
     columns: usize,
@@ -363,30 +366,30 @@ pub(crate) struct Window {
     copies: f64,
 }
 
-impl Window {
-    /// Bytes of a window of so many steps along y and x.
+impl InputTileSize {
+    /// Bytes of an input tile of so many steps along y and x.
     pub fn bytes(problem: &Problem, rows: usize, columns: usize) -> usize {
         let [z, y, x] = &problem.axes;
         4 * problem.cin * z.reach(1) * y.reach(rows) * (x.reach(columns) + 8)
     }
 
-    /// Whole rows, which share nothing: even windows that leave the fewest lanes idle, in half of the second-level cache; at least
+    /// Whole rows, which share nothing: even input tiles that leave the fewest lanes idle, in half of the second-level cache; at least
     /// so many.
-    fn of_folded(problem: &Problem, target: &Target, threads: usize, least: usize, n: usize) -> Self {
+    fn of_collapsed(problem: &Problem, target: &Target, threads: usize, least: usize, n: usize) -> Self {
         let (steps, lanes) = (problem.axes[2].steps(), target.lanes());
         let grain = problem.grain(lanes);
         let rows = steps / grain;
         let room = target.caches().l2_bytes / 2;
         let vectors =
             |columns: usize| steps / columns * columns.div_ceil(lanes) + (steps % columns).div_ceil(lanes);
-        // Threads have equal shares: windows are as many, and as large.
+        // Threads have equal shares: input tiles are as many, and as large.
         let uneven = |columns: usize| {
-            let windows = steps.div_ceil(columns) * problem.batch * problem.groups;
-            let last = steps % columns > 0 && windows < 4 * threads;
-            threads > 1 && (last || is_uneven(windows, threads))
+            let input_tiles = steps.div_ceil(columns) * problem.batch * problem.groups;
+            let last = steps % columns > 0 && input_tiles < 4 * threads;
+            threads > 1 && (last || is_uneven(input_tiles, threads))
         };
         let columns = (least.min(rows)..=rows)
-            .map(|windows| rows.div_ceil(windows) * grain)
+            .map(|input_tiles| rows.div_ceil(input_tiles) * grain)
             .filter(|&columns| columns <= grain.max(n * lanes) || Self::bytes(problem, 1, columns) <= room)
             .min_by_key(|&columns| (vectors(columns), uneven(columns), std::cmp::Reverse(columns)));
         Self { rows: 1, columns: columns.unwrap_or(grain), copies: 1.0 }
@@ -403,12 +406,12 @@ impl Window {
             let columns = (columns / grain * grain).max(grain);
             return Self { rows: y.steps().clamp(1, 8), columns: columns.min(x.steps()), copies: 0.0 };
         }
-        // A window that shares nothing with its neighbours gains nothing from size.
+        // An input tile that shares nothing with its neighbours gains nothing from size.
         let shares = |axis: &Axis| axis.shifts().1 - axis.shifts().0 >= axis.in_stride as i64;
         let eighths = if shares(y) || shares(x) { 3 } else { 2 };
         let budget = target.caches().l2_bytes / 8 * eighths;
         let bytes = |rows, columns| Self::bytes(problem, rows, columns);
-        // Rows and columns at the edges of a window are copied for its neighbours as well: the fewest copies for an output.
+        // Rows and columns at the edges of an input tile are copied for its neighbours as well: the fewest copies for an output.
         let mut best = Self { rows: 1, columns: x.steps().min(grain), copies: 1.0 };
         let mut least = f64::INFINITY;
         let mut columns = x.steps();

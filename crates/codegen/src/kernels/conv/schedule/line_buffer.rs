@@ -1,13 +1,13 @@
-//! Windows that roll over the input: while tiles work on one, they copy what the next one adds to it. Where there are few
+//! InputTiles that roll over the input: while tiles work on one, they copy what the next one adds to it. Where there are few
 //! output channels, copies take long beside the multiply-adds that they are for; this way they hide behind them. Plain
 //! values; [`crate::kernels::conv::emit::line_buffer`] makes the code.
 
 use crate::kernels::conv::problem::{Axis, Problem};
-use crate::kernels::conv::schedule::direct::Store;
+use crate::kernels::conv::schedule::direct::Dataflow;
 use std::ops::RangeInclusive;
 use tconvc_machine::Target;
 
-/// What windows follow each other along.
+/// What input tiles follow each other along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Along {
     /// Rows, each of them whole.
@@ -16,12 +16,12 @@ pub(crate) enum Along {
     Columns,
 }
 
-/// How windows follow each other in memory: each begins where the one before it has the first that both have. Behind the last one
+/// How input tiles follow each other in memory: each begins where the one before it has the first that both have. Behind the last one
 /// for which there is room, what is shared moves to the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rolling {
+pub(crate) struct LineBuffer {
     pub along: Along,
-    /// Rows or positions of a window, and those of them that the one before it does not have.
+    /// Rows or positions of an input tile, and those of them that the one before it does not have.
     pub whole: usize,
     pub new: usize,
     /// Rows or positions in memory.
@@ -29,7 +29,7 @@ pub(crate) struct Rolling {
 }
 
 /// Multiply-adds for each element of the input: with fewer, copies do not hide behind them; with more, copies take little anyway.
-const WORTH_ROLLING: RangeInclusive<usize> = 12..=300;
+const WORTH_A_LINE_BUFFER: RangeInclusive<usize> = 12..=300;
 
 /// The fewest multiply-adds for each element where the input comes from memory, which gives parts of rows more slowly than whole ones.
 const WORTH_IN_MEMORY: usize = 100;
@@ -37,25 +37,32 @@ const WORTH_IN_MEMORY: usize = 100;
 /// Rows of fewer bytes come as slowly wherever the input is, unless it fits the second-level cache.
 const SHORT_ROW: usize = 256;
 
-/// Cycles of a window of which the code around its tiles is a small part.
+/// Cycles of an input tile of which the code around its tiles is a small part.
 const CYCLES: usize = 4000;
 
-/// Windows for a thread, at least, and tiles along one of them.
+/// InputTiles for a thread, at least, and tiles along one of them.
 const MANY: usize = 4;
 
-impl Rolling {
-    /// Of windows of so many steps along y and x; nothing where they cannot roll, or not in the second-level cache.
-    pub fn of(problem: &Problem, target: &Target, store: Store, rows: usize, columns: usize) -> Option<Self> {
+impl LineBuffer {
+    /// Of input tiles of so many steps along y and x; nothing where they cannot roll, or not in the second-level cache.
+    pub fn of(
+        problem: &Problem,
+        target: &Target,
+        dataflow: Dataflow,
+        rows: usize,
+        columns: usize,
+    ) -> Option<Self> {
         let [z, y, x] = &problem.axes;
         let even = |axis: &Axis| axis.phases.iter().all(|phase| phase.count == axis.steps());
         let alone = |axis: &Axis| axis.steps() == 1 && axis.is_inside() && axis.reach(1) == 1;
         let one_plane = z.is_inside() && z.in_stride == 1 && z.reach(1) == 1 && even(z);
         // Displacements have 32 bits.
         let near = i32::try_from(4 * problem.cin * problem.input.plane).is_ok();
-        if !store.is_interleaved() || !one_plane || !near || x.in_stride > 1 || x.insert > 1 {
+        if !dataflow.is_interleaved() || !one_plane || !near || x.in_stride > 1 || x.input_dilation > 1 {
             return None;
         }
-        let (along, axis, steps, each) = if columns == x.steps() && rows < y.steps() && y.insert == 1 {
+        let (along, axis, steps, each) = if columns == x.steps() && rows < y.steps() && y.input_dilation == 1
+        {
             (Along::Rows, y, rows, x.reach(columns) + target.lanes())
         } else if rows == 1 && alone(y) && columns < x.steps() {
             (Along::Columns, x, columns, 1)
@@ -65,17 +72,17 @@ impl Rolling {
         let (whole, new) = (axis.reach(steps), steps * axis.in_stride);
         let halo = whole.checked_sub(new)?;
         let bytes = |room: usize| 4 * problem.cin * each * room;
-        // A window at the start must not lie over the last one.
-        let room = |windows: usize| whole + windows * new;
+        // An input tile at the start must not lie over the last one.
+        let room = |input_tiles: usize| whole + input_tiles * new;
         let least = whole.div_ceil(new);
         if bytes(room(least)) > target.caches().l2_bytes * 5 / 8 {
             return None;
         }
         let wanted = (8 * halo / new).max(least).min(axis.steps().div_ceil(steps).max(least));
-        let windows = (least..=wanted)
-            .rev()
-            .find(|&windows| windows == least || bytes(room(windows)) <= target.caches().l2_bytes / 4)?;
-        Some(Self { along, whole, new, room: room(windows) })
+        let input_tiles = (least..=wanted).rev().find(|&input_tiles| {
+            input_tiles == least || bytes(room(input_tiles)) <= target.caches().l2_bytes / 4
+        })?;
+        Some(Self { along, whole, new, room: room(input_tiles) })
     }
 
     /// Whether copies take so much of the time that it is worth it.
@@ -90,15 +97,15 @@ impl Rolling {
             || products < WORTH_IN_MEMORY && bytes * problem.batch * problem.groups > caches.l3_bytes / 3;
         // A phase without taps has nothing that copies could hide behind.
         let busy = |axis: &Axis| axis.phases.iter().all(|phase| !phase.taps.is_empty());
-        WORTH_ROLLING.contains(&products) && !near && !in_pieces && problem.axes.iter().all(busy)
+        WORTH_A_LINE_BUFFER.contains(&products) && !near && !in_pieces && problem.axes.iter().all(busy)
     }
 
-    /// Steps along y and x of windows that are worth it, for tiles of `n` vectors in each of `stack` rows.
+    /// Steps along y and x of input tiles that are worth it, for tiles of `n` vectors in each of `stack` rows.
     pub fn choose(
         problem: &Problem,
         target: &Target,
         threads: usize,
-        store: Store,
+        dataflow: Dataflow,
         (n, stack): (usize, usize),
     ) -> Option<(usize, usize)> {
         let ([z, y, x], caches) = (&problem.axes, target.caches());
@@ -111,14 +118,14 @@ impl Rolling {
         let block = n * target.lanes();
         let least = if weights > caches.l1d_bytes / 2 { MANY * block } else { block };
         let fits = |&(rows, columns): &(usize, usize)| {
-            let windows = y.steps().div_ceil(rows) * x.steps().div_ceil(columns);
-            let (steps, units) = (rows * columns, windows * problem.batch * problem.groups * z.steps());
-            windows >= MANY
+            let input_tiles = y.steps().div_ceil(rows) * x.steps().div_ceil(columns);
+            let (steps, units) = (rows * columns, input_tiles * problem.batch * problem.groups * z.steps());
+            input_tiles >= MANY
                 && units >= MANY * threads
                 && steps >= least.min(x.steps())
                 && steps * products / (2 * target.lanes()) >= CYCLES
-                && Self::of(problem, target, store, rows, columns)
-                    .is_some_and(|rolling| rolling.moves_little())
+                && Self::of(problem, target, dataflow, rows, columns)
+                    .is_some_and(|line_buffer| line_buffer.moves_little())
         };
         if y.steps() > 1 {
             return (stack..=y.steps()).step_by(stack).map(|rows| (rows, x.steps())).find(fits);
@@ -137,12 +144,12 @@ impl Rolling {
         2 * self.shared() <= self.room
     }
 
-    /// Rows or positions that windows share.
+    /// Rows or positions that input tiles share.
     pub fn shared(&self) -> usize {
         self.whole - self.new
     }
 
-    /// Rows and positions that there is room for, where that is more than one window.
+    /// Rows and positions that there is room for, where that is more than one input tile.
     pub fn extents(&self) -> [usize; 2] {
         match self.along {
             Along::Rows => [self.room, 0],

@@ -1,8 +1,8 @@
 //! Schedules beside the one that is chosen by estimate: their names, and those that lie next to one.
 
 use crate::kernels::conv::problem::Problem;
-use crate::kernels::conv::schedule::direct::{Schedule, Source, Store, Window, readable_in_place};
-use crate::kernels::conv::schedule::line_buffer::Rolling;
+use crate::kernels::conv::schedule::direct::{Dataflow, InputTileSize, Schedule, Source, readable_in_place};
+use crate::kernels::conv::schedule::line_buffer::LineBuffer;
 use crate::kernels::conv::schedule::tile_shape::{
     TileShape, can_stack, fits_registers, is_small, is_written_out, tiles_of,
 };
@@ -10,7 +10,7 @@ use crate::kernels::conv::schedule::tiling::accumulators;
 use std::fmt;
 use tconvc_machine::Target;
 
-impl Store {
+impl Dataflow {
     fn name(self) -> &'static str {
         match self {
             Self::Interleaved => "interleaved",
@@ -24,25 +24,25 @@ impl Store {
 }
 
 impl Source {
-    const ALL: [Self; 3] = [Self::Packed, Self::Rolling, Self::Direct];
+    const ALL: [Self; 3] = [Self::Packed, Self::LineBuffer, Self::Direct];
 
     fn name(self) -> &'static str {
         match self {
             Self::Packed => "packed",
-            Self::Rolling => "rolling",
+            Self::LineBuffer => "line-buffer",
             Self::Direct => "direct",
         }
     }
 }
 
-/// `channels 6x2 packed 8x64 4 across`: store, tile, source, window, parts, and whether each goes across all windows. A tile
+/// `channels 6x2 packed 8x64 4 across`: dataflow, tile, source, input tile, parts, and whether each goes across all input tiles. A tile
 /// over two rows is `6x2x2`.
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { source, store, m, n, stack, rows, columns, parts, across } = self;
+        let Self { source, dataflow, m, n, stack, rows, columns, parts, across } = self;
         let across = if *across { " across" } else { "" };
         let stack = if *stack > 1 { format!("x{stack}") } else { String::new() };
-        write!(f, "{} {m}x{n}{stack} {} {rows}x{columns} {parts}{across}", store.name(), source.name())
+        write!(f, "{} {m}x{n}{stack} {} {rows}x{columns} {parts}{across}", dataflow.name(), source.name())
     }
 }
 
@@ -56,8 +56,8 @@ impl Schedule {
     /// The schedule of that name; nothing where it does not fit the problem.
     pub(crate) fn named(text: &str, problem: &Problem, target: &Target) -> Option<Self> {
         let mut words = text.split(' ');
-        let store = words.next()?;
-        let store = Store::ALL.into_iter().find(|known| known.name() == store)?;
+        let dataflow = words.next()?;
+        let dataflow = Dataflow::ALL.into_iter().find(|known| known.name() == dataflow)?;
         let tile = words.next()?;
         let (tile, stack) = match tile.match_indices('x').nth(1) {
             Some((at, _)) => (&tile[..at], tile[at + 1..].parse().ok()?),
@@ -73,63 +73,65 @@ impl Schedule {
             Some("across") => true,
             Some(_) => return None,
         };
-        let schedule = Self { source, store, m, n, stack, rows, columns, parts, across };
+        let schedule = Self { source, dataflow, m, n, stack, rows, columns, parts, across };
         (words.next().is_none() && schedule.fits(problem, target)).then_some(schedule)
     }
 
     fn fits(&self, problem: &Problem, target: &Target) -> bool {
         let [_, y, x] = &problem.axes;
-        let &Self { source, store, m, n, stack, rows, columns, parts, across } = self;
+        let &Self { source, dataflow, m, n, stack, rows, columns, parts, across } = self;
         let (lanes, whole) = (target.lanes(), rows == y.steps() && columns == x.steps());
         let in_range = (1..=28).contains(&m)
             && (1..=6).contains(&n)
             && (1..=rows).contains(&stack)
-            && (stack == 1 || can_stack(problem, store))
+            && (stack == 1 || can_stack(problem, dataflow))
             && (1..=y.steps()).contains(&rows)
             && (1..=x.steps()).contains(&columns);
         if !in_range
-            || !store.fits(problem, target)
-            || across && !store.is_by_channels()
+            || !dataflow.fits(problem, target)
+            || across && !dataflow.is_by_channels()
             || source == Source::Direct && !readable_in_place(problem)
         {
             return false;
         }
-        let window = match source {
-            Source::Packed => Window::bytes(problem, rows, columns),
-            Source::Rolling if Rolling::of(problem, target, store, rows, columns).is_none() => return false,
-            Source::Rolling if parts > 1 => return false,
-            Source::Rolling | Source::Direct => 0,
+        let input_tile = match source {
+            Source::Packed => InputTileSize::bytes(problem, rows, columns),
+            Source::LineBuffer if LineBuffer::of(problem, target, dataflow, rows, columns).is_none() => {
+                return false;
+            }
+            Source::LineBuffer if parts > 1 => return false,
+            Source::LineBuffer | Source::Direct => 0,
         };
         let vectors = n * stack;
-        let registers = if store.is_by_pixels() {
-            store.phases(problem) * m * n <= accumulators(target, n)
+        let registers = if dataflow.is_by_pixels() {
+            dataflow.phases(problem) * m * n <= accumulators(target, n)
         } else {
-            fits_registers(problem, target, store, (m, vectors))
+            fits_registers(problem, target, dataflow, (m, vectors))
         };
         registers
-            && (store != Store::Joint || is_written_out(problem, m * vectors))
+            && (dataflow != Dataflow::Joint || is_written_out(problem, m * vectors))
             && (columns == x.steps() || columns.is_multiple_of(problem.grain(lanes)))
-            && (whole || !store.is_by_pixels() || !is_small(problem))
-            && (rows == 1 || whole || window <= 2 * target.caches().l2_bytes)
+            && (whole || !dataflow.is_by_pixels() || !is_small(problem))
+            && (rows == 1 || whole || input_tile <= 2 * target.caches().l2_bytes)
             && (1..=self.most_parts(problem, target)).contains(&parts)
     }
 
     /// Schedules that differ from this one in one decision.
-    pub(crate) fn neighbours(&self, problem: &Problem, target: &Target, threads: usize) -> Vec<Self> {
+    pub(crate) fn neighbourhood(&self, problem: &Problem, target: &Target, threads: usize) -> Vec<Self> {
         let (lanes, [_, y, x]) = (target.lanes(), &problem.axes);
         let mut others = vec![];
-        for store in Store::ALL.into_iter().filter(|store| store.fits(problem, target)) {
-            let tiles = tiles_of(problem, target, store);
+        for dataflow in Dataflow::ALL.into_iter().filter(|dataflow| dataflow.fits(problem, target)) {
+            let tiles = tiles_of(problem, target, dataflow);
             let best = tiles.iter().map(|tile| tile.cycles).fold(f64::INFINITY, f64::min);
             for tile in tiles {
                 let TileShape { cycles, m, n, stack } = tile;
-                let near = if store == self.store { 1.5 } else { 1.01 };
+                let near = if dataflow == self.dataflow { 1.5 } else { 1.01 };
                 if cycles <= near * best {
-                    others.push(Self::with_tile(problem, target, threads, self.source, store, tile));
-                    let across = self.across && store.is_by_channels();
-                    let tiled = Self { store, m, n, stack, across, ..self.clone() };
+                    others.push(Self::with_tile(problem, target, threads, self.source, dataflow, tile));
+                    let across = self.across && dataflow.is_by_channels();
+                    let tiled = Self { dataflow, m, n, stack, across, ..self.clone() };
                     if stack > 1 {
-                        let (source, columns) = (Source::Rolling, x.steps());
+                        let (source, columns) = (Source::LineBuffer, x.steps());
                         others.push(Self { source, rows: stack, columns, parts: 1, ..tiled.clone() });
                     }
                     others.push(tiled);
@@ -138,11 +140,11 @@ impl Schedule {
         }
         for source in Source::ALL {
             let tile = TileShape { cycles: 0.0, m: self.m, n: self.n, stack: self.stack };
-            others.push(Self::with_tile(problem, target, threads, source, self.store, tile));
+            others.push(Self::with_tile(problem, target, threads, source, self.dataflow, tile));
         }
         let grain = problem.grain(lanes);
         for (rows, columns) in [(1, x.steps()), (2, x.steps()), (1, grain), (1, 2 * grain)] {
-            others.push(Self { source: Source::Rolling, rows, columns, parts: 1, ..self.clone() });
+            others.push(Self { source: Source::LineBuffer, rows, columns, parts: 1, ..self.clone() });
         }
         for rows in [self.rows.div_ceil(2), (2 * self.rows).min(y.steps()), y.steps()] {
             others.push(Self { rows, ..self.clone() });

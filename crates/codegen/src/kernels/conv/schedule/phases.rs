@@ -2,8 +2,8 @@
 //! values; no code is made here.
 
 use crate::kernels::conv::problem::Problem;
-use crate::kernels::conv::schedule::direct::{Schedule, Store};
-use crate::kernels::conv::schedule::input_tile::Window;
+use crate::kernels::conv::schedule::direct::{Dataflow, Schedule};
+use crate::kernels::conv::schedule::input_tile::InputTileLayout;
 
 /// What a position of the input feeds: accumulators of some phases.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -32,7 +32,7 @@ impl Row {
 
 /// Where what tiles read lies in memory.
 pub(crate) struct Layout {
-    pub window: Window,
+    pub input_tile: InputTileLayout,
     /// Bytes between planes.
     pub plane_bytes: i64,
     /// The shift of its first position along each axis; none where it is the tensor itself.
@@ -48,7 +48,7 @@ pub(crate) struct PhaseGroup {
     pub rows: Vec<Row>,
     /// In order of their offsets.
     pub positions: Vec<Position>,
-    /// Bytes of the first row and position from the window's or the tensor's start.
+    /// Bytes of the first row and position from the input tile's or the tensor's start.
     pub base: i64,
     /// The tap of each weight of a channel, in the order in which tiles read them; none where there is only a zero.
     pub taps: Vec<Option<[usize; 3]>>,
@@ -78,17 +78,17 @@ pub(crate) fn groups(
 ) -> Vec<PhaseGroup> {
     let [z, y, x] = &problem.axes;
     let pairs = (0..z.phases.len()).flat_map(|z| (0..y.phases.len()).map(move |y| (z, y)));
-    let row_groups: Vec<Vec<(usize, usize)>> = match schedule.store {
-        Store::Joint => vec![pairs.collect()],
+    let row_groups: Vec<Vec<(usize, usize)>> = match schedule.dataflow {
+        Dataflow::Joint => vec![pairs.collect()],
         _ => pairs.map(|pair| vec![pair]).collect(),
     };
-    let x_groups: Vec<Vec<usize>> = match schedule.store {
-        Store::Interleaved | Store::Joint | Store::Transposed => vec![(0..x.phases.len()).collect()],
-        Store::Strided | Store::Channels => (0..x.phases.len()).map(|phase| vec![phase]).collect(),
-        Store::Phases => schedule.phase_groups(x, lanes).into_iter().map(Iterator::collect).collect(),
+    let x_groups: Vec<Vec<usize>> = match schedule.dataflow {
+        Dataflow::Interleaved | Dataflow::Joint | Dataflow::Transposed => vec![(0..x.phases.len()).collect()],
+        Dataflow::Strided | Dataflow::Channels => (0..x.phases.len()).map(|phase| vec![phase]).collect(),
+        Dataflow::Phases => schedule.phase_groups(x, lanes).into_iter().map(Iterator::collect).collect(),
     };
     // Lanes along phases have weights for whole vectors.
-    let run = if schedule.store == Store::Phases { lanes } else { 1 };
+    let run = if schedule.dataflow == Dataflow::Phases { lanes } else { 1 };
     let group = |(rows, columns): (&Vec<_>, &Vec<_>)| group(problem, layout, rows, columns, run);
     row_groups
         .iter()
@@ -112,7 +112,7 @@ fn group(
         for tz in &z.phases[z_phase].taps {
             for ty in &y.phases[y_phase].taps {
                 let row = (tz.shift - first_z) * layout.plane_bytes
-                    + (ty.shift - first_y) * i64::from(layout.window.row_bytes);
+                    + (ty.shift - first_y) * i64::from(layout.input_tile.row_bytes);
                 feed(&mut by_row, row, (index, [tz.kernel, ty.kernel]));
             }
         }
@@ -122,7 +122,7 @@ fn group(
         for tap in &x.phases[phase].taps {
             let shift = tap.shift - first_x;
             let position = match layout.first {
-                Some(_) => layout.window.position(shift as usize),
+                Some(_) => layout.input_tile.position(shift as usize),
                 None => 4 * shift as i32,
             };
             feed(&mut by_position, position, (index, tap.kernel));

@@ -41,7 +41,7 @@ pub(crate) struct Column {
     pub place: usize,
 }
 
-/// The sizes that everything follows from.
+/// The sizes that everything broadcast from.
 pub(crate) struct Shape {
     pub axes: [Axis; 3],
     pub batch: usize,

@@ -1,7 +1,7 @@
-//! Shapes of tiles, and the cycles that they take: what the choice among ways to store and among shapes is made from.
+//! Shapes of tiles, and the cycles that they take: what the choice among dataflows and among shapes is made from.
 
 use crate::kernels::conv::problem::{Axis, Problem};
-use crate::kernels::conv::schedule::direct::Store;
+use crate::kernels::conv::schedule::direct::Dataflow;
 use crate::kernels::conv::schedule::tiling::{
     LINE_BYTES, accumulators, cut, cut_channels, cut_sizes, held_taps, tile_cycles, transposes, work_cycles,
 };
@@ -9,7 +9,7 @@ use std::ops::Range;
 use tconvc_ir::geometry::Phase;
 use tconvc_machine::{Isa, Target};
 
-/// A shape of the tiles that store in one way.
+/// A shape of the tiles of one dataflow.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct TileShape {
     /// Cycles of all tiles over a row of the output, for each input channel and row of taps.
@@ -52,7 +52,7 @@ pub(crate) fn is_paged(plane: usize) -> bool {
 /// Pixels of an image up to which a tile may take them from several rows.
 const FEW_PIXELS: usize = 100;
 
-/// True when an image is so small that tiles take its pixels in any order: all rows and columns are in one window.
+/// True when an image is so small that tiles take its pixels in any order: all rows and columns are in one input tile.
 pub(crate) fn is_small(problem: &Problem) -> bool {
     problem.axes[1].steps() * problem.axes[2].steps() <= FEW_PIXELS
 }
@@ -63,19 +63,19 @@ pub(crate) fn planes_of_tiles(problem: &Problem) -> usize {
     if z.steps() * y.steps() * x.steps() <= FEW_PIXELS { z.steps() } else { 1 }
 }
 
-/// The ways to store that are weighed: interleaved only where all phases have accumulators, one phase in one way.
-fn stores<'a>(problem: &'a Problem, target: &'a Target) -> impl Iterator<Item = Store> + 'a {
+/// The dataflows that are weighed: interleaved only where all phases have accumulators, one phase with one.
+fn dataflows<'a>(problem: &'a Problem, target: &'a Target) -> impl Iterator<Item = Dataflow> + 'a {
     let x = &problem.axes[2];
     // Interleaving takes a shuffle for each other phase.
     let most = accumulators(target, 1).min(if target.lanes() < 16 { 8 } else { 12 });
-    let interleaved = Store::Interleaved.fits(problem, target) && x.phases.len() <= most;
+    let interleaved = Dataflow::Interleaved.fits(problem, target) && x.phases.len() <= most;
     let one = interleaved && x.phases.len() == 1;
-    Store::ALL.into_iter().filter(move |store| match store {
-        Store::Interleaved => interleaved,
-        Store::Strided => !one,
-        Store::Joint => interleaved && store.fits(problem, target),
-        Store::Transposed => x.phases.len() <= MOST_TRANSPOSED && store.fits(problem, target),
-        Store::Channels | Store::Phases => store.fits(problem, target),
+    Dataflow::ALL.into_iter().filter(move |dataflow| match dataflow {
+        Dataflow::Interleaved => interleaved,
+        Dataflow::Strided => !one,
+        Dataflow::Joint => interleaved && dataflow.fits(problem, target),
+        Dataflow::Transposed => x.phases.len() <= MOST_TRANSPOSED && dataflow.fits(problem, target),
+        Dataflow::Channels | Dataflow::Phases => dataflow.fits(problem, target),
     })
 }
 
@@ -92,22 +92,23 @@ pub(crate) fn is_written_out(problem: &Problem, sums: usize) -> bool {
 }
 
 /// The tile that takes the fewest cycles, and how it stores; of those that are even, the first.
-pub(crate) fn best_tile(problem: &Problem, target: &Target) -> (Store, TileShape) {
-    let best_of =
-        |store| tiles_of(problem, target, store).into_iter().fold(TileShape::NONE, TileShape::or_better);
-    let tiles = stores(problem, target).map(|store| (store, best_of(store)));
+pub(crate) fn best_tile(problem: &Problem, target: &Target) -> (Dataflow, TileShape) {
+    let best_of = |dataflow| {
+        tiles_of(problem, target, dataflow).into_iter().fold(TileShape::NONE, TileShape::or_better)
+    };
+    let tiles = dataflows(problem, target).map(|dataflow| (dataflow, best_of(dataflow)));
     tiles.fold(
-        (Store::Channels, TileShape::NONE),
+        (Dataflow::Channels, TileShape::NONE),
         |best, tile| if tile.1.cycles < best.1.cycles { tile } else { best },
     )
 }
 
-/// The tiles that store in this way: the best for each number of vectors.
-pub(crate) fn tiles_of(problem: &Problem, target: &Target, store: Store) -> Vec<TileShape> {
-    match store {
-        Store::Interleaved | Store::Joint | Store::Strided => width_tiles(problem, target, store),
-        Store::Channels | Store::Transposed => channel_tiles(problem, target, store),
-        Store::Phases => phase_tiles(problem, target),
+/// The tiles of this dataflow: the best for each number of vectors.
+pub(crate) fn tiles_of(problem: &Problem, target: &Target, dataflow: Dataflow) -> Vec<TileShape> {
+    match dataflow {
+        Dataflow::Interleaved | Dataflow::Joint | Dataflow::Strided => width_tiles(problem, target, dataflow),
+        Dataflow::Channels | Dataflow::Transposed => channel_tiles(problem, target, dataflow),
+        Dataflow::Phases => phase_tiles(problem, target),
     }
 }
 
@@ -139,14 +140,14 @@ impl Counts {
 pub(crate) fn fits_registers(
     problem: &Problem,
     target: &Target,
-    store: Store,
+    dataflow: Dataflow,
     (m, vectors): (usize, usize),
 ) -> bool {
-    counts_of_tiles(problem, target, store).iter().all(|tile| tile.fit(target, m, vectors))
+    counts_of_tiles(problem, target, dataflow).iter().all(|tile| tile.fit(target, m, vectors))
 }
 
 /// The tiles over a row of the output, each for all rows of taps that it has: one that interleaves all phases, or one a phase.
-fn counts_of_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<Counts> {
+fn counts_of_tiles(problem: &Problem, target: &Target, dataflow: Dataflow) -> Vec<Counts> {
     let [z, y, x] = &problem.axes;
     // Taps, positions that differ, and the most taps that read one.
     let count = |axis: &Axis| {
@@ -164,8 +165,8 @@ fn counts_of_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<Coun
     let in_two = |positions: usize| positions.saturating_sub(1) * target.vector_bytes() / LINE_BYTES as usize;
     let loads = |positions: usize| positions + in_two(positions);
     let (taps, positions, fed) = count(x);
-    match store {
-        Store::Interleaved => {
+    match dataflow {
+        Dataflow::Interleaved => {
             vec![Counts {
                 phases: x.phases.len(),
                 taps,
@@ -176,10 +177,10 @@ fn counts_of_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<Coun
                 lines: 1,
             }]
         }
-        Store::Joint => {
+        Dataflow::Joint => {
             let ((taps_z, rows_z, fed_z), (taps_y, rows_y, fed_y)) = (count(z), count(y));
             vec![Counts {
-                phases: store.phases(problem),
+                phases: dataflow.phases(problem),
                 taps: taps_z * taps_y * taps,
                 positions: rows_z * rows_y * positions,
                 loads: rows_z * rows_y * loads(positions),
@@ -247,20 +248,21 @@ struct PixelTile {
 }
 
 /// Tiles with lanes along the channels.
-fn channel_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileShape> {
+fn channel_tiles(problem: &Problem, target: &Target, dataflow: Dataflow) -> Vec<TileShape> {
     let x = &problem.axes[2];
     let vectors = problem.cout.div_ceil(target.lanes());
     // Lanes that go to planes whole pages apart push each other out of the cache.
     let lane = if is_paged(problem.output.plane) { 3.0 } else { 1.5 };
-    let vector = match store {
+    let vector = match dataflow {
         _ if !transposes(target) => target.lanes() as f64 * lane,
         // Shuffles, and a store of whole vectors or of a lane after the other.
-        Store::Channels if x.out_stride > 1 => 4.0 + target.lanes() as f64 * 1.5,
+        Dataflow::Channels if x.out_stride > 1 => 4.0 + target.lanes() as f64 * 1.5,
         _ => 6.0,
     };
-    let joint = store == Store::Transposed;
+    let joint = dataflow == Dataflow::Transposed;
     pixel_tiles(problem, target, vector, vectors, |n| {
-        let tiles = counts_of_tiles(problem, target, if joint { Store::Interleaved } else { Store::Strided });
+        let tiles =
+            counts_of_tiles(problem, target, if joint { Dataflow::Interleaved } else { Dataflow::Strided });
         let blocks = cut_channels(vectors, n);
         let of_counts = |counts: Counts| {
             let Counts { phases, taps, positions, .. } = counts;
@@ -275,7 +277,7 @@ fn channel_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileSh
 /// Tiles with lanes along the phases; none where neighbours have other positions.
 fn phase_tiles(problem: &Problem, target: &Target) -> Vec<TileShape> {
     let (x, lanes) = (&problem.axes[2], target.lanes());
-    if !Store::Phases.fits(problem, target) {
+    if !Dataflow::Phases.fits(problem, target) {
         return vec![];
     }
     pixel_tiles(problem, target, 1.5, phase_vectors(x, lanes) * problem.cout, |n| {
@@ -372,19 +374,19 @@ fn mean_rows(problem: &Problem) -> usize {
 }
 
 /// Tiles with lanes along the width, over all channels and columns, remainders included.
-fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileShape> {
+fn width_tiles(problem: &Problem, target: &Target, dataflow: Dataflow) -> Vec<TileShape> {
     // Phases are mostly alike.
-    let tiles = counted(counts_of_tiles(problem, target, store).into_iter().map(|tile| (tile, 1)));
+    let tiles = counted(counts_of_tiles(problem, target, dataflow).into_iter().map(|tile| (tile, 1)));
     let vectors = problem.axes[2].steps().div_ceil(target.lanes());
     let rows = problem.axes[1].steps();
-    let highest = if can_stack(problem, store) { rows.clamp(1, MOST_STACKED) } else { 1 };
+    let highest = if can_stack(problem, dataflow) { rows.clamp(1, MOST_STACKED) } else { 1 };
     let mut shapes = vec![];
     let sizes = (1..=vectors.clamp(1, 6)).flat_map(|n| (1..=highest).map(move |stack| (n, stack)));
     for (n, stack) in sizes.filter(|(n, stack)| n * stack <= 6) {
         let mut best = TileShape { n, stack, ..TileShape::NONE };
         for m in 1..=problem.cout.clamp(1, 16) {
             if !tiles.iter().all(|(tile, _)| tile.fit(target, m, n * stack))
-                || store == Store::Joint && !is_written_out(problem, m * n * stack)
+                || dataflow == Dataflow::Joint && !is_written_out(problem, m * n * stack)
             {
                 continue;
             }
@@ -393,7 +395,7 @@ fn width_tiles(problem: &Problem, target: &Target, store: Store) -> Vec<TileShap
                 for (n, times) in cut_sizes(vectors, n) {
                     for (m, count) in cut_channels(problem.cout, m) {
                         let of_tile = |(tile, count): &(Counts, usize)| {
-                            *count as f64 * width_cycles(problem, target, store, tile, (m, n, height))
+                            *count as f64 * width_cycles(problem, target, dataflow, tile, (m, n, height))
                         };
                         let of_tiles = tiles.iter().map(of_tile).sum::<f64>() / height as f64;
                         cycles += (times * count * share) as f64 / rows as f64 * of_tiles;
@@ -423,38 +425,41 @@ const STACKED: f64 = 1.05;
 const MOST_STACKED: usize = 4;
 
 /// Whether tiles may take several rows.
-pub(crate) fn can_stack(problem: &Problem, store: Store) -> bool {
-    !store.is_by_pixels() && problem.folds.is_empty()
+pub(crate) fn can_stack(problem: &Problem, dataflow: Dataflow) -> bool {
+    !dataflow.is_by_pixels() && problem.collapses.is_empty()
 }
 
 /// Cycles of a tile of `m` channels by `n` vectors along the width of so many rows, for each input channel and row of taps.
 fn width_cycles(
     problem: &Problem,
     target: &Target,
-    store: Store,
+    dataflow: Dataflow,
     tile: &Counts,
     (m, n, height): (usize, usize, usize),
 ) -> f64 {
     let &Counts { phases, taps, positions, loads, rows, lines, .. } = tile;
-    let joint = store == Store::Joint;
+    let joint = dataflow == Dataflow::Joint;
     // Rows of taps in one call.
     let in_call = (problem.cin * if joint { rows } else { mean_rows(problem) }).max(1) as f64;
-    // What the tile reads of the window, again for each tile of channels; dilated taps read lines of their own.
+    // What the tile reads of the input tile, again for each tile of channels; dilated taps read lines of their own.
     let line = LINE_BYTES as usize;
     let vectors = n * target.vector_bytes();
     let (low, high) = problem.axes[2].shifts();
     let others = (positions / lines.max(1)).saturating_sub(1) * (vectors + line);
     let halo = if high > low { others.min(4 * (high - low) as usize + line) } else { 0 };
     let bytes = (height * lines * (vectors + halo)) as f64;
-    // Before the next ones come, all tiles along the row pass over it. Windows fit the second-level cache.
+    // Before the next ones come, all tiles along the row pass over it. InputTiles fit the second-level cache.
     let along = if problem.cout > m { problem.axes[2].steps().div_ceil(n * target.lanes()) } else { 1 };
-    let window = bytes * in_call / rows as f64 * along as f64;
-    let stream = bytes / bytes_per_cycle(target, window.min(target.caches().l2_bytes as f64 / 2.0));
+    let input_tile = bytes * in_call / rows as f64 * along as f64;
+    let stream = bytes / bytes_per_cycle(target, input_tile.min(target.caches().l2_bytes as f64 / 2.0));
     let n = n * height;
     let work = tile_cycles(phases, taps, loads, m, n).max(stream) * if joint { JOINT } else { 1.0 };
     // A call, and stores: whole vectors, or one lane after the other.
-    let vector =
-        if store == Store::Strided { stored_lane(target) * target.lanes() as f64 } else { phases as f64 };
+    let vector = if dataflow == Dataflow::Strided {
+        stored_lane(target) * target.lanes() as f64
+    } else {
+        phases as f64
+    };
     // Lines of channels pages apart share a set of the first-level cache. What comes from memory takes its time anyway.
     let tensors = 1 + problem.addends;
     let bytes = 4 * problem.batch * problem.groups * problem.output.group * tensors;

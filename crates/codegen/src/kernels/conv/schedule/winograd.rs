@@ -1,6 +1,6 @@
-//! Decides whether a convolution is worth Winograd's filtering, and how it is cut up. Plain values; no code is made here.
+//! Decides whether a convolution is worth Winograd's matrices, and how it is cut up. Plain values; no code is made here.
 
-use crate::kernels::conv::problem::winograd::{Filtering, Kernels, MOST, MOST_ALONE};
+use crate::kernels::conv::problem::winograd::{Kernels, MOST, MOST_ALONE, Matrices};
 use crate::kernels::conv::problem::{Axis, Pitch, Problem};
 use crate::kernels::conv::schedule::tiling::{
     SHOWN, STREAM_BYTES, accumulators, blocks_of, cut_channels, tile_cycles,
@@ -47,7 +47,7 @@ const SHARED: f64 = 0.25;
 const TRANSFORM: [f64; 2] = [3.3, 1.0];
 const TRANSFORM_ALONG_X: [f64; 2] = [1.8, 0.5];
 
-/// Cycles in which a vector of the input is copied into a window, and in which one of the output is interleaved and stored.
+/// Cycles in which a vector of the input is copied into an input tile, and in which one of the output is interleaved and stored.
 const COPY: f64 = 7.4;
 const STORE: f64 = 3.6;
 
@@ -74,7 +74,7 @@ fn most_taps(axis: &Axis) -> usize {
 /// True when the taps of every phase, if it has any, read neighbouring positions one after the other.
 fn is_dense(axis: &Axis) -> bool {
     axis.in_stride == 1
-        && axis.insert == 1
+        && axis.input_dilation == 1
         && axis.phases.len() == axis.out_stride
         && axis.phases.iter().all(|phase| {
             let shifts = sorted(phase);
@@ -90,7 +90,7 @@ pub(crate) fn sorted(phase: &Phase) -> Vec<PhaseTap> {
 }
 
 /// The convolution as its tiles see it: a step along an axis is a tile, which reads all positions from the first to the last
-/// that any phase needs. Its windows are those of the tiles, of a plane each.
+/// that any phase needs. Its input tiles are those of the tiles, of a plane each.
 pub(crate) fn tiles_of(problem: &Problem, m: [usize; 2], pieces: usize) -> Problem {
     let mut tiles = problem.clone();
     let z = &mut tiles.axes[0];
@@ -117,7 +117,7 @@ pub(crate) fn tiles_of(problem: &Problem, m: [usize; 2], pieces: usize) -> Probl
             kernel: (high - low) as usize + m,
             in_stride: m,
             out_stride: 1,
-            insert: 1,
+            input_dilation: 1,
             phases: vec![Phase { first: 0, count, taps }],
         };
     }
@@ -125,7 +125,7 @@ pub(crate) fn tiles_of(problem: &Problem, m: [usize; 2], pieces: usize) -> Probl
 }
 
 impl Schedule {
-    /// The filterings that there are, with their estimated cycles; they do not depend on the number of threads but for the
+    /// The matrices_of_phases that there are, with their estimated cycles; they do not depend on the number of threads but for the
     /// split.
     pub fn candidates(problem: &Problem, target: &Target, threads: usize) -> Vec<(f64, Self)> {
         let [z, y, x] = &problem.axes;
@@ -164,9 +164,9 @@ impl Schedule {
         let [z, y, x] = &problem.axes;
         let lanes = target.lanes();
         let products = |axis: &Axis, m: usize| -> usize {
-            axis.phases.iter().map(|phase| Filtering::products(m, phase.taps.len())).sum()
+            axis.phases.iter().map(|phase| Matrices::products(m, phase.taps.len())).sum()
         };
-        let products_x = if pieces > 1 { Filtering::products(m[1], m[1]) } else { products(x, m[1]) };
+        let products_x = if pieces > 1 { Matrices::products(m[1], m[1]) } else { products(x, m[1]) };
         let products_y = products(y, m[0]);
         let terms = products_y * products_x;
         let pairs = problem.groups * problem.cin * problem.cout;
@@ -210,15 +210,17 @@ impl Schedule {
             1 => neighbours,
             apart => (LANE + apart.min(16) as f64 / 8.0) * lanes as f64,
         };
-        let window = each(problem.input, COPY) * (products_y * m[1]) as f64;
+        let input_tile = each(problem.input, COPY) * (products_y * m[1]) as f64;
         let output_bytes = 4 * problem.batch * problem.groups * problem.cout * problem.output.plane;
         let is_far = output_bytes > target.caches().l3_bytes / 2;
-        let store = if is_far { STORE + FAR_STORE } else { STORE };
-        let stores = each(problem.output, store) * (m[0] * y.phases.len() * m[1] * x.phases.len()) as f64;
+        let dataflow = if is_far { STORE + FAR_STORE } else { STORE };
+        let stores = each(problem.output, dataflow) * (m[0] * y.phases.len() * m[1] * x.phases.len()) as f64;
         let blocks_z = z.steps().div_ceil(planes);
         let of_planes = |planes: usize| (planes * phases_z) as f64;
-        let inputs =
-            in_rows as f64 * cin * (transform_in + window) * of_planes(z.steps() + blocks_z * (taps_z - 1));
+        let inputs = in_rows as f64
+            * cin
+            * (transform_in + input_tile)
+            * of_planes(z.steps() + blocks_z * (taps_z - 1));
         let outputs = in_rows as f64 * cout * (transform_out + stores) * of_planes(z.steps());
         // Cycles of the products of an image, and the tile that they take, with blocks of so many rows.
         let products = |rows: usize, most: usize| {
@@ -244,7 +246,7 @@ impl Schedule {
             0.0
         };
         let images = problem.batch * problem.groups;
-        // Threads do not change the choice of a filtering.
+        // Threads do not change the choice of a matrices.
         let cycles = images as f64 * (in_products + inputs + outputs + SHOWN * stream * passes as f64);
         let tiles = problem.cout.div_ceil(channels);
         let mut schedule = Self { m, pieces, planes, rows, columns, channels, vectors, channel_parts: 1 };
@@ -333,8 +335,8 @@ impl std::fmt::Display for Schedule {
     }
 }
 
-/// Filterings of the phases of an axis whose kernels are in so many pieces.
-pub(crate) fn filterings(axis: &Axis, m: usize, pieces: usize) -> Vec<(Filtering, Kernels, i64)> {
+/// Matrices of the phases of an axis whose kernels are in so many pieces.
+pub(crate) fn matrices_of_phases(axis: &Axis, m: usize, pieces: usize) -> Vec<(Matrices, Kernels, i64)> {
     axis.phases
         .iter()
         .map(|phase| {
@@ -343,7 +345,7 @@ pub(crate) fn filterings(axis: &Axis, m: usize, pieces: usize) -> Vec<(Filtering
             let each = if pieces > 1 { m } else { taps.len() };
             let mut kernels: Kernels = taps.iter().map(|tap| Some(tap.kernel)).collect();
             kernels.resize(pieces * each, None);
-            (Filtering::new(m, each), kernels, first)
+            (Matrices::new(m, each), kernels, first)
         })
         .collect()
 }

@@ -1,7 +1,7 @@
 //! The work items of a direct convolution: how many there are, and what they weigh against each other.
 
 use crate::kernels::conv::problem::Problem;
-use crate::kernels::conv::schedule::direct::{Schedule, Store};
+use crate::kernels::conv::schedule::direct::{Dataflow, Schedule};
 use crate::kernels::conv::schedule::tiling::{blocks_of, channels_of_parts};
 use std::ops::Range;
 
@@ -33,8 +33,8 @@ impl Units {
     /// What the units weigh against each other.
     pub fn weights(&self, problem: &Problem, schedule: &Schedule, lanes: usize) -> Vec<u64> {
         let [z, y, x] = &problem.axes;
-        let parts = match schedule.store {
-            Store::Phases => vec![1; schedule.parts],
+        let parts = match schedule.dataflow {
+            Dataflow::Phases => vec![1; schedule.parts],
             _ if schedule.parts_phases(problem, lanes) => {
                 let groups = schedule.products_of_groups(problem);
                 let products = |part| groups[of_part(groups.len(), part, schedule.parts)].iter().sum();
@@ -47,14 +47,14 @@ impl Units {
         };
         let rows = blocks_of(z.steps(), schedule.planes(problem))
             .flat_map(|planes| blocks_of(y.steps(), schedule.rows).map(move |rows| planes * rows));
-        let windows =
+        let input_tiles =
             rows.flat_map(|rows| blocks_of(x.steps(), schedule.columns).map(move |steps| rows * steps));
-        let windows: Vec<u64> = windows.map(|steps| steps as u64).collect();
-        let windows = windows.repeat(self.batch_groups as usize);
+        let input_tiles: Vec<u64> = input_tiles.map(|steps| steps as u64).collect();
+        let input_tiles = input_tiles.repeat(self.batch_groups as usize);
         if schedule.across {
-            parts.iter().flat_map(|channels| windows.iter().map(move |steps| steps * channels)).collect()
+            parts.iter().flat_map(|channels| input_tiles.iter().map(move |steps| steps * channels)).collect()
         } else {
-            windows.iter().flat_map(|steps| parts.iter().map(move |channels| steps * channels)).collect()
+            input_tiles.iter().flat_map(|steps| parts.iter().map(move |channels| steps * channels)).collect()
         }
     }
 }

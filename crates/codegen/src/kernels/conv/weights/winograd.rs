@@ -1,6 +1,6 @@
 //! The weights in the transformed domain: `G g G^T` for each pair of channels.
 
-use crate::kernels::conv::problem::winograd::{Filtering, Kernels};
+use crate::kernels::conv::problem::winograd::{Kernels, Matrices};
 use crate::kernels::conv::schedule::tiling::cut_channels;
 use crate::kernels::conv::weights::Weights;
 use crate::packing::{Pack, prefetch};
@@ -16,8 +16,8 @@ pub(crate) struct Transformed<'a> {
     pub weights: Weights<'a>,
     /// As many taps for each phase.
     pub zs: Vec<Kernels>,
-    pub ys: Vec<(Filtering, Kernels)>,
-    pub xs: Vec<(Filtering, Kernels)>,
+    pub ys: Vec<(Matrices, Kernels)>,
+    pub xs: Vec<(Matrices, Kernels)>,
     pub pieces: usize,
     pub m: usize,
 }
@@ -35,7 +35,7 @@ impl Transformed<'_> {
     }
 
     /// Each z-phase with each y-phase.
-    fn phases(&self) -> impl Iterator<Item = (&Kernels, &Filtering, &Kernels)> {
+    fn phases(&self) -> impl Iterator<Item = (&Kernels, &Matrices, &Kernels)> {
         self.zs.iter().flat_map(|z| self.ys.iter().map(move |(y, kernels)| (z, y, kernels)))
     }
 
@@ -45,7 +45,7 @@ impl Transformed<'_> {
     }
 
     /// Floats for an output channel.
-    fn floats(&self, y: &Filtering) -> usize {
+    fn floats(&self, y: &Matrices) -> usize {
         self.weights.cin() * self.pieces() * self.xs.iter().map(|(x, _)| y.n() * x.n()).sum::<usize>()
     }
 
@@ -136,7 +136,7 @@ impl Pack for Transformed<'_> {
     /// A task for each tile, with all its phases, and one for the zeros.
     fn stretches(&self) -> Vec<(usize, usize)> {
         let tiles = self.tiles();
-        let of_phase = |(_, y, _): (&Kernels, &Filtering, &Kernels)| {
+        let of_phase = |(_, y, _): (&Kernels, &Matrices, &Kernels)| {
             let floats = self.floats(y);
             let groups = (0..self.weights.groups()).flat_map(|_| &tiles);
             groups.map(|(_, size)| size * floats).zip(0..).collect::<Vec<_>>()

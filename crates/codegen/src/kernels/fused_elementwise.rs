@@ -3,7 +3,7 @@
 use super::{plain, unary};
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::module::Glue;
+use crate::module::FunctionBuilder;
 use cranelift_codegen::ir::InstBuilder;
 use std::collections::HashMap;
 use tconvc_ir::ops::{Binary, Variadic};
@@ -52,34 +52,34 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     let lanes = builder.target.lanes();
     let blocks = if loops.outer.is_empty() { loops.row.div_ceil(BLOCK) } else { 1 };
     let units = loops.outer.iter().product::<usize>() * blocks;
-    let function = builder.add_step(&name, |glue| {
-        let (table, begin, end) = (glue.params[0], glue.params[1], glue.params[2]);
-        let pointers: Vec<_> = (0..operands.len()).map(|i| glue.pointer(table, i)).collect();
-        glue.for_each(begin, end, |glue, unit| {
+    let function = builder.add_step(&name, |f| {
+        let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
+        let pointers: Vec<_> = (0..operands.len()).map(|i| f.pointer(table, i)).collect();
+        f.for_each(begin, end, |f, unit| {
             let mut args = vec![];
             if loops.outer.is_empty() {
-                let first = glue.builder.ins().imul_imm_s(unit, BLOCK as i64);
+                let first = f.builder.ins().imul_imm_s(unit, BLOCK as i64);
                 for (i, &pointer) in pointers.iter().enumerate() {
                     let along = i == loops.inner.len() || loops.inner[i] == Inner::Along;
-                    args.push(if along { glue.element(pointer, first, 4) } else { pointer });
+                    args.push(if along { f.element(pointer, first, 4) } else { pointer });
                 }
-                let total = glue.constant(loops.row as i64);
-                let left = glue.builder.ins().isub(total, first);
-                let most = glue.constant(BLOCK as i64);
-                let length = glue.builder.ins().umin(left, most);
-                let vectors = glue.builder.ins().udiv_imm_u(length, lanes as i64);
-                let whole = glue.builder.ins().imul_imm_s(vectors, lanes as i64);
-                let rest = glue.builder.ins().isub(length, whole);
+                let total = f.constant(loops.row as i64);
+                let left = f.builder.ins().isub(total, first);
+                let most = f.constant(BLOCK as i64);
+                let length = f.builder.ins().umin(left, most);
+                let vectors = f.builder.ins().udiv_imm_u(length, lanes as i64);
+                let whole = f.builder.ins().imul_imm_s(vectors, lanes as i64);
+                let rest = f.builder.ins().isub(length, whole);
                 args.extend([vectors, rest]);
             } else {
-                let places = places(glue, unit, &loops);
+                let places = places(f, unit, &loops);
                 for (&pointer, place) in pointers.iter().zip(places) {
-                    args.push(glue.element(pointer, place, 4));
+                    args.push(f.element(pointer, place, 4));
                 }
-                args.push(glue.constant((loops.row / lanes) as i64));
-                args.push(glue.constant((loops.row % lanes) as i64));
+                args.push(f.constant((loops.row / lanes) as i64));
+                args.push(f.constant((loops.row % lanes) as i64));
             }
-            glue.call(row, &args);
+            f.call(row, &args);
         });
     })?;
     let nanoseconds = count as f64 * (1 + step.inputs.len()) as f64 * 0.2 + (units as f64) * 5.0;
@@ -90,29 +90,29 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
 
 /// Element of each input, then of the output, at which a row starts.
 fn places(
-    glue: &mut Glue<'_>,
+    f: &mut FunctionBuilder<'_>,
     unit: cranelift_codegen::ir::Value,
     loops: &Loops,
 ) -> Vec<cranelift_codegen::ir::Value> {
-    let zero = glue.constant(0);
+    let zero = f.constant(0);
     let mut places = vec![zero; loops.strides.len() + 1];
-    let output = glue.builder.ins().imul_imm_s(unit, loops.row as i64);
+    let output = f.builder.ins().imul_imm_s(unit, loops.row as i64);
     places[loops.strides.len()] = output;
     let mut left = unit;
     for (axis, &extent) in loops.outer.iter().enumerate().rev() {
         let index = if axis == 0 {
             left
         } else {
-            let quotient = glue.builder.ins().udiv_imm_u(left, extent as i64);
-            let whole = glue.builder.ins().imul_imm_s(quotient, extent as i64);
-            let index = glue.builder.ins().isub(left, whole);
+            let quotient = f.builder.ins().udiv_imm_u(left, extent as i64);
+            let whole = f.builder.ins().imul_imm_s(quotient, extent as i64);
+            let index = f.builder.ins().isub(left, whole);
             left = quotient;
             index
         };
         for (place, strides) in places.iter_mut().zip(&loops.strides) {
             if strides[axis] != 0 {
-                let offset = glue.builder.ins().imul_imm_s(index, strides[axis] as i64);
-                *place = glue.builder.ins().iadd(*place, offset);
+                let offset = f.builder.ins().imul_imm_s(index, strides[axis] as i64);
+                *place = f.builder.ins().iadd(*place, offset);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! A product of matrices with elementwise nodes behind it, done where a tile has just stored its sums.
 
-use super::chain::{self, evaluate_all};
+use super::fused_elementwise::{self, evaluate_all};
 use super::{matrix, plain};
 use crate::builder::Builder;
 use crate::error::CompileError;
@@ -20,8 +20,8 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     let product = graph.node(product);
     let Some(made) = product.output(0) else { return plain::build(builder, step) };
     builder.place_in(made, output);
-    if let Some(tail) = Tail::new(builder, graph, &nodes, product)?
-        && matrix::build(builder, product, Some(&tail))?
+    if let Some(post_ops) = ProductPostOps::new(builder, graph, &nodes, product)?
+        && matrix::build(builder, product, Some(&post_ops))?
     {
         return Ok(());
     }
@@ -30,11 +30,14 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     }
     let read = |value: &ValueId| nodes.iter().any(|&node| graph.node(node).inputs().contains(&Some(*value)));
     let inputs = [made].into_iter().chain(step.inputs.iter().copied()).filter(read).collect();
-    chain::build(builder, &Step { kind: StepKind::Chain, nodes, inputs, outputs: step.outputs.clone() })
+    fused_elementwise::build(
+        builder,
+        &Step { kind: StepKind::FusedElementwise, nodes, inputs, outputs: step.outputs.clone() },
+    )
 }
 
 /// Elementwise nodes behind a product.
-pub(super) struct Tail<'a> {
+pub(super) struct ProductPostOps<'a> {
     graph: &'a Graph,
     nodes: &'a [NodeId],
     /// What they begin with.
@@ -52,7 +55,7 @@ pub(super) enum Along {
     Nothing,
 }
 
-impl<'a> Tail<'a> {
+impl<'a> ProductPostOps<'a> {
     /// Nothing where an input is broadcast in another way.
     fn new(
         builder: &Builder<'_>,

@@ -6,17 +6,17 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{ExtFuncData, ExternalName, Function, InstBuilder, UserExternalName, Value};
 use cranelift_codegen::isa::TargetFrontendConfig;
-use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_frontend::{FunctionBuilder as Cranelift, FunctionBuilderContext};
 
 use super::Declared;
 use tconvc_runtime::code::FunctionId;
 
 /// A function under construction, with its parameters.
 ///
-/// Address arithmetic is on 64-bit integers. [`Glue::builder`] is Cranelift's own, for all that has no method here.
-pub struct Glue<'a> {
+/// Address arithmetic is on 64-bit integers. [`FunctionBuilder::builder`] is Cranelift's own, for all that has no method here.
+pub struct FunctionBuilder<'a> {
     /// Cranelift's builder, in the block where code goes on.
-    pub builder: FunctionBuilder<'a>,
+    pub builder: Cranelift<'a>,
     /// The parameters.
     pub params: Vec<Value>,
     functions: &'a [Arc<Declared>],
@@ -24,19 +24,19 @@ pub struct Glue<'a> {
     misuse: Option<String>,
 }
 
-impl<'a> Glue<'a> {
+impl<'a> FunctionBuilder<'a> {
     pub(super) fn new(
         function: &'a mut Function,
         context: &'a mut FunctionBuilderContext,
         functions: &'a [Arc<Declared>],
-    ) -> Glue<'a> {
-        let mut builder = FunctionBuilder::new(function, context);
+    ) -> FunctionBuilder<'a> {
+        let mut builder = Cranelift::new(function, context);
         let entry = builder.create_block();
         builder.append_block_params_for_function_params(entry);
         builder.switch_to_block(entry);
         builder.seal_block(entry);
         let params = builder.block_params(entry).to_vec();
-        Glue { builder, params, functions, misuse: None }
+        FunctionBuilder { builder, params, functions, misuse: None }
     }
 
     /// Ends the function; what was wrong with it, if anything.
@@ -91,7 +91,7 @@ impl<'a> Glue<'a> {
     }
 
     /// Runs `body` for each of `begin .. end`, in order. Unsigned; nothing where `begin >= end`.
-    pub fn for_each(&mut self, begin: Value, end: Value, body: impl FnOnce(&mut Glue<'a>, Value)) {
+    pub fn for_each(&mut self, begin: Value, end: Value, body: impl FnOnce(&mut FunctionBuilder<'a>, Value)) {
         let (head, inside, exit) =
             (self.builder.create_block(), self.builder.create_block(), self.builder.create_block());
         let index = self.builder.append_block_param(head, I64);
@@ -110,7 +110,7 @@ impl<'a> Glue<'a> {
     }
 
     /// Runs `body` for each of `0 .. count`, a constant.
-    pub fn for_count(&mut self, count: u64, body: impl FnOnce(&mut Glue<'a>, Value)) {
+    pub fn for_count(&mut self, count: u64, body: impl FnOnce(&mut FunctionBuilder<'a>, Value)) {
         let (begin, end) = (self.constant(0), self.constant(count as i64));
         self.for_each(begin, end, body);
     }
@@ -127,7 +127,7 @@ impl<'a> Glue<'a> {
     }
 
     /// Runs `body` with true where the condition holds, else with false.
-    pub fn branch(&mut self, condition: Value, body: &mut dyn FnMut(&mut Glue<'a>, bool)) {
+    pub fn branch(&mut self, condition: Value, body: &mut dyn FnMut(&mut FunctionBuilder<'a>, bool)) {
         let (yes, no, after) =
             (self.builder.create_block(), self.builder.create_block(), self.builder.create_block());
         self.builder.ins().brif(condition, yes, &[], no, &[]);
