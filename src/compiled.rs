@@ -3,6 +3,7 @@
 use crate::cache::Cache;
 use crate::compiler::{Compiler, bind};
 use crate::error::{Error, Result};
+use crate::given::{self, Defaults, Given};
 use crate::model::{Model, PortInfo};
 use crate::report::Report;
 use crate::session::Session;
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 use std::ops::Index;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tconvc_ir::{Graph, Tensor, TensorView, infer};
+use tconvc_ir::{Graph, Tensor, TensorView};
 use tconvc_runtime::program::Program;
 
 /// Programs that are kept for different input shapes.
@@ -29,18 +30,31 @@ pub struct CompiledModel {
 
 struct Inner {
     compiler: Compiler,
-    /// The network with the given shapes bound; extents may still be open.
+    /// The network with the given shapes bound, and with the defaults of inputs that may be left out; extents may still be open.
     graph: Graph,
+    /// The same with every input, where some may be left out.
+    open: Option<Graph>,
+    defaults: Defaults,
     ports: (Vec<PortInfo>, Vec<PortInfo>),
-    programs: Mutex<Cache<Vec<Vec<usize>>, Arc<Specialised>>>,
+    warnings: Vec<String>,
+    programs: Mutex<Programs>,
     first: Option<Arc<Specialised>>,
     compiled: AtomicUsize,
     /// Cuts before this network, when it is the rest of another one.
     cuts: usize,
 }
 
+/// The programs so far.
+struct Programs {
+    cache: Cache<(Vec<Vec<usize>>, Given), Arc<Specialised>>,
+    /// Sets of inputs whose values programs are made for.
+    by_value: Vec<Vec<bool>>,
+}
+
 /// A program for one set of input shapes.
 pub(crate) struct Specialised {
+    /// The inputs that it takes, or holds.
+    pub(crate) given: Given,
     pub(crate) program: Program,
     pub(crate) report: Report,
     /// What runs after the program, where extents follow from data.
@@ -54,6 +68,11 @@ impl Specialised {
             None => self.report.clone(),
             Some(rest) => self.report.clone().followed_by(rest.report()),
         }
+    }
+
+    fn with_warnings(mut self, warnings: &[String]) -> Self {
+        self.report.warnings = warnings.to_vec();
+        self
     }
 
     /// What a cache should count: the rest may keep as much as it is allowed to.
@@ -106,35 +125,55 @@ impl Index<usize> for Outputs {
 
 impl CompiledModel {
     pub(crate) fn new(compiler: &Compiler, model: &Model) -> Result<Self> {
-        let mut graph = model.graph().clone();
-        bind(&mut graph, &compiler.shapes)?;
-        infer::infer(&mut graph)?;
-        Self::of_graph(compiler.clone(), graph, 0)
+        let (graph, warnings) = compiler.bound(model)?;
+        let mut open = None;
+        if !model.graph().all_inputs_required() {
+            let mut graph = compiler.with_shapes_required(model);
+            bind(&mut graph, &compiler.shapes)?;
+            open = Some(graph);
+        }
+        Self::of_graphs(compiler.clone(), graph, open, warnings, 0)
     }
 
     /// Of a graph whose types are inferred, and of which `cuts` parts lie before.
     pub(crate) fn of_graph(compiler: Compiler, graph: Graph, cuts: usize) -> Result<Self> {
-        let bound = Model::from_graph(graph.clone());
+        Self::of_graphs(compiler, graph, None, vec![], cuts)
+    }
+
+    fn of_graphs(
+        compiler: Compiler,
+        graph: Graph,
+        open: Option<Graph>,
+        warnings: Vec<String>,
+        cuts: usize,
+    ) -> Result<Self> {
+        let whole = open.as_ref().unwrap_or(&graph);
+        let ports = (Model::from_graph(whole.clone()).inputs(), Model::from_graph(graph.clone()).outputs());
         let bytes = if cuts == 0 { PROGRAM_BYTES } else { REST_BYTES };
+        let cache = Cache::new(PROGRAMS).with_bytes(bytes);
         let mut inner = Inner {
             compiler,
-            ports: (bound.inputs(), bound.outputs()),
-            programs: Mutex::new(Cache::new(PROGRAMS).with_bytes(bytes)),
+            defaults: Defaults::of(whole)?,
+            ports,
+            warnings,
+            programs: Mutex::new(Programs { cache, by_value: vec![] }),
             first: None,
             compiled: AtomicUsize::new(0),
             graph,
+            open,
             cuts,
         };
         let shapes: Option<Vec<_>> =
             inner.graph.inputs().iter().map(|&id| inner.graph.ty(id).known_shape()).collect();
         if shapes.is_some() {
-            inner.first = Some(Arc::new(inner.compiler.specialise(inner.graph.clone(), cuts)?));
+            let first = inner.compiler.specialise(inner.graph.clone(), Given::default(), cuts)?;
+            inner.first = Some(Arc::new(first.with_warnings(&inner.warnings)));
             inner.compiled = AtomicUsize::new(1);
         }
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Inputs, in order; extents given to the compiler are numbers.
+    /// Inputs, in order, those included that may be left out; extents given to the compiler are numbers.
     pub fn inputs(&self) -> &[PortInfo] {
         &self.inner.ports.0
     }
@@ -144,8 +183,8 @@ impl CompiledModel {
         &self.inner.ports.1
     }
 
-    /// True when all input shapes are known, so that nothing is left to compile but what stands behind extents that follow
-    /// from data.
+    /// True when the shapes of all inputs that have to be given are known, so that nothing is left to compile but what stands
+    /// behind extents that follow from data, and programs for inputs that may be left out and are not.
     pub fn is_static(&self) -> bool {
         self.inner.first.is_some()
     }
@@ -154,39 +193,40 @@ impl CompiledModel {
     /// [`CompiledModel::session`].
     ///
     /// # Errors
-    /// When an input is missing, unknown, given twice, or of another type or shape than the model takes.
+    /// When an input that has to be given is missing, or one is unknown, given twice, or of another type or shape than the model
+    /// takes.
     pub fn run<'a>(&self, inputs: impl IntoIterator<Item = (&'a str, TensorView<'a>)>) -> Result<Outputs> {
         let ordered = self.order(inputs)?;
         self.session().run(&ordered)
     }
 
-    /// Inputs by name, put into the model's order.
+    /// Inputs by name, put into the model's order: those that have to be given, or all of them where another one is given, too.
     ///
     /// # Errors
-    /// When one is missing, unknown or given twice.
-    pub fn order<'a>(
-        &self,
+    /// When one that has to be given is missing, or one is unknown or given twice.
+    pub fn order<'a: 'v, 's: 'v, 'v>(
+        &'s self,
         inputs: impl IntoIterator<Item = (&'a str, TensorView<'a>)>,
-    ) -> Result<Vec<TensorView<'a>>> {
+    ) -> Result<Vec<TensorView<'v>>> {
         let ports = self.inputs();
-        let mut slots = vec![None; ports.len()];
+        let mut slots: Vec<Option<TensorView<'v>>> = vec![None; ports.len()];
         for (name, view) in inputs {
-            let names = || ports.iter().map(|port| format!("`{}`", port.name)).collect::<Vec<_>>().join(", ");
             let Some(index) = ports.iter().position(|port| port.name == name) else {
+                let known = given::listing(ports);
                 return Err(Error::Arguments(format!(
-                    "the model has no input `{name}`; its inputs are {}",
-                    names()
+                    "the model has no input `{name}`; its inputs are {known}"
                 )));
             };
             if slots[index].replace(view).is_some() {
                 return Err(Error::Arguments(format!("input `{name}` is given twice")));
             }
         }
-        slots
-            .into_iter()
-            .zip(ports)
-            .map(|(slot, port)| slot.ok_or_else(|| Error::Arguments(format!("input {port} is missing"))))
-            .collect()
+        if let Some((port, _)) =
+            ports.iter().zip(&slots).find(|(port, slot)| !port.optional && slot.is_none())
+        {
+            return Err(Error::Arguments(format!("input {port} is missing")));
+        }
+        Ok(self.inner.defaults.complete(slots).into_iter().flatten().collect())
     }
 
     /// Workspace and threads of its own, for many runs.
@@ -199,7 +239,7 @@ impl CompiledModel {
     pub fn report(&self) -> Report {
         let last = || {
             let mut programs = self.inner.programs.lock().unwrap_or_else(PoisonError::into_inner);
-            programs.get(|_| true).map(|specialised| specialised.report())
+            programs.cache.get(|_| true).map(|specialised| specialised.report())
         };
         match &self.inner.first {
             Some(first) => first.report(),
@@ -222,59 +262,77 @@ impl CompiledModel {
     /// exceed 512 MiB.
     pub fn programs(&self) -> usize {
         let programs = self.inner.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        programs.len() + usize::from(self.is_static())
+        programs.cache.len() + usize::from(self.is_static())
     }
 
     pub(crate) fn threads(&self) -> usize {
         self.inner.compiler.threads
     }
 
+    /// True when a program fits a call with these inputs, whose shapes are those that it was made for.
+    pub(crate) fn fits(&self, given: &Given, inputs: &[TensorView<'_>]) -> bool {
+        self.inner.defaults.fits(given, inputs)
+    }
+
     /// The program for inputs of these types and shapes; compiled when they are new.
     pub(crate) fn specialise(&self, inputs: &[TensorView<'_>]) -> Result<Arc<Specialised>> {
-        self.check(inputs)?;
-        if let Some(first) = &self.inner.first {
+        let inner = &self.inner;
+        let all = inner.defaults.all_given(inputs.len())?;
+        let graph = if all { inner.open.as_ref().unwrap_or(&inner.graph) } else { &inner.graph };
+        let ports = inner.ports.0.iter().filter(|port| all || !port.optional);
+        for ((port, &id), view) in ports.zip(graph.inputs()).zip(inputs) {
+            if let Some(error) = given::misfit(port, graph.ty(id), view) {
+                return Err(error);
+            }
+        }
+        if let Some(first) = inner.first.as_ref().filter(|_| !all) {
             return Ok(first.clone());
         }
         let shapes: Vec<Vec<usize>> = inputs.iter().map(|view| view.shape().to_vec()).collect();
-        let mut programs = self.inner.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = programs.get(|key| *key == shapes) {
+        let mut programs = inner.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |(known, given): &(Vec<Vec<usize>>, Given)| *known == shapes && self.fits(given, inputs);
+        if let Some(known) = programs.cache.get(same) {
             return Ok(known.clone());
         }
         // Compiling under the lock: a second thread with the same new shape waits and finds it.
-        let named: BTreeMap<String, Vec<usize>> =
-            self.inputs().iter().map(|port| port.name.clone()).zip(shapes.iter().cloned()).collect();
-        let mut graph = self.inner.graph.clone();
-        bind(&mut graph, &named)?;
-        let specialised = self.inner.compiler.specialise(graph, self.inner.cuts)?;
-        self.inner.compiled.fetch_add(1, Ordering::Relaxed);
-        let bytes = specialised.bytes();
-        Ok(programs.insert_sized(shapes, Arc::new(specialised), bytes).clone())
+        let given = if all { inner.defaults.given(inputs) } else { Given::default() };
+        let specialised = self.compile(graph, given, inputs, &mut programs.by_value)?;
+        inner.compiled.fetch_add(1, Ordering::Relaxed);
+        let (key, bytes) = ((shapes, specialised.given.clone()), specialised.bytes());
+        Ok(programs.cache.insert_sized(key, Arc::new(specialised), bytes).clone())
     }
 
-    fn check(&self, inputs: &[TensorView<'_>]) -> Result<()> {
-        if inputs.len() != self.inputs().len() {
-            return Err(Error::Arguments(format!(
-                "the model has {} inputs, {} are given",
-                self.inputs().len(),
-                inputs.len()
-            )));
-        }
-        for (port, view) in self.inputs().iter().zip(inputs) {
-            let fits = port.shape.as_ref().is_none_or(|dims| {
-                dims.len() == view.shape().len()
-                    && dims.iter().zip(view.shape()).all(|(dim, extent)| {
-                        dim.parse().is_ok_and(|known: usize| known == *extent)
-                            || dim.parse::<usize>().is_err()
-                    })
-            });
-            if !fits || port.dtype.is_some_and(|dtype| dtype != view.dtype()) {
-                return Err(Error::Arguments(format!(
-                    "input {port} is expected, {}{:?} is given",
-                    view.dtype(),
-                    view.shape()
-                )));
+    fn compile(
+        &self,
+        graph: &Graph,
+        mut given: Given,
+        inputs: &[TensorView<'_>],
+        by_value: &mut Vec<Vec<bool>>,
+    ) -> Result<Specialised> {
+        let inner = &self.inner;
+        let mut graph = graph.clone();
+        let ids = graph.inputs().to_vec();
+        inner.defaults.fix(&mut graph, &given);
+        let small = inner.defaults.small_values(&given, inputs)?;
+        let names = ids.iter().map(|&id| graph.value(id).name.clone());
+        let named: BTreeMap<String, Vec<usize>> =
+            names.zip(inputs).map(|(name, view)| (name, view.shape().to_vec())).collect();
+        if !small.is_empty() && !by_value.contains(&given.inputs) {
+            let mut general = graph.clone();
+            if bind(&mut general, &named).is_err() || inner.compiler.asks_for_values(&mut general)? {
+                by_value.push(given.inputs.clone());
             }
         }
-        Ok(())
+        if by_value.contains(&given.inputs) {
+            for (index, tensor) in &small {
+                graph.replace_input(ids[*index], tensor.clone());
+            }
+            given.values = small;
+        }
+        let mut warnings = bind(&mut graph, &named)?;
+        warnings.extend(
+            inner.warnings.iter().filter(|known| !warnings.contains(known)).cloned().collect::<Vec<_>>(),
+        );
+        Ok(inner.compiler.specialise(graph, given, inner.cuts)?.with_warnings(&warnings))
     }
 }

@@ -3,6 +3,7 @@
 use crate::compiled::{CompiledModel, Specialised};
 use crate::error::{Error, Result};
 use crate::explain::Explanation;
+use crate::given::Given;
 use crate::model::Model;
 use crate::report::Report;
 use crate::stages::Rest;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use tconvc_codegen::compile::{self, Compiled};
 use tconvc_codegen::options::{self, FastMath};
-use tconvc_ir::{Bindings, Dim, Graph, ValueType, infer};
+use tconvc_ir::{Graph, Op, infer};
 use tconvc_machine::Target;
 use tconvc_passes::cost::Machine;
 use tconvc_passes::cut::cut;
@@ -38,10 +39,11 @@ pub struct Compiler {
 /// otherwise: a gibibyte, which is also the most that one tensor may take. A file of a few bytes can ask for any amount.
 const WORKSPACE_LIMIT: usize = 1 << 30;
 
-/// A rewritten network, before code is made: what `compile --emit ir` and `--emit onnx` show.
+/// A rewritten network, before code is made: what `compile --emit ir` shows. For an ONNX file see [`Compiler::export`].
 pub struct Rewritten {
     graph: Graph,
     journal: Journal,
+    warnings: Vec<String>,
 }
 
 impl Default for Compiler {
@@ -155,10 +157,18 @@ impl Compiler {
     /// # Errors
     /// As [`Compiler::compile`].
     pub fn rewrite(&self, model: &Model) -> Result<Rewritten> {
-        let mut graph = model.graph().clone();
-        bind(&mut graph, &self.shapes)?;
+        let (mut graph, warnings) = self.bound(model)?;
         let journal = self.optimise(&mut graph)?;
-        Ok(Rewritten { graph, journal })
+        Ok(Rewritten { graph, journal, warnings })
+    }
+
+    /// The network as it is compiled when a caller gives what has to be given: with the shapes of the options, and with the
+    /// defaults of the other inputs. With warnings.
+    pub(crate) fn bound(&self, model: &Model) -> Result<(Graph, Vec<String>)> {
+        let mut graph = self.with_shapes_required(model);
+        graph.fix_defaults(|_| false);
+        let warnings = bind(&mut graph, &self.shapes)?;
+        Ok((graph, warnings))
     }
 
     /// Says for each transposed convolution of a model which form is chosen, and why.
@@ -166,7 +176,26 @@ impl Compiler {
     /// # Errors
     /// As [`Compiler::compile`]; extents that stay open leave their layers undecided.
     pub fn explain(&self, model: &Model) -> Result<Explanation> {
-        Ok(Explanation::new(self, self.rewrite(model)?.journal()))
+        let rewritten = self.rewrite(model)?;
+        Ok(Explanation::new(self, &rewritten.journal, rewritten.warnings))
+    }
+
+    /// The network, of which every input has to be given that the options have a shape for.
+    pub(crate) fn with_shapes_required(&self, model: &Model) -> Graph {
+        let mut graph = model.graph().clone();
+        for id in graph.inputs().to_vec() {
+            if self.shapes.contains_key(&graph.value(id).name) {
+                graph.require_input(id);
+            }
+        }
+        graph
+    }
+
+    /// True when extents or branches of a graph, whose shapes are bound, follow from the data of its inputs.
+    pub(crate) fn asks_for_values(&self, graph: &mut Graph) -> Result<bool> {
+        self.optimise(graph)?;
+        let control = graph.nodes().any(|node| matches!(&node.op, Op::Opaque(op) if op.control().is_ok()));
+        Ok(control || cut(graph)?.is_some())
     }
 
     /// What measurements depend on beside the geometry.
@@ -233,7 +262,7 @@ impl Compiler {
 
     /// A program for a graph whose shapes are bound, with its report, and with what is left to compile where extents follow from
     /// data. `cuts` of this kind lie before it.
-    pub(crate) fn specialise(&self, mut graph: Graph, cuts: usize) -> Result<Specialised> {
+    pub(crate) fn specialise(&self, mut graph: Graph, given: Given, cuts: usize) -> Result<Specialised> {
         let start = Instant::now();
         let journal = self.optimise(&mut graph)?;
         let rest = match cut(&graph)? {
@@ -252,47 +281,15 @@ impl Compiler {
         self.within_limit(program.workspace_bytes().saturating_add(packing))?;
         let compile_ms = start.elapsed().as_secs_f64() * 1e3;
         let report = Report::new(self, &journal, (&graph, &plan), &program, compile_ms);
-        Ok(Specialised { program, report, rest })
+        Ok(Specialised { given, program, report, rest })
     }
 }
 
-/// Gives the named inputs their shapes, and the symbols in these their values.
-pub(crate) fn bind(graph: &mut Graph, shapes: &BTreeMap<String, Vec<usize>>) -> Result<()> {
-    let mut bindings = Bindings::new();
-    for (name, shape) in shapes {
-        let Some(id) = graph.inputs().iter().copied().find(|&id| graph.value(id).name == *name) else {
-            let names: Vec<&str> = graph.inputs().iter().map(|&id| graph.value(id).name.as_str()).collect();
-            return Err(Error::Arguments(format!(
-                "the model has no input `{name}`; its inputs are {}",
-                names.join(", ")
-            )));
-        };
-        let declared = graph.ty(id).clone();
-        let misfit =
-            || Error::Arguments(format!("input `{name}` is {declared}; shape {shape:?} does not fit"));
-        if let Some(dims) = &declared.shape {
-            if dims.len() != shape.len() {
-                return Err(misfit());
-            }
-            for (dim, &extent) in dims.iter().zip(shape) {
-                match (dim.known(), dim.symbols().as_slice()) {
-                    (Some(known), _) if known != extent => return Err(misfit()),
-                    (None, [symbol]) if *dim == Dim::symbol(symbol) && !dim.is_unknown() => {
-                        let bound = *bindings.entry(symbol.clone()).or_insert(extent);
-                        if bound != extent {
-                            return Err(Error::Arguments(format!(
-                                "input `{name}` is {declared}; {symbol} cannot be both {bound} and {extent}"
-                            )));
-                        }
-                    }
-                    _ => {}
-                }
-            }
-        }
-        let dtype = declared.dtype;
-        graph.set_ty(id, ValueType { dtype, shape: Some(shape.iter().copied().map(Dim::from).collect()) });
-    }
-    Ok(infer::bind(graph, &bindings)?)
+/// Gives the named inputs their shapes, and the symbols in these their values; gives warnings.
+pub(crate) fn bind(graph: &mut Graph, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Vec<String>> {
+    let shapes: Vec<(&str, &[usize])> =
+        shapes.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
+    Ok(infer::set_input_shapes(graph, &shapes)?)
 }
 
 impl Rewritten {
@@ -306,12 +303,9 @@ impl Rewritten {
         crate::dot::print(&self.graph)
     }
 
-    /// The graph as an ONNX file.
-    ///
-    /// # Errors
-    /// When it holds something that ONNX cannot say.
-    pub fn to_onnx(&self) -> Result<Vec<u8>> {
-        Ok(tconvc_ir::onnx::write(&self.graph)?)
+    /// What looks wrong in the model and does not stop it.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// What the passes decided and refused.

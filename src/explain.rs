@@ -14,6 +14,9 @@ pub struct Explanation {
     pub threads: usize,
     /// The layers, in the order in which they run.
     pub layers: Vec<LayerExplanation>,
+    /// What looks wrong in the model and does not stop it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// The choice for one transposed convolution.
@@ -34,7 +37,7 @@ pub struct LayerExplanation {
 }
 
 impl Explanation {
-    pub(crate) fn new(compiler: &Compiler, journal: &Journal) -> Self {
+    pub(crate) fn new(compiler: &Compiler, journal: &Journal, warnings: Vec<String>) -> Self {
         let layers = journal.entries().iter().filter(|entry| entry.pass == "forms").map(|entry| {
             let decision = &entry.decision;
             LayerExplanation {
@@ -46,7 +49,12 @@ impl Explanation {
                 checkerboard: decision.advice.clone(),
             }
         });
-        Self { target: compiler.target.to_string(), threads: compiler.threads, layers: layers.collect() }
+        Self {
+            target: compiler.target.to_string(),
+            threads: compiler.threads,
+            layers: layers.collect(),
+            warnings,
+        }
     }
 }
 

@@ -20,6 +20,8 @@ pub struct PortInfo {
     pub dtype: Option<DType>,
     /// Extents as text: numbers, or the model's symbols; `None` when the rank is open.
     pub shape: Option<Vec<String>>,
+    /// True for an input that may be left out: the model holds what counts then.
+    pub optional: bool,
 }
 
 impl Model {
@@ -39,7 +41,7 @@ impl Model {
         Ok(Self { graph: tconvc_ir::onnx::read_bytes(bytes)? })
     }
 
-    /// Inputs, in order.
+    /// Inputs, in order, those included that may be left out.
     pub fn inputs(&self) -> Vec<PortInfo> {
         self.ports(self.graph.inputs())
     }
@@ -53,7 +55,12 @@ impl Model {
         let port = |&id: &ValueId| {
             let value = self.graph.value(id);
             let shape = value.ty.shape.as_ref().map(|shape| shape.iter().map(ToString::to_string).collect());
-            PortInfo { name: value.name.clone(), dtype: value.ty.dtype, shape }
+            PortInfo {
+                name: value.name.clone(),
+                dtype: value.ty.dtype,
+                shape,
+                optional: self.graph.default_of(id).is_some(),
+            }
         };
         values.iter().map(port).collect()
     }

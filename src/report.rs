@@ -33,6 +33,9 @@ pub struct Report {
     pub arena_bytes: usize,
     /// The most bytes of activations that are alive at once: no plan takes less.
     pub arena_lower_bound_bytes: usize,
+    /// What looks wrong in the model and does not stop it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// A transposed convolution and how it is computed.
@@ -138,6 +141,7 @@ impl Report {
             workspace_bytes: program.workspace_bytes(),
             arena_bytes: plan.arena_bytes,
             arena_lower_bound_bytes: plan.lower_bound_bytes,
+            warnings: vec![],
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::cache::Cache;
 use crate::compiled::{CompiledModel, Outputs};
 use crate::error::{Error, Result};
+use crate::given::Given;
 use crate::stages::RestSession;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ const WORKSPACES: usize = 4;
 pub struct Session {
     model: CompiledModel,
     executor: Arc<dyn Executor>,
-    workspaces: Cache<Vec<(DType, Vec<usize>)>, Workspace>,
+    workspaces: Cache<(Vec<(DType, Vec<usize>)>, Given), Workspace>,
 }
 
 /// For inputs of one set of shapes.
@@ -52,25 +53,28 @@ impl Session {
     }
 
     fn workspace(&mut self, inputs: &[TensorView<'_>]) -> Result<&mut Workspace> {
-        let same = |key: &Vec<(DType, Vec<usize>)>| {
+        let model = self.model.clone();
+        let same = |(key, given): &(Vec<(DType, Vec<usize>)>, Given)| {
             key.len() == inputs.len()
                 && key
                     .iter()
                     .zip(inputs)
                     .all(|((dtype, shape), view)| *dtype == view.dtype() && shape == view.shape())
+                && model.fits(given, inputs)
         };
         // Looked up twice, because the borrow checker does not see that the first result is returned at once.
         if self.workspaces.get(same).is_none() {
             let specialised = self.model.specialise(inputs)?;
             let program = session::Session::new(&specialised.program, self.executor.clone())?;
             let rest = specialised.rest.as_ref().map(|rest| rest.session(&self.executor));
-            let key = inputs.iter().map(|view| (view.dtype(), view.shape().to_vec())).collect();
+            let shapes = inputs.iter().map(|view| (view.dtype(), view.shape().to_vec())).collect();
+            let key = (shapes, specialised.given.clone());
             return Ok(self.workspaces.insert(key, Workspace { program, rest }));
         }
         self.workspaces.get(same).ok_or_else(|| Error::Arguments("the workspace is gone".into()))
     }
 
-    /// Runs the network on inputs in the model's order; allocates the outputs.
+    /// Runs the network on inputs in the model's order, all of them or only those that have to be given; allocates the outputs.
     ///
     /// # Errors
     /// When an input is missing or of another type or shape than the model takes.
@@ -117,7 +121,7 @@ impl Session {
         }
     }
 
-    /// Runs the network on inputs and into outputs, both in the model's order. From the second call with the same shapes
+    /// Runs the network on inputs (all of them, or only those that have to be given) and into outputs, both in the model's order. From the second call with the same shapes
     /// on, this allocates nothing and takes no lock.
     ///
     /// # Errors

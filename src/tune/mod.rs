@@ -11,7 +11,7 @@ mod tuning;
 
 pub use tuning::Tuning;
 
-use crate::compiler::{Compiler, bind};
+use crate::compiler::Compiler;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::session::executor;
@@ -76,8 +76,7 @@ impl Compiler {
 
     /// The convolutions with known extents and constant weights, each as a network of its own; of equal ones, the first.
     fn layers(&self, model: &Model) -> Result<Vec<Layer>> {
-        let mut graph = model.graph().clone();
-        bind(&mut graph, &self.shapes)?;
+        let (mut graph, _) = self.bound(model)?;
         let is_open = |&id: &_| graph.ty(id).known_shape().is_none();
         if let Some(open) = graph.inputs().iter().position(is_open) {
             let port = &Model::from_graph(graph).inputs()[open];

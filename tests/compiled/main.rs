@@ -9,6 +9,8 @@
 #[cfg(test)]
 mod control;
 #[cfg(test)]
+mod defaults;
+#[cfg(test)]
 mod depth;
 #[cfg(test)]
 mod dynamic;

@@ -1,6 +1,7 @@
 //! NumPy files to tensors and back.
 
 use crate::error::{Error, Result};
+use crate::files;
 use ndarray::{ArrayD, IxDyn};
 use ndarray_npy::{NpzReader, NpzWriter, ReadNpyExt, ReadableElement, WritableElement};
 use std::fs::File;
@@ -34,14 +35,15 @@ pub fn read_npy(path: &Path) -> Result<Tensor> {
 
 /// Writes arrays as an npz file.
 pub fn write_npz<'a>(path: &Path, arrays: impl Iterator<Item = (&'a str, &'a Tensor)>) -> Result<()> {
-    let file = File::create(path).map_err(|error| Error::in_file(path, error))?;
-    let mut npz = NpzWriter::new(std::io::BufWriter::new(file));
-    for (name, tensor) in arrays {
-        add(&mut npz, name, tensor)
-            .map_err(|problem| Error::in_file(path, format!("array `{name}`: {problem}")))?;
-    }
-    npz.finish().map_err(|error| Error::in_file(path, error))?;
-    Ok(())
+    files::replace(path, |out| {
+        let mut npz = NpzWriter::new(out);
+        for (name, tensor) in arrays {
+            add(&mut npz, name, tensor)
+                .map_err(|problem| Error::in_file(path, format!("array `{name}`: {problem}")))?;
+        }
+        npz.finish().map_err(|error| Error::in_file(path, error))?;
+        Ok(())
+    })
 }
 
 /// Element types that NumPy files can hold.
@@ -156,12 +158,12 @@ fn bools(array: &ArrayD<bool>) -> std::result::Result<Tensor, String> {
 }
 
 fn add(
-    npz: &mut NpzWriter<std::io::BufWriter<File>>,
+    npz: &mut NpzWriter<&mut std::io::BufWriter<File>>,
     name: &str,
     tensor: &Tensor,
 ) -> std::result::Result<(), String> {
     fn write<T: WritableElement>(
-        npz: &mut NpzWriter<std::io::BufWriter<File>>,
+        npz: &mut NpzWriter<&mut std::io::BufWriter<File>>,
         name: &str,
         shape: &[usize],
         data: Vec<T>,

@@ -34,7 +34,7 @@ pub fn from_files(
             )));
         }
     }
-    for port in ports {
+    for port in ports.iter().filter(|port| !port.optional) {
         if !given.iter().any(|(name, _)| *name == port.name) {
             let found = if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
             let from = npz.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
@@ -62,7 +62,7 @@ pub fn pick(ports: &[PortInfo], kind: &str, arrays: Vec<(String, Tensor)>) -> Ve
         .collect()
 }
 
-/// Seeded inputs: floats in (-1, 1), small integers; the same on every run.
+/// Seeded inputs, where they have to be given: floats in (-1, 1), small integers; the same on every run.
 pub fn seeded(ports: &[PortInfo]) -> Result<Vec<(String, Tensor)>> {
     let one = |(index, port): (usize, &PortInfo)| {
         let open = || {
@@ -77,7 +77,7 @@ pub fn seeded(ports: &[PortInfo]) -> Result<Vec<(String, Tensor)>> {
         let tensor = Tensor::seeded(dtype, shape, index as u64 + 1).map_err(Error::new)?;
         Ok((port.name.clone(), tensor))
     };
-    ports.iter().enumerate().map(one).collect()
+    ports.iter().filter(|port| !port.optional).enumerate().map(one).collect()
 }
 
 /// The inputs of a command that are given in files; empty where there are none.
@@ -113,8 +113,16 @@ fn check_numbers(name: &str, tensor: &Tensor) -> Result<()> {
     )))
 }
 
+/// `` `x` f32[1, 3], `y` f32[2]; 12 more may be left out ``
 fn list(ports: &[PortInfo]) -> String {
-    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    let required = ports.iter().filter(|port| !port.optional);
+    let named = required.map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let optional: Vec<String> = ports.iter().filter(|port| port.optional).map(ToString::to_string).collect();
+    match optional.len() {
+        0 => named,
+        1..=4 => format!("{named}; {} may be left out", optional.join(", ")),
+        more => format!("{named}; {more} more may be left out"),
+    }
 }
 
 /// `MODEL.npz` beside `MODEL.onnx`, when it is there.

@@ -4,6 +4,7 @@ mod args;
 mod arrays;
 mod commands;
 mod error;
+mod files;
 mod inputs;
 mod output;
 mod trace;

@@ -19,6 +19,13 @@ pub fn error(text: &str) {
     let _ = writeln!(anstream::stderr(), "\x1b[1;31merror\x1b[0m: {text}");
 }
 
+/// Writes warnings, each on a line.
+pub fn warnings(texts: &[String]) {
+    for text in texts {
+        let _ = writeln!(anstream::stderr(), "\x1b[1;33mwarning\x1b[0m: {text}");
+    }
+}
+
 /// A progress bar with a message, on a terminal.
 pub fn bar(length: usize) -> ProgressBar {
     let bar = ProgressBar::new(length as u64);

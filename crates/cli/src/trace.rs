@@ -1,6 +1,6 @@
 //! Steps of runs as a Chrome trace, for `chrome://tracing` and Perfetto.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -82,7 +82,7 @@ impl Trace {
     /// Writes the file.
     pub fn write(&self, path: &Path, model: &str, steps: &[StepReport]) -> Result<()> {
         let text = self.events(model, steps).to_string();
-        std::fs::write(path, text).map_err(|error| Error::in_file(path, error))
+        crate::files::write(path, text.as_bytes())
     }
 }
 

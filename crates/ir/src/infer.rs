@@ -16,11 +16,11 @@ const SMALL: usize = 64;
 
 /// Fills in the types of all values, in topological order. The graph stays as it was when there is an error.
 ///
-/// What a model declares (its `value_info` and outputs) is merged with what follows from the inputs: known beats unknown,
-/// a declared symbol gives way to what is inferred.
+/// What is recorded is merged with what follows from the inputs: known beats unknown, a recorded symbol gives way to what is
+/// inferred. Extents that a file declares (its `value_info` and outputs) give way as well, see [`Graph::declared`].
 ///
 /// # Errors
-/// When an operator refuses its inputs, or when a declared type contradicts the inferred one; the error names the node.
+/// When an operator refuses its inputs, or when a recorded type contradicts the inferred one; the error names the node.
 pub fn infer(graph: &mut Graph) -> Result<()> {
     for (id, ty) in inferred(graph)? {
         graph.set_ty(id, ty);
@@ -33,22 +33,44 @@ pub fn infer(graph: &mut Graph) -> Result<()> {
 /// # Errors
 /// As [`infer`], and when an extent of an input overflows or becomes negative.
 pub fn bind(graph: &mut Graph, bindings: &Bindings) -> Result<()> {
-    rebind(graph, bindings, &[])
+    rebind(graph, bindings, bindings, &[])
 }
 
-/// Gives static shapes to inputs by name, as `--shape` does: binds the symbols they stand for and infers again.
+/// Gives static shapes to inputs by name, as `--shape` does: binds the symbols they stand for and infers again. Gives warnings:
+/// a symbol that stands for different extents in several inputs, and what the file declares otherwise.
 ///
 /// # Errors
-/// When there is no such input, when a shape contradicts what the model declares or another one, and as [`infer`].
-pub fn set_input_shapes(graph: &mut Graph, shapes: &[(&str, &[usize])]) -> Result<()> {
-    let bindings = signature::bind_shapes(graph, shapes)?;
-    rebind(graph, &bindings, shapes)
+/// When there is no such input, when a shape contradicts what the model declares, and as [`infer`].
+pub fn set_input_shapes(graph: &mut Graph, shapes: &[(&str, &[usize])]) -> Result<Vec<String>> {
+    let bound = signature::bind_shapes(graph, shapes)?;
+    let mut warnings: Vec<String> = bound.conflict.into_iter().collect();
+    let result = rebind(graph, &bound.bindings, &bound.agreed, shapes);
+    if let Err(error) = result {
+        // The same name in two inputs may be no more than careless.
+        let mut apart = graph.clone();
+        let Some(name) = signature::take_symbols_apart(&mut apart) else { return Err(error) };
+        let bound = signature::bind_shapes(&apart, shapes)?;
+        if rebind(&mut apart, &bound.bindings, &bound.agreed, shapes).is_err() {
+            return Err(error);
+        }
+        *graph = apart;
+        warnings.push(format!(
+            "`{name}` names extents of several inputs that cannot be equal; each is taken alone"
+        ));
+    }
+    warnings.extend(graph.stale_declarations());
+    Ok(warnings)
 }
 
-fn rebind(graph: &mut Graph, bindings: &Bindings, shapes: &[(&str, &[usize])]) -> Result<()> {
+fn rebind(
+    graph: &mut Graph,
+    bindings: &Bindings,
+    agreed: &Bindings,
+    shapes: &[(&str, &[usize])],
+) -> Result<()> {
     let before: Vec<(ValueId, ValueType)> =
         graph.values().map(|(id, value)| (id, value.ty.clone())).collect();
-    let result = bind_types(graph, bindings, shapes);
+    let result = bind_types(graph, bindings, agreed, shapes);
     if result.is_err() {
         for (id, ty) in before {
             graph.set_ty(id, ty);
@@ -58,8 +80,13 @@ fn rebind(graph: &mut Graph, bindings: &Bindings, shapes: &[(&str, &[usize])]) -
 }
 
 /// Symbolic extents of what nodes make are a view of the general case (a slice is taken not to be empty), so they are
-/// inferred anew, and their bound values count only where inference knows nothing.
-fn bind_types(graph: &mut Graph, bindings: &Bindings, shapes: &[(&str, &[usize])]) -> Result<()> {
+/// inferred anew, and their bound values count only where inference knows nothing, and the inputs agree on their symbols.
+fn bind_types(
+    graph: &mut Graph,
+    bindings: &Bindings,
+    agreed: &Bindings,
+    shapes: &[(&str, &[usize])],
+) -> Result<()> {
     let mut made: Vec<(ValueId, Vec<Dim>)> = vec![];
     let ids: Vec<ValueId> = graph.values().map(|(id, _)| id).collect();
     for id in ids {
@@ -89,7 +116,7 @@ fn bind_types(graph: &mut Graph, bindings: &Bindings, shapes: &[(&str, &[usize])
     for (id, shape) in made {
         let mut ty = graph.ty(id).clone();
         for (dim, general) in ty.shape.iter_mut().flatten().zip(shape).filter(|(dim, _)| dim.is_unknown()) {
-            let bound = general.bind(bindings).unwrap_or(Dim::unknown());
+            let bound = general.bind(agreed).unwrap_or(Dim::unknown());
             if !bound.is_unknown() && bound.known_i64().is_none_or(|extent| extent >= 0) {
                 *dim = bound;
                 filled = true;
@@ -153,7 +180,9 @@ impl Inference<'_> {
         let mut found: Vec<(ValueId, ValueType)> = Vec::with_capacity(types.len());
         for (output, ty) in node.outputs().iter().zip(types) {
             let Some(output) = *output else { continue };
-            let merged = merge(self.graph.ty(output), &ty).map_err(|problem| {
+            let recorded = self.graph.ty(output);
+            let given_way = self.graph.declared(output).map(|_| yielding(recorded, &ty));
+            let merged = merge(given_way.as_ref().unwrap_or(recorded), &ty).map_err(|problem| {
                 let value = self.graph.value(output);
                 Error::Type(format!(
                     "`{}` is declared {}, but {ty} follows from the inputs: {problem}",
@@ -269,6 +298,19 @@ pub(crate) fn merge(declared: &ValueType, inferred: &ValueType) -> Result<ValueT
         return Err(format!("an extent would be {negative}"));
     }
     Ok(ValueType { dtype, shape })
+}
+
+/// What a file declares, without the extents that contradict what is inferred, or of which inference knows more.
+fn yielding(declared: &ValueType, inferred: &ValueType) -> ValueType {
+    let shape = match (&declared.shape, &inferred.shape) {
+        (Some(a), Some(b)) if a.len() == b.len() => {
+            let dims = a.iter().zip(b);
+            Some(dims.map(|(a, b)| if b.is_unknown() { a.clone() } else { Dim::unknown() }).collect())
+        }
+        (Some(_), Some(_)) => None,
+        (declared, _) => declared.clone(),
+    };
+    ValueType { dtype: declared.dtype, shape }
 }
 
 fn merge_dims(axis: usize, declared: &Dim, inferred: &Dim) -> Result<Dim, String> {

@@ -1,7 +1,6 @@
 //! The reference interpreter: every node by its definition, in order, with types checked and dead values freed. It defines
 //! what is right; it is not made to be fast.
 
-use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Definition, Graph, ValueId};
@@ -11,7 +10,7 @@ use crate::tensor::Tensor;
 use crate::value_type::ValueType;
 use std::collections::HashMap;
 
-/// Runs a graph on inputs by name; gives its outputs by name, in their order.
+/// Runs a graph on inputs by name; gives its outputs by name, in their order. Inputs with a default may be left out.
 ///
 /// # Errors
 /// When the inputs do not fit (see [`signature::bind_inputs`]), or a node cannot be evaluated; the error names it.
@@ -31,6 +30,8 @@ pub fn run_with(
     let given: Vec<(&str, DType, &[usize])> =
         inputs.iter().map(|(name, tensor)| (*name, tensor.dtype(), tensor.shape())).collect();
     signature::bind_inputs(graph, &given)?;
+    let fixed = defaults_fixed(graph, inputs);
+    let graph = fixed.as_ref().unwrap_or(graph);
     let bound = bound_to(graph, inputs)?;
     let graph = bound.as_ref().unwrap_or(graph);
     let mut state = State { graph, live: HashMap::new() };
@@ -49,6 +50,16 @@ pub fn run_with(
         tensor.map(|tensor| (graph.value(id).name.clone(), tensor))
     };
     graph.outputs().iter().map(output).collect()
+}
+
+/// The graph with the defaults of what is not given as constants, when there are any. Values keep their ids.
+fn defaults_fixed(graph: &Graph, inputs: &[(&str, Tensor)]) -> Option<Graph> {
+    if graph.all_inputs_required() {
+        return None;
+    }
+    let mut fixed = graph.clone();
+    fixed.fix_defaults(|name| inputs.iter().any(|(given, _)| *given == name));
+    Some(fixed)
 }
 
 /// The graph with the shapes of these inputs, when it leaves any open. Values keep their ids.
@@ -114,16 +125,14 @@ impl State<'_> {
         }
     }
 
-    /// What was computed must be what was inferred or declared.
+    /// What was computed must be what was inferred. What a file declares may be stale, but for the element type.
     fn check(&self, id: ValueId, tensor: &Tensor) -> Result<()> {
         let value = self.graph.value(id);
-        let dtype_fits = value.ty.dtype.is_none_or(|dtype| dtype == tensor.dtype());
-        let fits = |(dim, extent): (&Dim, &usize)| dim.known().is_none_or(|known| known == *extent);
-        let shape_fits =
-            value.ty.shape.as_ref().is_none_or(|shape| {
-                shape.len() == tensor.rank() && shape.iter().zip(tensor.shape()).all(fits)
-            });
-        if dtype_fits && shape_fits {
+        let held_to = match self.graph.declared(id) {
+            Some(_) => &ValueType { dtype: value.ty.dtype, shape: None },
+            None => &value.ty,
+        };
+        if held_to.holds(tensor) {
             return Ok(());
         }
         let (name, expected, found) = (&value.name, &value.ty, ValueType::of(tensor));
@@ -134,6 +143,7 @@ impl State<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dim::Dim;
     use crate::ops::Unary;
 
     fn vector(values: &[f32]) -> Tensor {
@@ -179,10 +189,6 @@ mod tests {
             "there is no input `v`; the inputs are: `x` f32[N], `w` f32[N]"
         );
         assert_eq!(error(&[("x", one.clone()), ("x", one.clone())]), "input `x` was given twice");
-        assert_eq!(
-            error(&[("x", one.clone()), ("w", two.clone())]),
-            "`N` is 1 in input `x` and 2 in input `w`, axis 0"
-        );
         let matrix = two.reshaped([2, 1]).unwrap();
         assert_eq!(
             error(&[("x", one.clone()), ("w", matrix)]),
@@ -192,6 +198,31 @@ mod tests {
             error(&[("x", one.clone()), ("w", Tensor::from_i64s(&[1]))]),
             "input `w` is to be f32[N], i64 was given"
         );
+    }
+
+    /// Exporters name extents alike that differ: each input keeps its own.
+    #[test]
+    fn symbols_may_stand_for_different_extents_in_two_inputs() {
+        let outputs = run(&graph(), &[("x", vector(&[1.0])), ("w", vector(&[1.0, 2.0]))]).unwrap();
+        assert_eq!(outputs[0].1, vector(&[-1.0]));
+        let shapes: [(&str, &[usize]); 2] = [("x", &[1]), ("w", &[2])];
+        let warnings = infer::set_input_shapes(&mut graph(), &shapes).unwrap();
+        assert_eq!(
+            warnings,
+            ["`N` is 1 in input `x` and 2 in input `w`, axis 0; each is taken as it is given"]
+        );
+    }
+
+    #[test]
+    fn inputs_with_a_default_may_be_left_out() {
+        let text = "input %x : f32[2]\ninput %w : f32[N] default f32[1] = [3.0]\n%y = Mul(%x, %w)\noutput %y";
+        let graph: Graph = text.parse().unwrap();
+        let run = |inputs: &[(&str, Tensor)]| run(&graph, inputs).map(|outputs| outputs[0].1.clone());
+        let x = ("x", vector(&[1.0, 2.0]));
+        assert_eq!(run(&[x.clone()]).unwrap(), vector(&[3.0, 6.0]));
+        assert_eq!(run(&[x.clone(), ("w", vector(&[4.0, 5.0]))]).unwrap(), vector(&[4.0, 10.0]));
+        assert!(run(&[("w", vector(&[4.0]))]).unwrap_err().to_string().starts_with("not given: `x`"));
+        assert!(run(&[x, ("w", Tensor::from_i64s(&[1]))]).is_err());
     }
 
     #[test]

@@ -7,11 +7,24 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use std::collections::{HashMap, HashSet};
 
-/// Checks that every input of the graph is given once with a fitting type and shape; gives the symbols' values.
+/// What the shapes that are given say of a graph's symbols.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Bound {
+    /// Extents by symbol; of one that inputs do not agree on, what the first of them says.
+    pub bindings: Bindings,
+    /// The same without the symbols that inputs do not agree on.
+    pub agreed: Bindings,
+    /// Names such a symbol, with two of its extents.
+    pub conflict: Option<String>,
+}
+
+/// Checks that every input of the graph is given once with a fitting type and shape, but for those with a default, which may
+/// be left out; gives the symbols' values. Exporters give one name to extents that differ: where inputs do not agree on a symbol,
+/// each keeps its own extent.
 ///
 /// # Errors
 /// Names the input, what was expected and what was given; for a name that is wrong or missing, lists the inputs.
-pub fn bind_inputs(graph: &Graph, given: &[(&str, DType, &[usize])]) -> Result<Bindings> {
+pub fn bind_inputs(graph: &Graph, given: &[(&str, DType, &[usize])]) -> Result<Bound> {
     let shapes: Vec<(&str, &[usize])> = given.iter().map(|&(name, _, shape)| (name, shape)).collect();
     let ids = find(graph, &shapes)?;
     for (&id, &(name, dtype, _)) in ids.iter().zip(given) {
@@ -20,10 +33,10 @@ pub fn bind_inputs(graph: &Graph, given: &[(&str, DType, &[usize])]) -> Result<B
             return Err(Error::Arguments(format!("input `{name}` is to be {expected}, {dtype} was given")));
         }
     }
-    if ids.len() < graph.inputs().len() {
-        let given: HashSet<ValueId> = ids.into_iter().collect();
-        let missing = graph.inputs().iter().filter(|id| !given.contains(id));
-        let names: Vec<String> = missing.map(|&id| format!("`{}`", graph.value(id).name)).collect();
+    let seen: HashSet<ValueId> = ids.iter().copied().collect();
+    let missing = graph.required_inputs().filter(|id| !seen.contains(id));
+    let names: Vec<String> = missing.map(|id| format!("`{}`", graph.value(id).name)).collect();
+    if !names.is_empty() {
         return Err(Error::Arguments(format!("not given: {}; {}", names.join(", "), listing(graph))));
     }
     bind(graph, &ids, &shapes)
@@ -33,7 +46,7 @@ pub fn bind_inputs(graph: &Graph, given: &[(&str, DType, &[usize])]) -> Result<B
 ///
 /// # Errors
 /// As [`bind_inputs`], but for inputs that are not given.
-pub fn bind_shapes(graph: &Graph, given: &[(&str, &[usize])]) -> Result<Bindings> {
+pub fn bind_shapes(graph: &Graph, given: &[(&str, &[usize])]) -> Result<Bound> {
     bind(graph, &find(graph, given)?, given)
 }
 
@@ -67,11 +80,13 @@ fn listing(graph: &Graph) -> String {
     }
 }
 
-fn bind(graph: &Graph, ids: &[ValueId], given: &[(&str, &[usize])]) -> Result<Bindings> {
+fn bind(graph: &Graph, ids: &[ValueId], given: &[(&str, &[usize])]) -> Result<Bound> {
     let mut bindings = Bindings::new();
-    // Which input bound a symbol first, for the error when another one disagrees.
+    // Which input bound a symbol first, for the warning when another one disagrees.
     let mut origin: HashMap<String, &str> = HashMap::new();
     let mut open: Vec<(&Dim, usize, &str, usize)> = vec![];
+    let mut disagreed: HashSet<&str> = HashSet::new();
+    let mut conflict = None;
     for (&id, &(name, shape)) in ids.iter().zip(given) {
         let ty = graph.ty(id);
         let Some(expected) = &ty.shape else { continue };
@@ -84,9 +99,13 @@ fn bind(graph: &Graph, ids: &[ValueId], given: &[(&str, &[usize])]) -> Result<Bi
                 Some(symbol) => match bindings.get(symbol) {
                     Some(&other) if other != extent => {
                         let first = origin.get(symbol).copied().unwrap_or_default();
-                        return Err(Error::Arguments(format!(
-                            "`{symbol}` is {other} in input `{first}` and {extent} in input `{name}`, axis {axis}"
-                        )));
+                        disagreed.insert(symbol);
+                        conflict.get_or_insert_with(|| {
+                            format!(
+                                "`{symbol}` is {other} in input `{first}` and {extent} in input `{name}`, axis {axis}; \
+                                 each is taken as it is given"
+                            )
+                        });
                     }
                     Some(_) => {}
                     None => {
@@ -99,6 +118,9 @@ fn bind(graph: &Graph, ids: &[ValueId], given: &[(&str, &[usize])]) -> Result<Bi
         }
     }
     for (dim, extent, name, axis) in open {
+        if dim.symbols().iter().any(|symbol| disagreed.contains(symbol.as_str())) {
+            continue;
+        }
         let bound = dim.bind(&bindings)?;
         if bound.known_i64().is_some_and(|expected| usize::try_from(expected) != Ok(extent)) {
             return Err(Error::Arguments(format!(
@@ -107,5 +129,33 @@ fn bind(graph: &Graph, ids: &[ValueId], given: &[(&str, &[usize])]) -> Result<Bi
             )));
         }
     }
-    Ok(bindings)
+    let agreed = bindings
+        .iter()
+        .filter(|(symbol, _)| !disagreed.contains(symbol.as_str()))
+        .map(|(s, &n)| (s.clone(), n));
+    let agreed = agreed.collect();
+    Ok(Bound { bindings, agreed, conflict })
+}
+
+/// Gives each input symbols of its own where it shares one with an input before it. Gives one of the shared; `None` where there
+/// is none, and the graph is as it was.
+pub(crate) fn take_symbols_apart(graph: &mut Graph) -> Option<String> {
+    let mut owners: HashMap<String, ValueId> = HashMap::new();
+    let mut shared = None;
+    for id in graph.inputs().to_vec() {
+        let mut ty = graph.ty(id).clone();
+        let name = graph.value(id).name.clone();
+        for (axis, dim) in ty.shape.iter_mut().flatten().enumerate() {
+            let Some(symbol) = dim.as_symbol().filter(|symbol| *symbol != Dim::UNKNOWN).map(str::to_owned)
+            else {
+                continue;
+            };
+            if *owners.entry(symbol.clone()).or_insert(id) != id {
+                *dim = Dim::symbol(&format!("{name}.{axis}"));
+                shared.get_or_insert(symbol);
+            }
+        }
+        graph.set_ty(id, ty);
+    }
+    shared
 }

@@ -35,6 +35,23 @@ impl ValueType {
         self.shape.as_ref()?.iter().map(Dim::known).collect()
     }
 
+    /// True when a tensor may be a value of this type: what is known of it agrees.
+    pub fn holds(&self, tensor: &Tensor) -> bool {
+        let fits = |(dim, extent): (&Dim, &usize)| dim.known().is_none_or(|known| known == *extent);
+        self.dtype.is_none_or(|dtype| dtype == tensor.dtype())
+            && self.shape.as_ref().is_none_or(|shape| {
+                shape.len() == tensor.rank() && shape.iter().zip(tensor.shape()).all(fits)
+            })
+    }
+
+    /// True when both know a rank or an extent, and it differs.
+    pub fn contradicts(&self, other: &Self) -> bool {
+        let (Some(a), Some(b)) = (&self.shape, &other.shape) else { return false };
+        let differ =
+            |(a, b): (&Dim, &Dim)| matches!((a.known_i64(), b.known_i64()), (Some(a), Some(b)) if a != b);
+        a.len() != b.len() || a.iter().zip(b).any(differ)
+    }
+
     /// Number of axes, when known.
     pub fn rank(&self) -> Option<usize> {
         self.shape.as_ref().map(Vec::len)

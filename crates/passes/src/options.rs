@@ -93,6 +93,8 @@ pub struct Options {
     pub disabled: Vec<String>,
     /// Where to stop.
     pub stop_after: Option<StopAfter>,
+    /// Whether the graph is for other runtimes: weights stay quantised, and graphs inside of operators are rewritten as well.
+    pub portable: bool,
     /// The caller's own passes; run to a fixpoint before the forms are chosen.
     pub custom: Vec<Arc<dyn Pass + Send + Sync>>,
     /// Whether each pass's result is checked (verifier, graph outputs); on in debug builds.
@@ -107,6 +109,7 @@ impl Default for Options {
             measured: BTreeMap::new(),
             disabled: vec![],
             stop_after: None,
+            portable: false,
             custom: vec![],
             check: cfg!(debug_assertions),
         }
@@ -122,6 +125,7 @@ impl fmt::Debug for Options {
             .field("measured", &self.measured)
             .field("disabled", &self.disabled)
             .field("stop_after", &self.stop_after)
+            .field("portable", &self.portable)
             .field("custom", &custom)
             .field("check", &self.check)
             .finish()

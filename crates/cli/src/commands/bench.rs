@@ -87,6 +87,7 @@ pub fn run(options: &Bench) -> Result<ExitCode> {
     }
     times.sort_by(f64::total_cmp);
     let mut report = compiled.report();
+    output::warnings(&report.warnings);
     if let (Some(trace), Some(path)) = (&trace, &options.trace) {
         trace.write(path, &options.model.display().to_string(), &report.steps)?;
     }

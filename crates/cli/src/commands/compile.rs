@@ -3,7 +3,7 @@
 use super::{compiler, load, tuned};
 use crate::args::{Compile, Emit};
 use crate::error::{Error, Result};
-use crate::{inputs, output};
+use crate::{files, inputs, output};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -22,8 +22,9 @@ pub fn run(options: &Compile) -> Result<ExitCode> {
     match options.emit {
         Emit::Jit => return jit(options, &compiler, &model, given),
         Emit::Ir => {
-            let text = compiler.rewrite(&model).map_err(in_model)?.to_text();
-            write(options.output.as_deref(), text.as_bytes())?;
+            let rewritten = compiler.rewrite(&model).map_err(in_model)?;
+            output::warnings(rewritten.warnings());
+            write(options.output.as_deref(), rewritten.to_text().as_bytes())?;
         }
         Emit::Dot => {
             let text = compiler.rewrite(&model).map_err(in_model)?.to_dot();
@@ -33,7 +34,9 @@ pub fn run(options: &Compile) -> Result<ExitCode> {
             let Some(path) = options.output.as_deref() else {
                 return Err(Error::usage("--emit onnx writes a binary file; name it with -o FILE"));
             };
-            write(Some(path), &compiler.rewrite(&model).map_err(in_model)?.to_onnx().map_err(in_model)?)?;
+            let export = compiler.export(&model).map_err(in_model)?;
+            output::warnings(export.warnings());
+            write(Some(path), export.bytes())?;
         }
         Emit::Clif | Emit::Asm => {
             let text = compiler.listing(&model, options.emit == Emit::Clif).map_err(in_model)?;
@@ -49,7 +52,7 @@ pub fn run(options: &Compile) -> Result<ExitCode> {
 fn write(path: Option<&Path>, bytes: &[u8]) -> Result<()> {
     match path {
         None => output::print(&String::from_utf8_lossy(bytes)),
-        Some(path) => std::fs::write(path, bytes).map_err(|error| Error::in_file(path, error))?,
+        Some(path) => files::write(path, bytes)?,
     }
     Ok(())
 }
@@ -72,6 +75,7 @@ fn jit(
     session.run_timed(&views, |_, time| steps.push(time.as_secs_f64() * 1e6)).map_err(in_model)?;
     let run_ms = start.elapsed().as_secs_f64() * 1e3;
     let mut report = compiled.report();
+    output::warnings(&report.warnings);
     report.set_times(&steps);
     write(options.output.as_deref(), format!("{report}run        {run_ms:.3} ms\n").as_bytes())?;
     if options.verify { check(options, compiler, model, given) } else { Ok(ExitCode::SUCCESS) }

@@ -11,6 +11,7 @@ pub fn run(options: &Explain) -> Result<ExitCode> {
     let model = load(&options.model)?;
     let compiler = tuned(compiler(&options.options), &options.options, &model, &[])?;
     let explanation = compiler.explain(&model).map_err(|error| Error::in_file(&options.model, error))?;
+    output::warnings(&explanation.warnings);
     if options.json {
         output::line(&serde_json::to_string_pretty(&explanation).map_err(Error::new)?);
     } else {

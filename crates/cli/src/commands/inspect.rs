@@ -20,6 +20,7 @@ pub fn run(options: &Inspect) -> Result<ExitCode> {
         .iter()
         .fold(compiler, |compiler, (name, shape)| compiler.input_shape(name, shape.clone()));
     let rewritten = compiler.rewrite(&model).map_err(|error| Error::in_file(&options.model, error))?;
+    output::warnings(rewritten.warnings());
     output::print(&rewritten.to_text());
     Ok(ExitCode::SUCCESS)
 }

@@ -15,6 +15,7 @@ pub fn run(options: &Run) -> Result<ExitCode> {
     let compiled = compiler.compile(&model).map_err(in_model)?;
     let tensors = inputs::or_seeded(given, compiled.inputs())?;
     let outputs = compiled.run(inputs::views(&tensors)).map_err(in_model)?;
+    output::warnings(&compiled.report().warnings);
     for (name, tensor) in outputs.iter() {
         output::line(&format!("{name}: {}{:?}", tensor.dtype(), tensor.shape()));
     }

@@ -96,7 +96,8 @@ fn model(path: &Path, options: &CompileOptions) -> Result<String> {
     if let Some(file) = &stored {
         let ports = model.inputs();
         given = inputs::pick(&ports, "input", arrays::read_npz(file)?);
-        if given.len() != ports.len() {
+        let is_given = |port: &PortInfo| given.iter().any(|(name, _)| *name == port.name);
+        if !ports.iter().all(|port| port.optional || is_given(port)) {
             return Err(Error::in_file(file, "it does not hold every input of the model"));
         }
     }
@@ -152,6 +153,9 @@ fn tensors(set: &Path, kind: &str, ports: &[PortInfo]) -> Result<Vec<(String, Te
     let mut named = vec![];
     for (index, port) in ports.iter().enumerate() {
         let path = set.join(format!("{kind}_{index}.pb"));
+        if port.optional && !path.exists() {
+            continue;
+        }
         let bytes = fs::read(&path).map_err(|error| Error::in_file(&path, error))?;
         let (_, tensor) = tconvc::read_tensor(&bytes).map_err(|error| Error::in_file(&path, error))?;
         named.push((port.name.clone(), tensor));

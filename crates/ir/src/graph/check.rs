@@ -96,6 +96,9 @@ impl Graph {
         if !self.inputs.iter().all(defined_as_input) {
             return Err(broken("graph inputs are defined as such", "one is not"));
         }
+        if let Some(id) = self.defaults.keys().find(|id| !inputs.contains(id)) {
+            return Err(broken("defaults are those of inputs", format!("value {} is none", id.0)));
+        }
         if !self.outputs.iter().all(|&id| self.contains(id)) {
             return Err(broken("graph outputs exist", "one was removed"));
         }

@@ -5,6 +5,8 @@
 //! value knows its users.
 
 mod check;
+mod declared;
+mod defaults;
 mod order;
 
 use crate::dim::Dim;
@@ -113,6 +115,10 @@ pub struct Graph {
     node_names: HashSet<String>,
     inputs: Vec<ValueId>,
     outputs: Vec<ValueId>,
+    /// What counts for inputs that a caller leaves out.
+    defaults: BTreeMap<ValueId, Tensor>,
+    /// What a file says of the types of what nodes make.
+    declared: BTreeMap<ValueId, ValueType>,
 }
 
 impl Graph {

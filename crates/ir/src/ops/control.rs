@@ -95,6 +95,14 @@ impl Control {
         })
     }
 
+    /// The graphs in it.
+    pub fn graphs(&self) -> Vec<&Graph> {
+        match self {
+            Self::If { then_branch, else_branch } => vec![then_branch, else_branch],
+            Self::Loop { body, .. } => vec![body],
+        }
+    }
+
     /// The graph of a branch with the types of what it reads, and of all that follows from these; `None` for a `Loop`.
     ///
     /// # Errors

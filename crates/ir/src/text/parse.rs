@@ -106,14 +106,21 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// `input %x : f32[1, H]`.
+    /// `input %x : f32[1, H]`, `input %w : f32[H] default f32[2] = [1.0, 2.0]`.
     fn input(&mut self) -> Result<()> {
         self.cursor.advance()?;
         let Some((name, ty, position)) = self.target()? else {
             return Err(self.cursor.expected("the input's name"));
         };
         let added = self.graph.add_input(&name, ty);
-        added.map(|_| ()).map_err(|error| self.cursor.error_at(position, error.to_string()))
+        let id = added.map_err(|error| self.cursor.error_at(position, error.to_string()))?;
+        if self.cursor.accept_word("default")? {
+            let position = self.cursor.position();
+            let tensor = self.tensor(&name)?;
+            let set = self.graph.set_default(id, tensor);
+            set.map_err(|error| self.cursor.error_at(position, error.to_string()))?;
+        }
+        Ok(())
     }
 
     /// `const @w : f32[2] = [1.0, 2.0]`, `const @w : f32[64, 3] #0123456789abcdef`.

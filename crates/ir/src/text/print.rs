@@ -43,6 +43,10 @@ pub fn print(graph: &Graph) -> String {
     for &id in graph.inputs() {
         let _ = write!(out, "input {}", reference(graph, id));
         write_type(graph.ty(id), &mut out);
+        if let Some(tensor) = graph.default_of(id) {
+            out.push_str(" default ");
+            write_tensor(tensor, &mut out);
+        }
         out.push('\n');
     }
     for (id, value) in graph.values() {

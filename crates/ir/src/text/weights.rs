@@ -34,8 +34,11 @@ impl Weights {
 
     /// Adds those of another graph.
     pub fn add(&mut self, graph: &Graph) {
-        for (_, value) in graph.values() {
+        for (id, value) in graph.values() {
             if let Definition::Constant(tensor) = value.definition() {
+                self.add_tensor(&value.name, tensor.clone());
+            }
+            if let Some(tensor) = graph.default_of(id) {
                 self.add_tensor(&value.name, tensor.clone());
             }
         }

@@ -13,7 +13,8 @@ use tconvc_ir::{DType, Dim, Graph, NodeId, Op, Tensor, ValueId};
 ///
 /// - Pattern: a node all of whose inputs are constant; a node that computes on shapes and whose result is known.
 /// - Guard: no random or unknown operator; the result is at most [`SMALL_BYTES`] or [`GROWTH`] times the inputs, and takes
-///   at most [`MAX_MACS`] multiply-adds: a large `Expand` is better left to the program than stored.
+///   at most [`MAX_MACS`] multiply-adds: a large `Expand` is better left to the program than stored. For other runtimes,
+///   quantised weights stay so.
 /// - Cost: falls by the node.
 pub struct Fold;
 
@@ -46,7 +47,7 @@ impl Pass for Fold {
                 break;
             }
             let (name, op) = (graph.node(node).name.clone(), graph.node(node).op.name().to_owned());
-            let result = match evaluate(graph, node) {
+            let result = match evaluate(graph, node, context.options.portable) {
                 Err(Miss::Elsewhere) => known_extents(graph, node, &mut extents),
                 result => result,
             };
@@ -65,14 +66,22 @@ impl Pass for Fold {
 }
 
 /// The outputs of a node all of whose inputs are constant.
-fn evaluate(graph: &Graph, node: NodeId) -> Site<Vec<Tensor>> {
+fn evaluate(graph: &Graph, node: NodeId, portable: bool) -> Site<Vec<Tensor>> {
     let it = graph.node(node);
+    require(
+        !portable || !matches!(it.op, Op::DequantizeLinear(_)),
+        || "other runtimes compute with the quantised weights",
+    )?;
     let inputs: Vec<Option<&Tensor>> =
         it.inputs().iter().map(|id| id.and_then(|id| graph.constant(id))).collect();
     let all_constant = it.inputs().iter().zip(&inputs).all(|(id, tensor)| id.is_some() == tensor.is_some());
     if !all_constant || inputs.is_empty() || matches!(it.op, Op::Opaque(_)) || is_random(&it.op) {
         return Err(Miss::Elsewhere);
     }
+    require(
+        !portable || !matches!(it.op, Op::DequantizeLinear(_)),
+        || "other runtimes compute with the quantised weights",
+    )?;
     let sizes = it.outputs().iter().flatten().map(|&id| {
         let count = graph.ty(id).known_shape()?.into_iter().try_fold(1usize, usize::checked_mul)?;
         graph.ty(id).dtype?.bytes_for(count)

@@ -143,6 +143,11 @@ impl<'g> Writer<'g> {
                 put_message(&mut self.out, tag, &types::write(&value.name, &value.ty));
             }
         }
+        for &id in self.graph.inputs() {
+            if let Some(tensor) = self.graph.default_of(id) {
+                put_message(&mut self.out, 5, &tensors::to_proto(&self.graph.value(id).name, tensor));
+            }
+        }
         Ok(self.out)
     }
 

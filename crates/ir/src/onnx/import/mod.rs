@@ -116,12 +116,16 @@ fn declare(graph: &mut Graph, proto: &GraphProto, sources: &[Source], files: &Fi
     for bytes in &proto.sparse_initializer {
         constants.push(tensors::read_sparse(bytes, files)?);
     }
-    // An input that has an initialiser is a constant: always so before IR version 4, a default that we fix since.
-    let fixed: HashSet<&str> = constants.iter().map(|(name, _)| name.as_str()).collect();
-    for input in &mut inputs {
-        if fixed.contains(input.name.as_str()) {
-            continue;
+    // An input that has an initialiser is one that a caller may leave out.
+    let mut given: HashMap<&str, usize> = HashMap::new();
+    for (index, (name, _)) in constants.iter().enumerate() {
+        if given.insert(name, index).is_some() {
+            return Err(Error::Graph(format!("two values are named `{name}`")));
         }
+    }
+    let mut taken = HashSet::new();
+    for input in &mut inputs {
+        let default = given.get(input.name.as_str()).copied();
         let Some(ty) = &mut input.ty else {
             return Err(Error::Unsupported(format!(
                 "input `{}` is {}, accepted are tensors",
@@ -129,10 +133,24 @@ fn declare(graph: &mut Graph, proto: &GraphProto, sources: &[Source], files: &Fi
             )));
         };
         named(&input.name, "an input")?;
+        if let Some(index) = default {
+            let tensor = &constants[index].1;
+            if !ty.holds(tensor) {
+                *ty = ValueType::of(tensor);
+            }
+            ty.dtype = Some(tensor.dtype());
+            taken.insert(index);
+        }
         symbols.name_unknown(ty);
-        graph.add_input(&input.name, ty.clone())?;
+        let id = graph.add_input(&input.name, ty.clone())?;
+        if let Some(index) = default {
+            graph.set_default(id, constants[index].1.clone())?;
+        }
     }
-    for (name, tensor) in constants {
+    for (index, (name, tensor)) in constants.into_iter().enumerate() {
+        if taken.contains(&index) {
+            continue;
+        }
         named(&name, "an initialiser")?;
         nodes::add_constant(graph, &name, tensor)?;
     }

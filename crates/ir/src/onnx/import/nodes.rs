@@ -140,7 +140,8 @@ pub(super) fn declare_outputs(
         return add_constant(graph, output, constant(&source.proto, files)?);
     }
     for output in source.proto.output.iter().filter(|name| !name.is_empty()) {
-        graph.add_undefined(output, hints.remove(output).unwrap_or_default())?;
+        let id = graph.add_undefined(output, ValueType::default())?;
+        graph.declare(id, hints.remove(output).unwrap_or_default());
     }
     Ok(())
 }

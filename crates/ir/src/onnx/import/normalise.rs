@@ -76,7 +76,8 @@ fn gelu(lift: &mut Lift<'_>) -> Result<()> {
 /// Exporters give empty tensors for inputs that are absent.
 fn resize(lift: &mut Lift<'_>) {
     for index in 1..lift.node.inputs.len() {
-        if lift.constant_input(index).is_some_and(Tensor::is_empty) {
+        let default = lift.input(index).and_then(|id| lift.graph.default_of(id));
+        if lift.constant_input(index).or(default).is_some_and(Tensor::is_empty) {
             lift.set_input(index, None);
         }
     }
