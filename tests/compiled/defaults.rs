@@ -147,7 +147,7 @@ fn what_is_given_counts_wherever_it_is_used() {
         let x = model.inputs()[0].clone();
         let shape: Vec<usize> = x.shape.unwrap().iter().map(|dim| dim.parse().unwrap()).collect();
         let x = ("x", f32s(&shape, 1));
-        let left_out = agree(what, &model, &[x.clone()]);
+        let left_out = agree(what, &model, std::slice::from_ref(&x));
         let overridden = agree(what, &model, &[x, (name, given)]);
         assert_eq!(left_out == overridden, what == "not used", "{what}");
     }
@@ -188,7 +188,7 @@ fn branches_follow_what_is_given() {
     for ir_version in [3, 8] {
         let model = Model::from_bytes(&model(ir_version, 17, &graph.encode(), &[])).unwrap();
         let x = ("x", f32s(&[2, 3], 1));
-        let then = agree("then", &model, &[x.clone()]);
+        let then = agree("then", &model, std::slice::from_ref(&x));
         assert_ne!(
             then,
             agree("else", &model, &[x.clone(), ("c", Tensor::from_bools([], [false]).unwrap())])
@@ -213,7 +213,7 @@ fn files_before_ir_version_4_may_be_overridden_too() {
     };
     let model = Model::from_bytes(&model(3, 8, &graph.encode(), &[])).unwrap();
     let x = ("x", Tensor::from_vec([1, 1, 3], vec![1f32, 2.0, 3.0]).unwrap());
-    assert_eq!(agree("old", &model, &[x.clone()])[0].to_f64s().unwrap(), [5.5, 8.5]);
+    assert_eq!(agree("old", &model, std::slice::from_ref(&x))[0].to_f64s().unwrap(), [5.5, 8.5]);
     let b = ("b", Tensor::from_vec([1], vec![-1f32]).unwrap());
     assert_eq!(agree("old", &model, &[x, b])[0].to_f64s().unwrap(), [4.0, 7.0]);
 }

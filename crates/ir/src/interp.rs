@@ -219,7 +219,7 @@ mod tests {
         let graph: Graph = text.parse().unwrap();
         let run = |inputs: &[(&str, Tensor)]| run(&graph, inputs).map(|outputs| outputs[0].1.clone());
         let x = ("x", vector(&[1.0, 2.0]));
-        assert_eq!(run(&[x.clone()]).unwrap(), vector(&[3.0, 6.0]));
+        assert_eq!(run(std::slice::from_ref(&x)).unwrap(), vector(&[3.0, 6.0]));
         assert_eq!(run(&[x.clone(), ("w", vector(&[4.0, 5.0]))]).unwrap(), vector(&[4.0, 10.0]));
         assert!(run(&[("w", vector(&[4.0]))]).unwrap_err().to_string().starts_with("not given: `x`"));
         assert!(run(&[x, ("w", Tensor::from_i64s(&[1]))]).is_err());
