@@ -2,7 +2,7 @@
 
 use crate::error::CompileError;
 use crate::jobs::Queue;
-use crate::module::{CodeModule, FunctionBuilder};
+use crate::module::{CodeError, CodeModule, FunctionBuilder};
 use crate::options::{Choice, FastMath, Options, Schedules};
 use crate::packing::{Pack, Packing};
 use crate::split;
@@ -14,6 +14,7 @@ use tconvc_passes::plan::{self, Place, Plan};
 use tconvc_runtime::code::FunctionId;
 use tconvc_runtime::memory::{ALIGNMENT, AlignedBytes};
 use tconvc_runtime::program::{Kernel, Operand, Port, Space, Step, Work};
+use tconvc_tile::backend::LowerError;
 use tconvc_tile::{Tile, TileBuilder, TileError};
 use typed_arena::Arena;
 
@@ -186,8 +187,12 @@ impl<'a> Builder<'a> {
 
     /// Finishes a tile and adds it to the module. Its name is made unique unless an equal tile is there.
     pub(crate) fn add_tile(&mut self, tile: Result<Tile, TileError>) -> Result<FunctionId, CompileError> {
-        let tile = tile.map_err(|source| CompileError::Tile { node: self.at_name().0, source })?;
-        let id = self.module.tile(tile)?;
+        let id = match tile.map(|tile| self.module.tile(tile)) {
+            Ok(Err(CodeError::Lower(LowerError::Tile(source)))) | Err(source) => {
+                return Err(CompileError::Tile { node: self.at_name().0, source });
+            }
+            Ok(id) => id?,
+        };
         self.hand_out();
         Ok(id)
     }

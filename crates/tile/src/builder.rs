@@ -8,7 +8,6 @@ use super::ir::{
     UnaryOp, Vector,
 };
 use super::verify;
-use crate::backend::registers::Assignment;
 use tconvc_machine::Target;
 
 /// Builds one [`Tile`] for one target.
@@ -53,12 +52,12 @@ impl TileBuilder {
             counts: Vec::new(),
             vectors: 0,
             body: Vec::new(),
-            assignment: Assignment::default(),
         };
         TileBuilder { tile, target: target.clone(), open: vec![Vec::new()], misuse: None }
     }
 
-    /// The finished tile, verified for the target.
+    /// The finished tile, verified. Whether it fits the target's registers is for
+    /// [`TileBackend::allocate`](crate::backend::TileBackend::allocate) to say.
     ///
     /// # Errors
     /// What the builder was misused in, or what the verifier finds: see [`TileErrorKind`].
@@ -67,7 +66,7 @@ impl TileBuilder {
             return Err(TileError { tile: self.tile.name, kind });
         }
         self.tile.body = self.open.pop().unwrap_or_default();
-        self.tile.assignment = verify::verify(&self.tile, &self.target)?;
+        verify::verify(&self.tile)?;
         Ok(self.tile)
     }
 

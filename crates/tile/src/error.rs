@@ -34,6 +34,16 @@ pub enum TileErrorKind {
         /// What is accepted.
         accepted: String,
     },
+    /// The tile was made for vectors of another width.
+    #[error("it has {lanes} lanes, {isa} has {expected}")]
+    Lanes {
+        /// Its lanes.
+        lanes: usize,
+        /// The instruction set.
+        isa: &'static str,
+        /// Lanes of that set.
+        expected: usize,
+    },
     /// More values live at one place than there are registers.
     #[error("{needed} {class} registers are needed at `{inst}`, the target has {available}")]
     Registers {

@@ -1,7 +1,6 @@
 //! The types of the tile IR: registers, addresses, instructions, loops. What they mean, not how they are made or run.
 
 use super::shuffle::Pattern;
-use crate::backend::registers::Assignment;
 
 /// A virtual vector register: [`Tile::lanes`] lanes of 32 bits. It can be written more than once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -275,8 +274,6 @@ pub struct Tile {
     pub(crate) counts: Vec<String>,
     pub(crate) vectors: u32,
     pub(crate) body: Vec<Stmt>,
-    /// On the target that it was verified for.
-    pub(crate) assignment: Assignment,
 }
 
 impl Tile {
@@ -298,6 +295,11 @@ impl Tile {
     /// Number of count parameters.
     pub fn count_params(&self) -> usize {
         self.counts.len()
+    }
+
+    /// Number of parameters of the function: pointers and counts.
+    pub fn params(&self) -> usize {
+        self.pointer_params + self.counts.len()
     }
 
     /// Its statements.

@@ -2,21 +2,16 @@
 
 use super::error::{TileError, TileErrorKind};
 use super::ir::{Address, Inst, Lanes, Operand, Pointer, Stmt, Tile, Trips, Vector};
-use crate::backend;
-use crate::backend::registers::{Assignment, assign};
-use tconvc_machine::Target;
 
 /// Room that is kept below the largest displacement, for lowerings that split an access.
 const DISPLACEMENT_LIMIT: i64 = i32::MAX as i64 - 4096;
 
-/// Checks that everything is defined before use and in scope, that constants are in range, and that the registers of
-/// `target` suffice. Gives these out.
-pub(crate) fn verify(tile: &Tile, target: &Target) -> Result<Assignment, TileError> {
+/// Checks that everything is defined before use and in scope, and that constants are in range.
+pub(crate) fn verify(tile: &Tile) -> Result<(), TileError> {
     let mut pointers = vec![false; tile.pointers.len()];
     pointers[..tile.pointer_params].fill(true);
     let mut scope = Scope { tile, vectors: vec![false; tile.vectors as usize], pointers };
-    scope.block(&tile.body).map_err(|kind| TileError { tile: tile.name.clone(), kind })?;
-    assign(tile, backend::registers_of(tile, target), |inst| backend::needs(inst, target.isa()))
+    scope.block(&tile.body).map_err(|kind| TileError { tile: tile.name.clone(), kind })
 }
 
 /// What is defined so far, by number.

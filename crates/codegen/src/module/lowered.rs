@@ -1,16 +1,13 @@
 //! Functions as machine code that has no place yet.
 
-use cranelift_codegen::Context;
-use cranelift_codegen::control::ControlPlane;
-use cranelift_codegen::ir::{Function, Signature, UserFuncName};
+use cranelift_codegen::ir::{Function, Signature};
 use cranelift_codegen::isa::OwnedTargetIsa;
-use cranelift_frontend::FunctionBuilderContext;
 use cranelift_module::{FuncId, ModuleReloc, ModuleRelocTarget};
 
 use super::{Body, CodeError, Declared, JitCode, Kind, Setting};
-use tconvc_machine::{Isa, Target};
+use tconvc_machine::Target;
 use tconvc_runtime::code::FunctionId;
-use tconvc_tile::backend;
+use tconvc_tile::backend::cranelift;
 
 /// A function as bytes.
 pub(super) struct Compiled {
@@ -65,50 +62,31 @@ impl Declared {
     /// The code of the function.
     pub(super) fn lower(&self, setting: &Setting) -> Result<Compiled, CodeError> {
         let tile = match &self.body {
-            Body::Function(function) => {
-                return self.compile(setting, function.as_ref().clone(), &setting.isa);
-            }
+            Body::Function(function) => return self.compile(setting, function.as_ref().clone()),
             Body::Tile(tile) => tile,
         };
-        match setting.target.isa() {
-            Isa::X86V3 | Isa::X86V4 => {
-                let code = backend::x86::lower(tile, &setting.target)?;
-                Ok(Compiled {
-                    name: self.name.clone(),
-                    kind: self.kind,
-                    signature: self.signature.clone(),
-                    bytes: code.bytes,
-                    align: backend::x86::ALIGN as u64,
-                    code_len: code.code_len,
-                    relocs: Vec::new(),
-                    ir: if setting.keep_text { tile.to_string() } else { String::new() },
-                    vcode: None,
-                })
-            }
-            Isa::Portable => {
-                let signature = self.signature.clone();
-                let mut function = Function::with_name_signature(UserFuncName::default(), signature);
-                let (isa, mut context) = (&*setting.tile_isa, FunctionBuilderContext::new());
-                backend::cranelift::lower(tile, &setting.target, isa, &mut function, &mut context);
-                self.compile(setting, function, &setting.tile_isa)
-            }
-        }
+        let code = setting.tiles.lower(tile)?;
+        let listing = || if setting.keeps_text() { tile.tile().to_string() } else { String::new() };
+        Ok(Compiled {
+            name: self.name.clone(),
+            kind: self.kind,
+            signature: self.signature.clone(),
+            bytes: code.bytes,
+            align: code.align as u64,
+            code_len: code.code_len,
+            relocs: Vec::new(),
+            ir: code.ir.unwrap_or_else(listing),
+            vcode: code.asm,
+        })
     }
 
-    fn compile(
-        &self,
-        setting: &Setting,
-        function: Function,
-        isa: &OwnedTargetIsa,
-    ) -> Result<Compiled, CodeError> {
+    fn compile(&self, setting: &Setting, function: Function) -> Result<Compiled, CodeError> {
         let refused = |message: String| CodeError::Function { name: self.name.clone(), message };
-        let mut context = Context::for_function(function);
-        context.set_disasm(setting.keep_text && setting.target.x86_level().is_none());
-        let ir = if setting.keep_text { context.func.display().to_string() } else { String::new() };
-        context
-            .compile(&**isa, &mut ControlPlane::default())
-            .map_err(|e| refused(cranelift_codegen::print_errors::pretty_error(e.func, e.inner)))?;
-        let compiled = context.take_compiled_code().ok_or_else(|| refused("no code came out".into()))?;
+        let (isa, keeps_text) = (&*setting.isa, setting.keeps_text());
+        let ir = if keeps_text { function.display().to_string() } else { String::new() };
+        let disassemble = keeps_text && setting.target.x86_level().is_none();
+        let context = cranelift::compile(function, isa, disassemble).map_err(refused)?;
+        let compiled = context.compiled_code().ok_or_else(|| refused("no code came out".into()))?;
         let align = u64::from(compiled.buffer.alignment.max(isa.function_alignment().minimum));
         let (bytes, vcode) = (compiled.code_buffer().to_vec(), compiled.vcode.clone());
         let relocs = compiled.buffer.relocs().iter();

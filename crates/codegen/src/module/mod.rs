@@ -13,9 +13,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cranelift_codegen::ir::{AbiParam, Function, Signature, UserFuncName, types::I64};
-use cranelift_codegen::isa::{self, OwnedTargetIsa};
-use cranelift_codegen::settings::{self, Configurable};
+use cranelift_codegen::ir::{Function, Signature, UserFuncName};
+use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_frontend::FunctionBuilderContext;
 use cranelift_module::ModuleError;
 
@@ -25,9 +24,9 @@ use self::lowered::Compiled;
 pub use self::lowered::LoweredModule;
 use crate::jobs::Job;
 use tconvc_runtime::code::FunctionId;
-use tconvc_tile::backend::{self, LowerError};
+use tconvc_tile::backend::{self, AllocatedTile, LowerError, TileBackend, cranelift};
 
-use tconvc_machine::{Target, X86Level};
+use tconvc_machine::Target;
 use tconvc_tile::{Tile, TileBuilder};
 
 /// Why functions could not be made or placed.
@@ -95,7 +94,7 @@ struct Declared {
 }
 
 enum Body {
-    Tile(Box<Tile>),
+    Tile(Box<AllocatedTile>),
     Function(Box<Function>),
 }
 
@@ -115,9 +114,20 @@ struct Setting {
     target: Target,
     /// For the code around tiles.
     isa: OwnedTargetIsa,
-    /// For tiles, see [`CodeModule::optimise_tiles`].
-    tile_isa: OwnedTargetIsa,
-    keep_text: bool,
+    tiles: Arc<dyn TileBackend>,
+    tile_settings: backend::Settings,
+}
+
+impl Setting {
+    fn keeps_text(&self) -> bool {
+        self.tile_settings.keep_text
+    }
+
+    /// Changes how tiles are lowered.
+    fn change_tiles(&mut self, change: impl FnOnce(&mut backend::Settings)) {
+        change(&mut self.tile_settings);
+        self.tiles = Arc::from(backend::of(&self.target, self.tile_settings));
+    }
 }
 
 impl CodeModule {
@@ -126,13 +136,12 @@ impl CodeModule {
     /// # Errors
     /// [`CodeError::Target`] where Cranelift has no back end for it.
     pub fn new(target: &Target) -> Result<CodeModule, CodeError> {
-        let setting = Setting {
-            target: target.clone(),
-            // Loops around tiles run seldom: they cost more to optimise than they gain, a third of the compile time.
-            isa: cranelift_isa(target, "none", "single_pass")?,
-            tile_isa: cranelift_isa(target, "none", "backtracking")?,
-            keep_text: false,
-        };
+        // Loops around tiles run seldom: they cost more to optimise than they gain, a third of the compile time.
+        let isa = cranelift::target_isa(target, "none", "single_pass")
+            .map_err(|message| CodeError::Target { target: target.to_string(), message })?;
+        let tile_settings = backend::Settings::default();
+        let tiles = Arc::from(backend::of(target, tile_settings));
+        let setting = Setting { target: target.clone(), isa, tiles, tile_settings };
         Ok(CodeModule {
             setting: Arc::new(setting),
             functions: Vec::new(),
@@ -145,35 +154,32 @@ impl CodeModule {
     /// Keeps the IR of every function, for [`LoweredModule::clif`] and, off x86, [`LoweredModule::asm`]. Costs time.
     #[must_use]
     pub fn keep_text(mut self) -> CodeModule {
-        Arc::make_mut(&mut self.setting).keep_text = true;
+        Arc::make_mut(&mut self.setting).change_tiles(|settings| settings.keep_text = true);
         self
     }
 
-    /// Runs Cranelift's optimiser on four-lane tiles, too, which by default it is kept from: it tends to hoist and
-    /// regroup until accumulators spill. For measurements.
-    ///
-    /// # Errors
-    /// As [`CodeModule::new`].
-    pub fn optimise_tiles(mut self) -> Result<CodeModule, CodeError> {
-        let setting = Arc::make_mut(&mut self.setting);
-        setting.tile_isa = cranelift_isa(&setting.target, "speed", "backtracking")?;
-        Ok(self)
+    /// Runs Cranelift's optimiser on four-lane tiles, too, see [`backend::Settings::optimise`]. For measurements.
+    #[must_use]
+    pub fn optimise_tiles(mut self) -> CodeModule {
+        Arc::make_mut(&mut self.setting).change_tiles(|settings| settings.optimise = true);
+        self
     }
 
     /// Adds a tile. The same tile twice is the same function.
     ///
     /// # Errors
-    /// [`CodeError::Lower`] where it is not for the target, [`CodeError::Duplicate`] where its name is taken.
+    /// [`CodeError::Lower`] where it is not for the target or needs more registers than that has,
+    /// [`CodeError::Duplicate`] where its name is taken.
     pub fn tile(&mut self, tile: Tile) -> Result<FunctionId, CodeError> {
         if let Some(&id) = self.names.get(tile.name())
-            && matches!(&self.functions[id.index()].body, Body::Tile(known) if **known == tile)
+            && matches!(&self.functions[id.index()].body, Body::Tile(known) if *known.tile() == tile)
         {
             return Ok(id);
         }
-        backend::check(&tile, &self.setting.target)?;
-        let kind = Kind::Tile { params: tile.pointer_params() + tile.count_params() };
-        let signature = backend::cranelift::signature(&tile, &*self.setting.tile_isa);
-        self.add(tile.name().to_owned(), kind, signature, Body::Tile(Box::new(tile)))
+        let tile = self.setting.tiles.allocate(tile).map_err(LowerError::Tile)?;
+        let (name, params) = (tile.tile().name().to_owned(), tile.tile().params());
+        let signature = cranelift::signature(params, &*self.setting.isa);
+        self.add(name, Kind::Tile { params }, signature, Body::Tile(Box::new(tile)))
     }
 
     /// Adds a step function, see [`StepFn`]: `build` writes its body, up to the return, which follows by itself.
@@ -208,8 +214,7 @@ impl CodeModule {
         params: usize,
         build: impl FnOnce(&mut FunctionBuilder<'_>),
     ) -> Result<FunctionId, CodeError> {
-        let mut signature = Signature::new(self.setting.isa.default_call_conv());
-        signature.params = vec![AbiParam::new(I64); params];
+        let signature = cranelift::signature(params, &*self.setting.isa);
         let mut function = Function::with_name_signature(UserFuncName::default(), signature.clone());
         let mut f = FunctionBuilder::new(&mut function, &mut self.builder, &self.functions);
         build(&mut f);
@@ -278,35 +283,6 @@ pub(crate) fn make_ready(target: &Target) {
 
 /// What making the code of a function takes, in nanoseconds.
 pub(crate) const LOWERING_NS: usize = 80_000;
-
-/// Cranelift's view of a target.
-fn cranelift_isa(target: &Target, opt_level: &str, allocator: &str) -> Result<OwnedTargetIsa, CodeError> {
-    let refused = |message: String| CodeError::Target { target: target.to_string(), message };
-    let mut flags = settings::builder();
-    let verify = if cfg!(debug_assertions) { "true" } else { "false" };
-    for (name, value) in [
-        ("opt_level", opt_level),
-        ("regalloc_algorithm", allocator),
-        ("enable_verifier", verify),
-        ("is_pic", "false"),
-        ("unwind_info", "false"),
-        ("enable_probestack", "false"),
-    ] {
-        flags.set(name, value).map_err(|e| refused(e.to_string()))?;
-    }
-    let mut builder = isa::lookup(target.triple().clone()).map_err(|e| refused(e.to_string()))?;
-    let features: &[&str] = match target.x86_level() {
-        None | Some(X86Level::V1) => &[],
-        Some(X86Level::V2) => &["x86-64-v2"],
-        // The presets leave out the flag for 128-bit VEX encodings.
-        Some(X86Level::V3) => &["x86-64-v3", "has_avx"],
-        Some(X86Level::V4) => &["x86-64-v4", "has_avx"],
-    };
-    for feature in features {
-        builder.enable(feature).map_err(|e| refused(e.to_string()))?;
-    }
-    builder.finish(settings::Flags::new(flags)).map_err(|e| refused(e.to_string()))
-}
 
 /// Placing functions fails for want of memory alone; what else is in here would be a bug of this module.
 impl From<ModuleError> for CodeError {

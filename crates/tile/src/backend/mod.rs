@@ -1,40 +1,120 @@
-//! Lowerings of tiles: to Cranelift's IR, four lanes on any architecture, and to x86-64 machine code, 8 or 16 lanes.
+//! Lowerings of tiles: what each promises is a [`TileBackend`]; nobody else asks which instruction set it is.
+//!
+//! [`of`] gives the one for a target: machine code of our own for x86-64 with 8 or 16 lanes ([`x86`]), Cranelift's in
+//! four lanes for every processor ([`cranelift`]).
 
+mod allocated;
 pub mod cranelift;
-pub(crate) mod registers;
+mod registers;
 pub mod x86;
 
-use crate::{Inst, Operand, Tile};
-use registers::{Needs, Registers};
-use target_lexicon::OperatingSystem;
+use std::fmt::Debug;
+
 use tconvc_machine::{Isa, Target};
 
-/// Parameters that arrive in registers; the System V and AAPCS64 conventions have at least these.
-pub(crate) const REGISTER_PARAMS: usize = 6;
+pub use self::allocated::AllocatedTile;
+pub use self::registers::{Assignment, Needs, Pressure, RegisterFile, Scratch};
+use crate::error::{TileError, TileErrorKind};
+use crate::{Inst, Tile};
+
+/// A lowering: which registers there are, which an instruction takes beside its operands, and the code of a tile.
+pub trait TileBackend: Debug + Send + Sync {
+    /// The instruction set, and with it the number of lanes.
+    fn isa(&self) -> Isa;
+
+    /// The registers that a tile can use.
+    fn registers(&self) -> RegisterFile;
+
+    /// The scratch registers that the code of an instruction takes.
+    fn scratch(&self, inst: &Inst) -> Needs;
+
+    /// The function, in the C calling convention of the target.
+    ///
+    /// # Errors
+    /// [`LowerError::Foreign`] where the registers are those of another backend, [`LowerError::Encoding`] and
+    /// [`LowerError::Cranelift`] where an assembler or Cranelift refuses: a bug of the lowering.
+    fn lower(&self, tile: &AllocatedTile) -> Result<MachineCode, LowerError>;
+
+    /// Gives out registers, one to one: nothing is spilled.
+    ///
+    /// # Errors
+    /// [`TileErrorKind::Lanes`] where the tile is made for other vectors, [`TileErrorKind::Registers`] where there are
+    /// too few registers.
+    fn allocate(&self, tile: Tile) -> Result<AllocatedTile, TileError> {
+        self.check_lanes(&tile)?;
+        let file = self.registers();
+        let registers = registers::assign(&tile, file, |inst| self.scratch(inst))?;
+        Ok(AllocatedTile { tile, registers, file })
+    }
+
+    /// The most registers that live at one place of a tile, scratch registers included. Costs as much as
+    /// [`TileBackend::allocate`], which succeeds exactly where [`RegisterFile::holds`] this.
+    ///
+    /// # Errors
+    /// [`TileErrorKind::Lanes`] where the tile is made for other vectors.
+    fn pressure(&self, tile: &Tile) -> Result<Pressure, TileError> {
+        self.check_lanes(tile)?;
+        Ok(registers::pressure(tile, |inst| self.scratch(inst)))
+    }
+
+    /// Refuses tiles of another width than this backend's vectors.
+    ///
+    /// # Errors
+    /// [`TileErrorKind::Lanes`].
+    fn check_lanes(&self, tile: &Tile) -> Result<(), TileError> {
+        let isa = self.isa();
+        if tile.lanes() == isa.lanes() {
+            return Ok(());
+        }
+        let kind = TileErrorKind::Lanes { lanes: tile.lanes(), isa: isa.name(), expected: isa.lanes() };
+        Err(TileError { tile: tile.name().to_owned(), kind })
+    }
+}
+
+/// How tiles are lowered, beside what the target says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Keeps Cranelift's IR and, off x86, its disassembly in [`MachineCode`]. Costs time.
+    pub keep_text: bool,
+    /// Runs Cranelift's optimiser, which by default four-lane tiles are kept from: it tends to hoist and regroup until
+    /// accumulators spill.
+    pub optimise: bool,
+}
+
+/// The backend of a target. Cheap: what Cranelift needs is made when the first tile is lowered.
+pub fn of(target: &Target, settings: Settings) -> Box<dyn TileBackend> {
+    match target.isa() {
+        Isa::X86V3 | Isa::X86V4 => Box::new(x86::X86::new(target.isa())),
+        Isa::Portable => Box::new(cranelift::Portable::new(target, settings)),
+    }
+}
+
+/// Finished machine code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineCode {
+    /// Code, padding, literals. Calls nothing, refers to nothing outside.
+    pub bytes: Vec<u8>,
+    /// Bytes of code at the front.
+    pub code_len: usize,
+    /// Alignment in bytes of the place it is put to.
+    pub align: usize,
+    /// Cranelift's IR, where it was asked for and there is any.
+    pub ir: Option<String>,
+    /// Cranelift's disassembly, where it was asked for and the machine is not x86.
+    pub asm: Option<String>,
+}
 
 /// Why a tile has no machine code.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LowerError {
-    /// The tile was built for vectors of another width.
-    #[error("tile `{tile}` has {lanes} lanes, {isa} has {expected}")]
-    Lanes {
+    /// Registers were given out by a backend with others.
+    #[error("tile `{tile}` has registers of another backend than {isa}: allocate it again")]
+    Foreign {
         /// Name of the tile.
         tile: String,
-        /// Its lanes.
-        lanes: usize,
-        /// The instruction set.
+        /// The instruction set that it was to be lowered to.
         isa: &'static str,
-        /// Lanes of that set.
-        expected: usize,
-    },
-    /// The assembler knows the System V calling convention alone.
-    #[error(
-        "wide tiles follow the System V calling convention; {triple} has another one: use f32x4 tiles there"
-    )]
-    CallingConvention {
-        /// The target's triple.
-        triple: String,
     },
     /// The assembler refused an instruction: a bug of the lowering.
     #[error("tile `{tile}`: {message}")]
@@ -44,47 +124,15 @@ pub enum LowerError {
         /// What the assembler says.
         message: String,
     },
+    /// Cranelift refused the function, or has no code for the target.
+    #[error("tile `{tile}`: {message}")]
+    Cranelift {
+        /// Name of the tile.
+        tile: String,
+        /// What Cranelift says.
+        message: String,
+    },
     /// The tile is not valid for the target it is lowered for.
     #[error(transparent)]
-    Tile(#[from] crate::TileError),
-}
-
-/// Refuses tiles that have no code for the target, whatever is in them.
-pub fn check(tile: &Tile, target: &Target) -> Result<(), LowerError> {
-    let isa = target.isa();
-    if isa != Isa::Portable && target.triple().operating_system == OperatingSystem::Windows {
-        return Err(LowerError::CallingConvention { triple: target.triple().to_string() });
-    }
-    if tile.lanes() != isa.lanes() {
-        let (tile, lanes) = (tile.name().to_owned(), tile.lanes());
-        return Err(LowerError::Lanes { tile, lanes, isa: isa.name(), expected: isa.lanes() });
-    }
-    Ok(())
-}
-
-/// Registers for what is in a tile.
-pub(crate) fn registers_of(tile: &Tile, target: &Target) -> Registers {
-    let params = tile.pointer_params() + tile.count_params();
-    Registers {
-        vectors: target.vector_registers(),
-        generals: target.general_registers(),
-        args: if target.isa() == Isa::Portable { params } else { params.min(REGISTER_PARAMS) },
-    }
-}
-
-/// Scratch registers that the lowering for `isa` takes for an instruction.
-pub(crate) fn needs(inst: &Inst, isa: Isa) -> Needs {
-    match isa {
-        Isa::X86V3 | Isa::X86V4 => x86::needs(inst, isa),
-        // Cranelift finds its own; this is what keeps it from spilling.
-        Isa::Portable => {
-            let splat = |b: Operand| usize::from(matches!(b, Operand::Splat(_)));
-            let vectors = match *inst {
-                Inst::Binary { b, .. } | Inst::Fma { b, .. } => splat(b),
-                Inst::Select { b, .. } => 1 + splat(b),
-                _ => 0,
-            };
-            Needs { vectors, ..Needs::default() }
-        }
-    }
+    Tile(#[from] TileError),
 }

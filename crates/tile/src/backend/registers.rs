@@ -12,7 +12,7 @@ use crate::ir::{Inst, Stmt, Tile, Trips};
 
 /// What the lowering of an instruction wants beside its operands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Needs {
+pub struct Needs {
     /// Scratch vector registers.
     pub vectors: usize,
     /// Scratch general registers.
@@ -24,8 +24,10 @@ pub(crate) struct Needs {
 
 /// Scratch registers of one instruction, as many as it [`Needs`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Scratch {
+pub struct Scratch {
+    /// Numbers of vector registers.
     pub vectors: Vec<u8>,
+    /// Numbers of general registers.
     pub generals: Vec<u8>,
 }
 
@@ -34,7 +36,8 @@ pub(crate) struct Scratch {
 /// Positions count instructions, heads of loops and ends of loops in the order of the listing. General register
 /// number `i < args` is where parameter `i` arrives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Assignment {
+pub struct Assignment {
+    /// Of each vector.
     pub vectors: Vec<u8>,
     /// `None` where the pointer is never used.
     pub pointers: Vec<Option<u8>>,
@@ -45,37 +48,73 @@ pub(crate) struct Assignment {
 }
 
 /// Registers to be had, and how many parameters arrive in registers.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Registers {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegisterFile {
+    /// Vector registers.
     pub vectors: usize,
+    /// General registers for pointers, counts and counters of loops.
     pub generals: usize,
+    /// So many parameters arrive in general registers, number `i` in register `i`; the others come on the stack.
     pub args: usize,
 }
 
-/// Maps the tile's registers to numbers.
-pub(crate) fn assign(
-    tile: &Tile,
-    registers: Registers,
-    needs: impl Fn(&Inst) -> Needs,
-) -> Result<Assignment, TileError> {
+impl RegisterFile {
+    /// Whether a tile of this pressure fits.
+    pub fn holds(self, pressure: Pressure) -> bool {
+        pressure.vectors <= self.vectors && pressure.generals <= self.generals
+    }
+}
+
+/// How many registers a tile needs: the most that live at one place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// Vector registers.
+    pub vectors: usize,
+    /// General registers.
+    pub generals: usize,
+}
+
+/// Live ranges of vector registers, and of general ones.
+fn ranges(tile: &Tile, needs: impl Fn(&Inst) -> Needs) -> (Vec<Range>, Vec<Range>) {
     let mut walk = Liveness::new(tile, &needs);
     walk.block(&tile.body);
-    let ranges = walk.ranges;
+    walk.ranges.into_iter().flatten().filter(|r| r.end > r.start).partition(|r| r.value.is_vector())
+}
 
+/// The most registers that live at one place.
+pub(super) fn pressure(tile: &Tile, needs: impl Fn(&Inst) -> Needs) -> Pressure {
+    let most = |ranges: Vec<Range>| {
+        let mut ticks: Vec<(u32, bool)> =
+            ranges.iter().flat_map(|r| [(r.start, true), (r.end, false)]).collect();
+        // What ends at a tick leaves its register to what starts there.
+        ticks.sort_unstable();
+        let (mut live, mut most) = (0, 0);
+        for (_, starts) in ticks {
+            live = if starts { live + 1 } else { live - 1 };
+            most = most.max(live);
+        }
+        most
+    };
+    let (vectors, generals) = ranges(tile, needs);
+    Pressure { vectors: most(vectors), generals: most(generals) }
+}
+
+/// Maps the tile's registers to numbers.
+pub(super) fn assign(
+    tile: &Tile,
+    file: RegisterFile,
+    needs: impl Fn(&Inst) -> Needs,
+) -> Result<Assignment, TileError> {
+    let (vectors, generals) = ranges(tile, needs);
     let mut result = Assignment {
         vectors: vec![0; tile.vectors as usize],
         pointers: vec![None; tile.pointers.len()],
         counts: vec![None; tile.counts.len()],
         scratch: BTreeMap::new(),
     };
-    let (vectors, generals): (Vec<Range>, Vec<Range>) =
-        ranges.into_iter().flatten().partition(|r| r.value.is_vector());
-    let numbered = color(tile, vectors, registers.vectors, 0)?.into_iter().chain(color(
-        tile,
-        generals,
-        registers.generals,
-        registers.args,
-    )?);
+    let vectors = color(tile, vectors, file.vectors, 0)?;
+    let generals = color(tile, generals, file.generals, file.args)?;
+    let numbered = vectors.into_iter().chain(generals);
     for (value, number) in numbered {
         match value {
             Value::Vector(v) => result.vectors[v as usize] = number,
@@ -243,7 +282,6 @@ fn color(
     available: usize,
     args: usize,
 ) -> Result<Vec<(Value, u8)>, TileError> {
-    ranges.retain(|r| r.end > r.start);
     // Parameters first, in order, so that each finds the register it arrives in free.
     ranges.sort_by_key(|r| (r.start, r.param.is_none(), r.param));
     // A bit for each free register, and the ends of those in use, the first on top.

@@ -7,8 +7,10 @@ use std::collections::HashMap;
 
 use iced_x86::{Code, Encoder, IcedError, Instruction, MemoryOperand, Register};
 
+use crate::backend::MachineCode;
+
 /// Alignment of the finished bytes, which that of literals builds on.
-pub const ALIGN: usize = 64;
+const ALIGN: usize = 64;
 
 /// Where literals pretend to be until the code before them has its length. Far from any code, near enough to encode.
 const LITERALS: u64 = 1 << 30;
@@ -29,15 +31,6 @@ pub(super) struct Asm {
     /// Relative jumps to patch: place of the field and the target.
     jumps: Vec<(usize, usize)>,
     error: Option<IcedError>,
-}
-
-/// Finished machine code.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MachineCode {
-    /// Code, padding, literals. To be placed at a multiple of [`ALIGN`].
-    pub bytes: Vec<u8>,
-    /// Bytes of code at the front.
-    pub code_len: usize,
 }
 
 impl Asm {
@@ -150,7 +143,7 @@ impl Asm {
             let distance = places[literal] as i64 + i64::from(byte) - end as i64;
             patch(&mut bytes, place, distance);
         }
-        Ok(MachineCode { bytes, code_len })
+        Ok(MachineCode { bytes, code_len, align: ALIGN, ir: None, asm: None })
     }
 }
 

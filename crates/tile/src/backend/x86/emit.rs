@@ -4,12 +4,12 @@ use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Register};
 
 use super::shuffle::{Plan, Source, plan};
 use super::{Lowering, codes, general};
-use crate::backend::registers::Needs;
+use crate::backend::Needs;
 use crate::{Address, Count, Inst, Lanes, Operand, Pattern, Pointer, UnaryOp, Vector};
 use tconvc_machine::Isa;
 
 /// Scratch registers of an instruction. [`Lowering::inst`] uses exactly these.
-pub(crate) fn needs(inst: &Inst, isa: Isa) -> Needs {
+pub(super) fn needs(inst: &Inst, isa: Isa) -> Needs {
     let wide = isa == Isa::X86V4;
     let just = |vectors, generals| Needs { vectors, generals, early: false };
     // Without AVX-512 a splat from memory is an instruction of its own.

@@ -12,12 +12,10 @@ mod shuffle;
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
 
 use self::asm::Asm;
-pub use self::asm::{ALIGN, MachineCode};
-pub(crate) use self::emit::needs;
-use super::{LowerError, REGISTER_PARAMS};
-use crate::backend::registers::Assignment;
-use crate::{Loop, Stmt, Tile, Trips};
-use tconvc_machine::{Isa, Target};
+use self::emit::needs;
+use super::{AllocatedTile, Assignment, LowerError, MachineCode, Needs, RegisterFile, TileBackend};
+use crate::{Inst, Loop, Stmt, Tile, Trips};
+use tconvc_machine::Isa;
 
 /// General registers by number: the parameters' first, then those of the caller, then those of the callee.
 const GENERAL: [Register; 15] = [
@@ -41,15 +39,44 @@ const GENERAL: [Register; 15] = [
 /// The first of [`GENERAL`] that has to be saved.
 const FIRST_SAVED: u8 = 9;
 
-/// Machine code for a tile.
-pub fn lower(tile: &Tile, target: &Target) -> Result<MachineCode, LowerError> {
-    let assignment = &tile.assignment;
-    let mut lowering = Lowering { asm: Asm::new(), isa: target.isa(), assignment, position: 0 };
-    lowering.function(tile);
-    lowering
-        .asm
-        .finish()
-        .map_err(|e| LowerError::Encoding { tile: tile.name().to_owned(), message: e.to_string() })
+/// Parameters that arrive in registers.
+const REGISTER_PARAMS: usize = 6;
+
+/// The assembler's backend.
+#[derive(Clone, Copy, Debug)]
+pub struct X86 {
+    isa: Isa,
+}
+
+impl X86 {
+    /// The backend for AVX2 or AVX-512.
+    pub fn new(isa: Isa) -> X86 {
+        X86 { isa }
+    }
+}
+
+impl TileBackend for X86 {
+    fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    fn registers(&self) -> RegisterFile {
+        let vectors = if self.isa == Isa::X86V4 { 32 } else { 16 };
+        RegisterFile { vectors, generals: GENERAL.len(), args: REGISTER_PARAMS }
+    }
+
+    fn scratch(&self, inst: &Inst) -> Needs {
+        needs(inst, self.isa)
+    }
+
+    fn lower(&self, tile: &AllocatedTile) -> Result<MachineCode, LowerError> {
+        tile.check(self)?;
+        let assignment = tile.registers();
+        let mut lowering = Lowering { asm: Asm::new(), isa: self.isa, assignment, position: 0 };
+        lowering.function(tile.tile());
+        let encoding = |message| LowerError::Encoding { tile: tile.tile().name().to_owned(), message };
+        lowering.asm.finish().map_err(|e| encoding(e.to_string()))
+    }
 }
 
 struct Lowering<'a> {

@@ -1,7 +1,7 @@
 //! Which instructions make a lane pattern. The choice is a value, so that register assignment and encoding agree.
 
 use crate::Pattern;
-use crate::backend::registers::Needs;
+use crate::backend::Needs;
 use tconvc_machine::Isa;
 
 /// One of the two sources of a shuffle.

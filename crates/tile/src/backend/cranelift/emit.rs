@@ -1,4 +1,4 @@
-//! Tiles to Cranelift's IR: four lanes, on any architecture that Cranelift has vectors for.
+//! Tiles as Cranelift's IR.
 //!
 //! Nothing here becomes a call: multiply-adds are fused only where the target has them, rounding is spelled out for
 //! machines before SSE4.1, and shuffles for machines before SSSE3.
@@ -6,7 +6,7 @@
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, F32X4, F64, F64X2, I8X16, I32X4, I64};
 use cranelift_codegen::ir::{
-    BlockArg, ConstantData, Endianness, Function, InstBuilder, MemFlagsData, Signature, Type, Value,
+    BlockArg, ConstantData, Endianness, Function, InstBuilder, MemFlagsData, Type, Value,
 };
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
@@ -18,7 +18,7 @@ use crate::{
 use tconvc_machine::{Target, X86Level};
 
 /// Fills `function`, which has the signature of `tile`, with its code.
-pub fn lower(
+pub(super) fn write(
     tile: &Tile,
     target: &Target,
     isa: &dyn TargetIsa,
@@ -51,14 +51,6 @@ pub fn lower(
     lowering.block(tile.body());
     lowering.builder.ins().return_(&[]);
     lowering.builder.finalize(isa.frontend_config());
-}
-
-/// The signature of a tile: pointers, then counts, all of 64 bits; nothing comes back.
-pub fn signature(tile: &Tile, isa: &dyn TargetIsa) -> Signature {
-    let mut signature = Signature::new(isa.default_call_conv());
-    let params = tile.pointer_params() + tile.count_params();
-    signature.params.extend((0..params).map(|_| cranelift_codegen::ir::AbiParam::new(I64)));
-    signature
 }
 
 /// Memory of tiles is there and need not be aligned.

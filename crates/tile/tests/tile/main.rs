@@ -9,6 +9,8 @@ mod encoding;
 mod lanes;
 #[cfg(test)]
 mod math;
+#[cfg(test)]
+mod placed;
 mod random;
 #[cfg(test)]
 mod rules;

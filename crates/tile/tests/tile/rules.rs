@@ -1,15 +1,17 @@
 //! What the builder and the verifier refuse, in which words, and what a listing looks like.
 
-use tconvc_codegen::module::{CodeError, CodeModule};
+use crate::support::allocate;
 use tconvc_machine::Target;
+use tconvc_tile::backend::{self, LowerError, Settings};
 use tconvc_tile::{
     Inst, Lanes, Pattern, Pointer, ShiftOp, Tile, TileBuilder, TileError, TileErrorKind, Vector,
 };
 
 fn build(name: &str, body: impl FnOnce(&mut TileBuilder)) -> Result<Tile, TileError> {
-    let mut b = TileBuilder::new("tile", &Target::parse(name).unwrap());
+    let target = Target::parse(name).unwrap();
+    let mut b = TileBuilder::new("tile", &target);
     body(&mut b);
-    b.finish()
+    Ok(allocate(b.finish()?, &target)?.tile().clone())
 }
 
 #[track_caller]
@@ -104,20 +106,22 @@ fn constants_have_ranges() {
 }
 
 /// `live` accumulators in a loop, each of a vector in a register and a splat from memory.
-fn pressure(target: &str, live: usize) -> Result<Tile, TileError> {
-    build(target, |b| {
-        let [x, w, out] = b.pointers(["x", "w", "out"]);
-        let acc: Vec<Vector> = (0..live).map(|_| b.zero()).collect();
-        b.repeat(3, &[(x, 4)], |b| {
-            let v = b.load(x.at(0));
-            for &acc in &acc {
-                b.fma(acc, v, w.at(0).splat());
-            }
-        });
-        for acc in acc {
-            b.store(acc, out.at(0));
+fn accumulate(b: &mut TileBuilder, live: usize) {
+    let [x, w, out] = b.pointers(["x", "w", "out"]);
+    let acc: Vec<Vector> = (0..live).map(|_| b.zero()).collect();
+    b.repeat(3, &[(x, 4)], |b| {
+        let v = b.load(x.at(0));
+        for &acc in &acc {
+            b.fma(acc, v, w.at(0).splat());
         }
-    })
+    });
+    for acc in acc {
+        b.store(acc, out.at(0));
+    }
+}
+
+fn pressure(target: &str, live: usize) -> Result<Tile, TileError> {
+    build(target, |b| accumulate(b, live))
 }
 
 #[test]
@@ -144,6 +148,24 @@ fn registers_are_counted_with_what_the_lowering_needs() {
     });
     let error = pointers.unwrap_err();
     assert!(error.to_string().contains("16 general registers are needed"), "{error}");
+}
+
+#[test]
+fn the_pressure_says_whether_a_tile_fits() {
+    for name in ["x86-64", "x86-64-v3", "x86-64-v4", "aarch64"] {
+        let target = Target::parse(name).unwrap();
+        let backend = backend::of(&target, Settings::default());
+        let file = backend.registers();
+        for live in 1..40 {
+            let mut b = TileBuilder::new("tile", &target);
+            accumulate(&mut b, live);
+            let tile = b.finish().unwrap();
+            let pressure = backend.pressure(&tile).unwrap();
+            assert_eq!(file.holds(pressure), backend.allocate(tile).is_ok(), "{name} {live} {pressure:?}");
+            let splat = usize::from(name != "x86-64-v4");
+            assert_eq!((pressure.vectors, pressure.generals), (live + 1 + splat, 4), "{name}");
+        }
+    }
 }
 
 #[test]
@@ -177,13 +199,21 @@ fn parameters_come_before_derived_pointers() {
 }
 
 #[test]
-fn lowerings_want_their_own_width() {
+fn backends_want_their_own_width_and_registers() {
+    let target = Target::parse("x86-64-v3").unwrap();
     let tile = build("x86-64-v3", |b| {
         b.pointer("p");
     });
     let tile = tile.unwrap();
+    let allocated = allocate(tile.clone(), &target).unwrap();
+    assert_eq!(*allocated.tile(), tile);
     for other in ["x86-64", "x86-64-v4", "aarch64"] {
-        let error = CodeModule::new(&Target::parse(other).unwrap()).unwrap().tile(tile.clone()).unwrap_err();
-        assert!(matches!(error, CodeError::Lower(_)) && error.to_string().contains("has 8 lanes"), "{error}");
+        let backend = backend::of(&Target::parse(other).unwrap(), Settings::default());
+        let error = backend.allocate(tile.clone()).unwrap_err();
+        assert!(matches!(error.kind, TileErrorKind::Lanes { lanes: 8, .. }), "{error}");
+        assert!(error.to_string().contains("has 8 lanes"), "{error}");
+        assert_eq!(backend.pressure(&tile).unwrap_err(), error);
+        let error = backend.lower(&allocated).unwrap_err();
+        assert!(matches!(error, LowerError::Foreign { .. }), "{error}");
     }
 }

@@ -1,10 +1,22 @@
 //! Runs a tile in the interpreter and as machine code of every target that runs here, and compares all memory.
 
 use crate::emulator;
-use tconvc_codegen::module::CodeModule;
+use crate::placed::Placed;
 use tconvc_machine::{Isa, Target};
 use tconvc_testing::{Edge, Guarded};
+use tconvc_tile::backend::{self, AllocatedTile, MachineCode, Settings};
 use tconvc_tile::{Interpreter, Memory, Rounding, Tile, TileBuilder, TileError};
+
+/// The tile with registers of the target.
+pub fn allocate(tile: Tile, target: &Target) -> Result<AllocatedTile, TileError> {
+    backend::of(target, Settings::default()).allocate(tile)
+}
+
+/// The machine code of a tile that fits.
+pub fn lower(tile: &Tile, target: &Target) -> MachineCode {
+    let backend = backend::of(target, Settings::default());
+    backend.lower(&backend.allocate(tile.clone()).unwrap()).unwrap()
+}
 
 /// Every kind of code that this machine can run, by itself or emulated.
 pub fn targets() -> Vec<Target> {
@@ -51,12 +63,10 @@ pub fn interpret(tile: &Tile, target: &Target, case: &Case) -> Vec<Vec<f32>> {
 
 /// The buffers after machine code ran, between guard pages, or in the emulator where it cannot run.
 pub fn execute(tile: &Tile, target: &Target, case: &Case, edge: Edge) -> Vec<Vec<f32>> {
-    let mut module = CodeModule::new(target).unwrap();
-    let id = module.tile(tile.clone()).unwrap();
     if !target.runs_here() {
         return emulate(tile, target, case);
     }
-    let code = module.lower().unwrap().finish().unwrap();
+    let code = Placed::new(&lower(tile, target));
     let mut blocks: Vec<Guarded> = vec![];
     for floats in &case.buffers {
         let mut block = Guarded::new(4 * floats.len(), edge);
@@ -65,13 +75,13 @@ pub fn execute(tile: &Tile, target: &Target, case: &Case, edge: Edge) -> Vec<Vec
         }
         blocks.push(block);
     }
-    let pointers: Vec<*mut u8> = blocks
+    let pointers = blocks
         .iter_mut()
         .zip(&case.offsets)
-        .map(|(block, &offset)| block.as_mut_ptr().wrapping_offset(offset as isize))
-        .collect();
+        .map(|(block, &offset)| block.as_mut_ptr().wrapping_offset(offset as isize).expose_provenance());
+    let args: Vec<usize> = pointers.chain(case.counts.iter().map(|&n| n as usize)).collect();
     // SAFETY: the interpreter ran the same tile on buffers of the same sizes without leaving them.
-    unsafe { code.call_tile(id, &pointers, &case.counts) };
+    unsafe { code.call(&args) };
     let floats =
         |block: &Guarded| block.as_chunks().0.iter().map(|bytes| f32::from_ne_bytes(*bytes)).collect();
     blocks.iter().map(floats).collect()
@@ -79,9 +89,7 @@ pub fn execute(tile: &Tile, target: &Target, case: &Case, edge: Edge) -> Vec<Vec
 
 /// The buffers after the emulator ran the machine code.
 pub fn emulate(tile: &Tile, target: &Target, case: &Case) -> Vec<Vec<f32>> {
-    let mut module = CodeModule::new(target).unwrap();
-    let id = module.tile(tile.clone()).unwrap();
-    emulator::run(module.lower().unwrap().machine_code(id), &case.buffers, &case.offsets, &case.counts)
+    emulator::run(&lower(tile, target).bytes, &case.buffers, &case.offsets, &case.counts)
 }
 
 /// Equal bits, or both NaN.
@@ -104,7 +112,7 @@ pub fn agree_on(
 ) -> Result<(), TileError> {
     let mut builder = TileBuilder::new("tile", target);
     build(&mut builder);
-    let tile = builder.finish()?;
+    let tile = allocate(builder.finish()?, target)?.tile().clone();
     let case = case(target.lanes());
     let expected = interpret(&tile, target, &case);
     let mut results: Vec<_> = Edge::ALL.iter().map(|&edge| execute(&tile, target, &case, edge)).collect();
