@@ -2,7 +2,7 @@
 //! that runs here.
 //!
 //! `cargo run -p tconvc-codegen --example tile_peak [--release]`: the build profile does not matter, for all that is
-//! measured is generated. The tables in `crates/tile/README.md` came from here.
+//! measured is generated. The tables in `crates/tile/SHAPES.md` came from here.
 
 use std::time::Instant;
 

@@ -7,6 +7,7 @@ use super::ir::{
     Address, BinaryOp, Cmp, Count, FmaOp, Inst, Lanes, Loop, Operand, Pointer, ShiftOp, Stmt, Tile, Trips,
     UnaryOp, Vector,
 };
+use super::text::is_name;
 use super::verify;
 use tconvc_machine::Target;
 
@@ -92,7 +93,7 @@ impl TileBuilder {
             self.misuse.get_or_insert(TileErrorKind::Misuse(text));
         }
         self.tile.pointer_params += 1;
-        self.new_pointer(name.to_owned())
+        self.new_pointer(name)
     }
 
     /// The next pointer parameters.
@@ -102,11 +103,28 @@ impl TileBuilder {
 
     /// The next count parameter. All counts follow all pointers in the function's signature.
     pub fn count(&mut self, name: &str) -> Count {
-        self.tile.counts.push(name.to_owned());
+        let name = self.unique(name, self.tile.counts.len());
+        self.tile.counts.push(name);
         Count(self.tile.counts.len() as u32 - 1)
     }
 
-    fn new_pointer(&mut self, name: String) -> Pointer {
+    /// A name that the text form can tell from others, `number` being that of the pointer or count.
+    fn unique(&self, name: &str, number: usize) -> String {
+        let is_free = |name: &String| {
+            is_name(name) && !self.tile.pointers.contains(name) && !self.tile.counts.contains(name)
+        };
+        let keep = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' };
+        let mut name: String = name.chars().map(keep).collect();
+        let mut prefix = String::new();
+        while !is_free(&name) {
+            prefix.push('_');
+            name = format!("{prefix}{number}{name}");
+        }
+        name
+    }
+
+    fn new_pointer(&mut self, name: &str) -> Pointer {
+        let name = self.unique(name, self.tile.pointers.len());
         self.tile.pointers.push(name);
         Pointer(self.tile.pointers.len() as u32 - 1)
     }
@@ -159,7 +177,7 @@ impl TileBuilder {
     /// A new pointer `bytes` behind `base` as it is now.
     pub fn derive(&mut self, base: Pointer, bytes: i32) -> Pointer {
         let name = format!("{}.{}", self.tile.pointer_name(base), self.tile.pointers.len());
-        let dst = self.new_pointer(name);
+        let dst = self.new_pointer(&name);
         self.push(Inst::Derive { dst, base, bytes });
         dst
     }

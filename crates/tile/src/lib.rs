@@ -13,12 +13,12 @@
 
 pub mod backend;
 mod builder;
-mod display;
 mod error;
 mod interp;
 mod ir;
 mod math;
 mod shuffle;
+mod text;
 mod verify;
 
 pub use builder::TileBuilder;
@@ -29,3 +29,4 @@ pub use ir::{
     UnaryOp, Vector,
 };
 pub use shuffle::Pattern;
+pub use text::{TextError, parse};

@@ -17,3 +17,5 @@ mod rules;
 mod statements;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod text;

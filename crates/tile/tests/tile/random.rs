@@ -192,7 +192,8 @@ impl Writer<'_> {
     }
 }
 
-fn write(b: &mut TileBuilder, seed: u64) {
+/// A random tile; with much pressure it may not fit.
+pub fn write(b: &mut TileBuilder, seed: u64) {
     let [x, out] = b.pointers(["x", "out"]);
     let count = b.count("n");
     let floats = vec![b.load(x.at(0)), b.splat(1.5)];

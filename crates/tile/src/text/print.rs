@@ -1,11 +1,9 @@
-//! Listings of tiles, for reports, snapshots and error messages.
+//! Tiles as text, whole and by instruction: for reports, file tests and error messages.
 
 use std::fmt::{self, Display, Formatter, Write as _};
 
-use super::ir::{
-    Address, BinaryOp, Cmp, Count, FmaOp, Inst, Lanes, Loop, Operand, Pointer, ShiftOp, Stmt, Tile, Trips,
-    UnaryOp, Vector,
-};
+use super::words::{self, is_word, name_of};
+use crate::ir::{Address, Count, FmaOp, Inst, Lanes, Loop, Operand, Pointer, Stmt, Tile, Trips, Vector};
 
 impl Display for Vector {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -16,7 +14,7 @@ impl Display for Vector {
 impl Display for Tile {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let pointers = self.pointers[..self.pointer_params].join(", ");
-        write!(f, "tile {} f32x{} ({pointers}", self.name, self.lanes)?;
+        write!(f, "tile {} f32x{} ({pointers}", show_tile_name(&self.name), self.lanes)?;
         if !self.counts.is_empty() {
             write!(f, "; {}", self.counts.join(", "))?;
         }
@@ -109,11 +107,11 @@ impl Display for ShowInst<'_> {
                 write!(f, "{dst} = gather {} stride {stride} first {lanes}", self.at(at))
             }
             Inst::StoreLane { src, lane, at } => write!(f, "store {}, {src}.{lane}", self.at(at)),
-            Inst::Unary { op, dst, a } => write!(f, "{dst} = {} {a}", unary_name(op)),
+            Inst::Unary { op, dst, a } => write!(f, "{dst} = {} {a}", name_of(&words::UNARY, op)),
             Inst::Binary { op, dst, a, b } => {
-                write!(f, "{dst} = {} {a}, {}", binary_name(op), self.operand(b))
+                write!(f, "{dst} = {} {a}, {}", name_of(&words::BINARY, op), self.operand(b))
             }
-            Inst::Shift { op, dst, a, by } => write!(f, "{dst} = {} {a}, {by}", shift_name(op)),
+            Inst::Shift { op, dst, a, by } => write!(f, "{dst} = {} {a}, {by}", name_of(&words::SHIFT, op)),
             Inst::Fma { op, dst, a, b } => {
                 let b = self.operand(b);
                 match op {
@@ -123,7 +121,7 @@ impl Display for ShowInst<'_> {
                 }
             }
             Inst::Select { cmp, dst, a, b, yes, no } => {
-                write!(f, "{dst} = {a} {} {} ? {yes} : {no}", cmp_name(cmp), self.operand(b))
+                write!(f, "{dst} = {a} {} {} ? {yes} : {no}", name_of(&words::CMP, cmp), self.operand(b))
             }
             Inst::Shuffle { dst, a, b, pattern } => {
                 write!(f, "{dst} = shuffle {a}, {b} {}", pattern.show(self.tile.lanes))
@@ -153,52 +151,7 @@ fn show_bits(bits: u32) -> String {
     }
 }
 
-fn unary_name(op: UnaryOp) -> &'static str {
-    match op {
-        UnaryOp::Copy => "copy",
-        UnaryOp::Neg => "neg",
-        UnaryOp::Abs => "abs",
-        UnaryOp::Sqrt => "sqrt",
-        UnaryOp::Floor => "floor",
-        UnaryOp::Ceil => "ceil",
-        UnaryOp::Trunc => "trunc",
-        UnaryOp::Round => "round",
-        UnaryOp::ToInt => "to_int",
-        UnaryOp::ToFloat => "to_float",
-    }
-}
-
-fn binary_name(op: BinaryOp) -> &'static str {
-    match op {
-        BinaryOp::Add => "add",
-        BinaryOp::Sub => "sub",
-        BinaryOp::Mul => "mul",
-        BinaryOp::Div => "div",
-        BinaryOp::Max => "max",
-        BinaryOp::Min => "min",
-        BinaryOp::And => "and",
-        BinaryOp::Or => "or",
-        BinaryOp::Xor => "xor",
-        BinaryOp::IntAdd => "int_add",
-        BinaryOp::IntSub => "int_sub",
-    }
-}
-
-fn shift_name(op: ShiftOp) -> &'static str {
-    match op {
-        ShiftOp::Left => "shl",
-        ShiftOp::Right => "shr",
-        ShiftOp::RightSigned => "sar",
-    }
-}
-
-fn cmp_name(cmp: Cmp) -> &'static str {
-    match cmp {
-        Cmp::Eq => "==",
-        Cmp::Ne => "!=",
-        Cmp::Lt => "<",
-        Cmp::Le => "<=",
-        Cmp::Gt => ">",
-        Cmp::Ge => ">=",
-    }
+/// As it is where that reads as one word, else quoted.
+fn show_tile_name(name: &str) -> String {
+    if !name.is_empty() && name.bytes().all(is_word) { name.to_owned() } else { format!("{name:?}") }
 }
