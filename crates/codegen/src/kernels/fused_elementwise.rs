@@ -1,6 +1,6 @@
 //! Elementwise nodes joined into one loop over the output.
 
-use super::{plain, unary};
+use super::{interpreted, unary};
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::module::FunctionBuilder;
@@ -37,13 +37,13 @@ struct Loops {
 
 /// Makes the kernel, or runs the nodes by definition where the target has too few registers.
 pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
-    let &[output] = step.outputs.as_slice() else { return plain::build(builder, step) };
+    let &[output] = step.outputs.as_slice() else { return interpreted::build(builder, step) };
     let shape = builder.shape(output)?;
     let shapes = step.inputs.iter().map(|&input| builder.shape(input)).collect::<Result<Vec<_>, _>>()?;
     let loops = Loops::new(&shape, &shapes);
     let name = builder.unique(&format!("f32_chain_{}", describe(builder.graph, step)));
     let tile = write(builder.tile(&format!("{name}_row")), builder.graph, step, &loops);
-    let Ok(tile) = tile else { return plain::build(builder, step) };
+    let Ok(tile) = tile else { return interpreted::build(builder, step) };
     let row = builder.add_tile(Ok(tile))?;
     let mut operands =
         step.inputs.iter().map(|&input| builder.operand(input)).collect::<Result<Vec<_>, _>>()?;

@@ -3,12 +3,11 @@
 mod cast;
 mod conv;
 mod fused_elementwise;
-mod matrix;
+mod gemm;
+mod interpreted;
 mod movement;
 mod norm;
-mod plain;
 mod pool;
-mod product_post_ops;
 mod recurrent;
 mod reduce;
 mod resize;
@@ -16,7 +15,7 @@ mod softmax;
 mod unary;
 mod walk;
 
-pub(crate) use plain::check as check_operator;
+pub(crate) use interpreted::check as check_operator;
 
 use crate::builder::Builder;
 use crate::error::CompileError;
@@ -30,20 +29,20 @@ pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
             conv::build(builder, step)
         }
         StepKind::FusedElementwise => fused_elementwise::build(builder, step),
-        StepKind::Product => product_post_ops::build(builder, step),
+        StepKind::Product => gemm::post_ops::build(builder, step),
         StepKind::Single => single(builder, step),
     }
 }
 
 /// One node of its own: machine code where there is some, else by definition.
 fn single(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
-    let &[node] = step.nodes.as_slice() else { return plain::build(builder, step) };
+    let &[node] = step.nodes.as_slice() else { return interpreted::build(builder, step) };
     let node = builder.graph.node(node);
     let made = match &node.op {
         Op::Cast(_) => cast::build(builder, node)?,
         Op::Pool(pool) => pool::build(builder, node, pool)?,
         Op::GlobalPool(_) | Op::Reduce(_) => reduce::build(builder, node)?,
-        Op::MatMul(_) | Op::Gemm(_) => matrix::build(builder, node, None)?,
+        Op::MatMul(_) | Op::Gemm(_) => gemm::build(builder, node, None)?,
         Op::Recurrent(op) => recurrent::build(builder, node, op)?,
         Op::Softmax(softmax) => softmax::build(builder, node, *softmax)?,
         Op::InstanceNormalization(_)
@@ -52,5 +51,5 @@ fn single(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
         | Op::RmsNormalization(_) => norm::build(builder, node)?,
         _ => resize::build(builder, node)? || movement::build(builder, node)?,
     };
-    if made { Ok(()) } else { plain::build(builder, step) }
+    if made { Ok(()) } else { interpreted::build(builder, step) }
 }

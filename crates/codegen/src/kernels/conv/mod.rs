@@ -14,7 +14,7 @@ mod weights;
 
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::kernels::plain;
+use crate::kernels::interpreted;
 use emit::scatter;
 use layer::Layer;
 use microkernel::post_ops;
@@ -45,14 +45,14 @@ pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     let constant =
         graph.constant(w).is_some() && bias_value.is_none_or(|bias| graph.constant(bias).is_some());
     if !constant || !floats(x) || !floats(w) {
-        return plain::build(builder, step);
+        return interpreted::build(builder, step);
     }
     let (x_shape, w_shape) = (builder.shape(x)?, builder.shape(w)?);
     if let (Op::ColumnGemm(columns), Op::OverlapAdd(add)) = (&first.op, &last.op) {
         let geometry = add.geometry(columns, &x_shape, &w_shape)?;
         let taps = geometry.axes().iter().fold(1usize, |taps, axis| taps.saturating_mul(axis.kernel()));
         if taps > scatter::MOST_TAPS {
-            return plain::build(builder, step);
+            return interpreted::build(builder, step);
         }
         let channels = geometry.channels();
         let (post_ops, post_op_operands) = PostOps::new(
@@ -61,7 +61,7 @@ pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
             last.inputs().get(own..).unwrap_or_default(),
             channels.output(),
         )?;
-        let Some(tensor) = graph.constant(w) else { return plain::build(builder, step) };
+        let Some(tensor) = graph.constant(w) else { return interpreted::build(builder, step) };
         let (cin, cout) = (channels.input_per_group(), channels.output_per_group());
         let weights = Weights::new(tensor, Layout::Deconv, channels.groups(), cin, cout)?;
         let bias = bias_of(builder, bias_value, channels.output())?;
@@ -94,7 +94,7 @@ pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
         _ => return Err(builder.unsupported("its nodes spell no form".into())),
     };
     if !problem.is_compilable() {
-        return plain::build(builder, step);
+        return interpreted::build(builder, step);
     }
     let none = Epilogue::default();
     let epilogue = match &last.op {
@@ -108,7 +108,7 @@ pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     problem.addends =
         post_op_operands.iter().filter(|(_, broadcast)| *broadcast == Broadcast::Output).count();
     let bias = bias_of(builder, bias_value, channels)?;
-    let Some(weights) = graph.constant(w) else { return plain::build(builder, step) };
+    let Some(weights) = graph.constant(w) else { return interpreted::build(builder, step) };
     let weights = Weights::new(weights, layout, problem.groups, problem.cin, problem.cout)?;
     let (input, output) = (builder.operand(x)?, builder.operand(y)?);
     let name = describe(&problem);

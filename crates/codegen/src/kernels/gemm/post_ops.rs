@@ -1,7 +1,7 @@
 //! A product of matrices with elementwise nodes behind it, done where a tile has just stored its sums.
 
-use super::fused_elementwise::{self, evaluate_all};
-use super::{matrix, plain};
+use super::super::fused_elementwise::{self, evaluate_all};
+use super::super::interpreted;
 use crate::builder::Builder;
 use crate::error::CompileError;
 use std::collections::HashMap;
@@ -10,23 +10,23 @@ use tconvc_passes::plan::{Step, StepKind, is_product};
 use tconvc_tile::{Lanes, Pointer, TileBuilder, Vector};
 
 /// Makes the kernels of a product and the elementwise nodes with it: one where tiles can do what these ask for.
-pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
+pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
     let graph = builder.graph;
     let (products, nodes): (Vec<NodeId>, Vec<NodeId>) =
         step.nodes.iter().partition(|node| is_product(&graph.node(**node).op));
     let (&[product], &[output]) = (products.as_slice(), step.outputs.as_slice()) else {
-        return plain::build(builder, step);
+        return interpreted::build(builder, step);
     };
     let product = graph.node(product);
-    let Some(made) = product.output(0) else { return plain::build(builder, step) };
+    let Some(made) = product.output(0) else { return interpreted::build(builder, step) };
     builder.place_in(made, output);
     if let Some(post_ops) = ProductPostOps::new(builder, graph, &nodes, product)?
-        && matrix::build(builder, product, Some(&post_ops))?
+        && super::build(builder, product, Some(&post_ops))?
     {
         return Ok(());
     }
-    if !matrix::build(builder, product, None)? {
-        return plain::build(builder, step);
+    if !super::build(builder, product, None)? {
+        return interpreted::build(builder, step);
     }
     let read = |value: &ValueId| nodes.iter().any(|&node| graph.node(node).inputs().contains(&Some(*value)));
     let inputs = [made].into_iter().chain(step.inputs.iter().copied()).filter(read).collect();
@@ -37,7 +37,7 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
 }
 
 /// Elementwise nodes behind a product.
-pub(super) struct ProductPostOps<'a> {
+pub(crate) struct ProductPostOps<'a> {
     graph: &'a Graph,
     nodes: &'a [NodeId],
     /// What they begin with.
@@ -48,7 +48,7 @@ pub(super) struct ProductPostOps<'a> {
 
 /// What an input has an element for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Along {
+pub(crate) enum Along {
     /// Each element of the product.
     Both,
     Columns,

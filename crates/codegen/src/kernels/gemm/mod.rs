@@ -1,7 +1,9 @@
 //! MatMul and Gemm of f32: lanes along the columns of the right side, rows of the left side as splats, the whole depth in
 //! one go. A constant right side is packed into panels of whole vectors.
 
-use super::product_post_ops::{Along, ProductPostOps};
+pub(super) mod post_ops;
+
+use self::post_ops::{Along, ProductPostOps};
 use super::walk::{below, choose, entry, indices};
 use crate::builder::Builder;
 use crate::error::CompileError;
@@ -39,7 +41,7 @@ struct Product {
 
 /// Makes the kernel; `false` for other types, a right side that is neither constant nor row-major, and a post_ops that takes more
 /// registers than there are.
-pub(super) fn build(
+pub(crate) fn build(
     builder: &mut Builder<'_>,
     node: &Node,
     post_ops: Option<&ProductPostOps<'_>>,
