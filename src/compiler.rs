@@ -201,7 +201,7 @@ impl Compiler {
     /// What measurements depend on beside the geometry.
     pub(crate) fn setting(&self) -> String {
         let caches = self.target.caches();
-        let kib = [caches.l1d_bytes, caches.l2_bytes, caches.l3_bytes].map(|bytes| (bytes >> 10).to_string());
+        let kib = [caches.l1d.bytes, caches.l2.bytes, caches.l3.bytes].map(|bytes| (bytes >> 10).to_string());
         let filtering = if self.fast_math { "" } else { ", fast math off" };
         format!("{}, caches of {} KiB, {} thread(s){filtering}", self.target, kib.join(", "), self.threads)
     }

@@ -21,7 +21,7 @@ const TAPS: i32 = 3;
 #[expect(clippy::print_stdout, reason = "what the program is for")]
 fn main() -> Result<(), Error> {
     let host = Target::host();
-    for isa in [Isa::Portable, Isa::X86V3, Isa::X86V4] {
+    for isa in Isa::ALL {
         let Some(target) = host.clone().with_isa(isa) else { continue };
         for optimise in [false, true] {
             if optimise && isa != Isa::Portable {

@@ -236,12 +236,17 @@ impl<'a> Builder<'a> {
 
     /// Boundaries that give each thread an even share of `units`, or all to the first when the work is too little.
     pub(crate) fn even_splits(&self, units: u64, total_ns: f64) -> Vec<u64> {
-        split::even(units, split::worth(self.threads, total_ns))
+        split::even(units, self.worth(total_ns))
     }
 
     /// As [`Builder::even_splits`], for units of such weights.
     pub(crate) fn weighted_splits(&self, weights: &[u64], total_ns: f64) -> Vec<u64> {
-        split::weighted(weights, split::worth(self.threads, total_ns))
+        split::weighted(weights, self.worth(total_ns))
+    }
+
+    /// Threads that so many nanoseconds of work are worth.
+    fn worth(&self, total_ns: f64) -> usize {
+        split::worth(self.threads, total_ns, self.target.rates().threads.worth_ns)
     }
 
     /// Appends a step of machine code to the program.

@@ -1,17 +1,14 @@
 //! How units of work are shared out to threads.
 
-/// Work below this many nanoseconds is not worth a second thread: about ten times the cost of handing it over.
-const WORTH_A_THREAD_NS: f64 = 4_000.0;
-
 /// Up to so many units are weighed one by one; of more than these none is a large share.
 const MOST_WEIGHED: usize = 1 << 12;
 
 /// The largest of even shares is so many times the mean, at most.
 const MOST_UNEVEN: f64 = 1.02;
 
-/// Shares that so many nanoseconds are worth, of so many threads at most.
-pub(crate) fn worth(threads: usize, total_ns: f64) -> usize {
-    threads.min((total_ns / WORTH_A_THREAD_NS).max(1.0) as usize).max(1)
+/// Shares that so many nanoseconds are worth, of so many threads at most, where one is worth `each_ns`.
+pub(crate) fn worth(threads: usize, total_ns: f64, each_ns: f64) -> usize {
+    threads.min((total_ns / each_ns).max(1.0) as usize).max(1)
 }
 
 /// Boundaries of even shares of equal units.

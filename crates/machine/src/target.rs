@@ -1,45 +1,17 @@
 //! What code is generated for: instruction set, triple and cache sizes, as one plain value.
 //!
 //! Nothing else in the compiler asks the machine anything. [`Target::host`] looks once; every schedule and every
-//! lowering reads the value it was handed, so that code for a lesser machine can be made, and tested, on a better one.
+//! lowering reads the value it was handed, so that code for a lesser machine can be made, and tested, on a better one. What a
+//! target can do is in the rows of other files: [`VectorIsa`], [`CallingConvention`], [`Caches`], [`Rates`].
 
+use crate::convention::{self, CallingConvention};
+use crate::isa::{self, Isa, VectorIsa};
+use crate::{Caches, Rates, detect};
 use std::fmt;
 use std::str::FromStr;
-
 use target_lexicon::{
     Aarch64Architecture, Architecture, BinaryFormat, Environment, OperatingSystem, Triple, Vendor,
 };
-
-/// Which lowering a tile takes, and with that the width of its vectors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Isa {
-    /// Four lanes, through Cranelift, on every architecture that it knows.
-    Portable,
-    /// Eight lanes: AVX2 with FMA, through the assembler.
-    X86V3,
-    /// Sixteen lanes: AVX-512 F, VL, DQ and BW, through the assembler.
-    X86V4,
-}
-
-impl Isa {
-    /// Short name, as it stands in the names of kernels: `f32x4`, `avx2`, `avx512`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Isa::Portable => "f32x4",
-            Isa::X86V3 => "avx2",
-            Isa::X86V4 => "avx512",
-        }
-    }
-
-    /// Number of f32 lanes in a vector register.
-    pub fn lanes(self) -> usize {
-        match self {
-            Isa::Portable => 4,
-            Isa::X86V3 => 8,
-            Isa::X86V4 => 16,
-        }
-    }
-}
 
 /// The levels of the x86-64 psABI: what a processor can be relied on to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,26 +20,10 @@ pub enum X86Level {
     V1,
     /// SSE4.2, SSSE3, POPCNT.
     V2,
-    /// AVX2, FMA, BMI1, BMI2.
+    /// AVX2, FMA, F16C, BMI1, BMI2, LZCNT, MOVBE.
     V3,
     /// AVX-512 F, BW, CD, DQ, VL.
     V4,
-}
-
-/// Sizes of the data caches that one core sees, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Caches {
-    /// First-level data cache.
-    pub l1d_bytes: usize,
-    /// Second-level cache.
-    pub l2_bytes: usize,
-    /// Last-level cache, or the second level again where there is no third.
-    pub l3_bytes: usize,
-}
-
-impl Caches {
-    /// What is assumed of a machine that we cannot ask: 32 KiB, 512 KiB, 8 MiB.
-    pub const ASSUMED: Caches = Caches { l1d_bytes: 32 << 10, l2_bytes: 512 << 10, l3_bytes: 8 << 20 };
 }
 
 /// The machine that code is generated for.
@@ -82,6 +38,8 @@ pub struct Target {
     triple: Triple,
     isa: Isa,
     x86: Option<X86Level>,
+    /// Beside AVX-512.
+    dot_products: bool,
     caches: Caches,
 }
 
@@ -103,7 +61,8 @@ impl Target {
     pub fn host() -> Target {
         let triple = Triple::host();
         let x86 = detect::x86_level();
-        Target { isa: widest(&triple, x86), triple, x86, caches: detect::caches() }
+        let dot_products = x86 == Some(X86Level::V4) && detect::dot_products();
+        Target { isa: widest(&triple, x86), triple, x86, dot_products, caches: Caches::of_this_machine() }
     }
 
     /// Reads a target name, see [`Target::NAMES`].
@@ -141,8 +100,8 @@ impl Target {
 
     fn of(triple: Triple, x86: Option<X86Level>) -> Target {
         let here = triple.architecture == Triple::host().architecture;
-        let caches = if here { detect::caches() } else { Caches::ASSUMED };
-        Target { isa: widest(&triple, x86), triple, x86, caches }
+        let caches = if here { Caches::of_this_machine() } else { Caches::ASSUMED };
+        Target { isa: widest(&triple, x86), triple, x86, dot_products: false, caches }
     }
 
     /// The same machine with the tiles of `isa`, or `None` where it does not have them.
@@ -161,9 +120,24 @@ impl Target {
         self
     }
 
-    /// Which lowering tiles take.
+    /// Which lowering tiles take. What a tile may use is in [`Target::vectors`].
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// The instruction set of tiles: what they may use, as properties.
+    pub fn vectors(&self) -> &'static VectorIsa {
+        isa::row(self.isa, self.x86, self.dot_products)
+    }
+
+    /// Where functions find their arguments, and what they keep.
+    pub fn convention(&self) -> &'static CallingConvention {
+        convention::of(&self.triple, self.x86.is_some())
+    }
+
+    /// What things take, as plain numbers.
+    pub fn rates(&self) -> Rates {
+        Rates::of(self.vectors(), &self.caches)
     }
 
     /// Architecture and operating system.
@@ -183,27 +157,27 @@ impl Target {
 
     /// Number of f32 lanes of a tile's vector: 4, 8 or 16.
     pub fn lanes(&self) -> usize {
-        self.isa.lanes()
+        self.vectors().lanes()
     }
 
     /// Bytes of a tile's vector: 16, 32 or 64.
     pub fn vector_bytes(&self) -> usize {
-        4 * self.lanes()
+        self.vectors().vector_bytes
     }
 
     /// Number of vector registers that a tile can use: 32 with AVX-512 and on aarch64, else 16.
     pub fn vector_registers(&self) -> usize {
-        if self.isa == Isa::X86V4 || self.x86.is_none() { 32 } else { 16 }
+        self.vectors().vector_registers
     }
 
     /// Number of general registers for the pointers, counts and loop counters of a tile.
     pub fn general_registers(&self) -> usize {
-        if self.x86.is_none() { 24 } else { 15 }
+        self.vectors().general_registers
     }
 
     /// Whether a multiply-add rounds once, see [the note on floating point](Target#floating-point).
     pub fn has_fma(&self) -> bool {
-        self.x86.is_none_or(|level| level >= X86Level::V3)
+        self.vectors().fma
     }
 
     /// Whether code for this target runs on the machine that this program runs on.
@@ -212,6 +186,7 @@ impl Target {
         self.triple.architecture == host.architecture
             && is_windows(&self.triple) == is_windows(&host)
             && self.x86 <= detect::x86_level()
+            && (!self.dot_products || detect::dot_products())
     }
 }
 
@@ -257,59 +232,10 @@ fn triple_for(architecture: Architecture) -> Triple {
     }
 }
 
-/// The only questions that are asked of the machine.
-mod detect {
-    use super::{Caches, X86Level};
-
-    pub fn x86_level() -> Option<X86Level> {
-        cfg!(target_arch = "x86_64").then(level_by_features)
-    }
-
-    #[cfg(not(target_arch = "x86_64"))]
-    fn level_by_features() -> X86Level {
-        X86Level::V1
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn level_by_features() -> X86Level {
-        use std::is_x86_feature_detected as has;
-        let v2 = has!("sse4.2") && has!("sse4.1") && has!("ssse3") && has!("popcnt");
-        let v3 = v2 && has!("avx2") && has!("fma") && has!("bmi1") && has!("bmi2") && has!("lzcnt");
-        let v4 = v3
-            && has!("avx512f")
-            && has!("avx512bw")
-            && has!("avx512cd")
-            && has!("avx512dq")
-            && has!("avx512vl");
-        match (v2, v3, v4) {
-            (_, _, true) => X86Level::V4,
-            (_, true, _) => X86Level::V3,
-            (true, ..) => X86Level::V2,
-            _ => X86Level::V1,
-        }
-    }
-
-    /// Reads what Linux publishes of the first core's caches; what it does not say is assumed.
-    pub fn caches() -> Caches {
-        let size = |index: u32| {
-            let path = format!("/sys/devices/system/cpu/cpu0/cache/index{index}/size");
-            let text = std::fs::read_to_string(path).ok()?;
-            let kib: usize = text.trim().strip_suffix('K')?.parse().ok()?;
-            Some(kib << 10)
-        };
-        let assumed = Caches::ASSUMED;
-        let l2_bytes = size(2).unwrap_or(assumed.l2_bytes);
-        Caches {
-            l1d_bytes: size(0).unwrap_or(assumed.l1d_bytes),
-            l2_bytes,
-            l3_bytes: size(3).unwrap_or(assumed.l3_bytes.max(l2_bytes)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Lowering;
 
     #[test]
     fn every_listed_name_parses() {
@@ -333,6 +259,21 @@ mod tests {
         }
         assert_eq!(facts("x86_64-pc-windows-msvc"), (4, 16, false));
         assert_eq!(facts("aarch64-apple-darwin"), (4, 32, true));
+    }
+
+    #[test]
+    fn every_target_has_the_row_of_its_tiles() {
+        for name in Target::NAMES.into_iter().chain(["x86_64-pc-windows-msvc", "aarch64-apple-darwin"]) {
+            let target = Target::parse(name).unwrap();
+            for isa in Isa::ALL {
+                let Some(target) = target.clone().with_isa(isa) else { continue };
+                let row = target.vectors();
+                assert_eq!((row.name, row.lanes()), (isa.name(), isa.lanes()), "{name}");
+                assert_eq!(row.fma, target.x86_level().is_none_or(|level| level >= X86Level::V3), "{name}");
+                assert_eq!(row.lowering == Lowering::Assembler, isa != Isa::Portable, "{name}");
+                assert!(row.general_registers > target.convention().arguments.len(), "{name}");
+            }
+        }
     }
 
     #[test]

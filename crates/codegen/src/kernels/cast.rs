@@ -100,7 +100,9 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
             f.builder.ins().store(MemFlagsData::trusted(), value, write, 0);
         });
     })?;
-    let nanoseconds = count as f64 * if together(from, to).is_some() { 0.2 } else { 0.8 };
+    let rates = builder.target.rates().elementwise;
+    let of_element = if together(from, to).is_some() { rates.converted } else { rates.converted_alone };
+    let nanoseconds = count as f64 * of_element;
     let splits = builder.even_splits(units as u64, nanoseconds);
     builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, rounds: 1 });
     Ok(true)

@@ -82,7 +82,9 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
             f.call(row, &args);
         });
     })?;
-    let nanoseconds = count as f64 * (1 + step.inputs.len()) as f64 * 0.2 + (units as f64) * 5.0;
+    let rates = builder.target.rates().elementwise;
+    let nanoseconds =
+        (count * (1 + step.inputs.len())) as f64 * rates.operand + units as f64 * rates.operand_item;
     let splits = builder.even_splits(units as u64, nanoseconds);
     builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, rounds: 1 });
     Ok(())

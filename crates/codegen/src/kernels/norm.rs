@@ -71,7 +71,7 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
             f.call(tile, &args);
         });
     })?;
-    let nanoseconds = (rows.count * rows.length) as f64 * 0.4;
+    let nanoseconds = (rows.count * rows.length) as f64 * builder.target.rates().elementwise.normalised;
     let splits = builder.even_splits(rows.count as u64, nanoseconds);
     builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, rounds: 1 });
     Ok(true)

@@ -148,7 +148,9 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node, pool: &Pool) -> Resu
         });
     })?;
     let work = x_axis.input() * whole + x_axis.output() * x_axis.kernel();
-    let splits = builder.even_splits(units as u64, (units * work) as f64 * 0.15 + units as f64 * 10.0);
+    let rates = builder.target.rates().elementwise;
+    let nanoseconds = (units * work) as f64 * rates.reduced + units as f64 * rates.reduced_item;
+    let splits = builder.even_splits(units as u64, nanoseconds);
     builder.push_kernel(Kernel {
         name,
         function,

@@ -137,7 +137,10 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
     })?;
     let scratch_bytes = across.as_ref().map_or(0, |across| across.scratch_bytes);
     let taps = rows.weights.len() as f64 / (rows.starts.len() - 1) as f64;
-    let work = row.input as f64 * taps * 0.15 + across.map_or(0.0, |across| across.nanoseconds) + 10.0;
+    let rates = builder.target.rates().elementwise;
+    let work = row.input as f64 * taps * rates.reduced
+        + across.map_or(0.0, |across| across.nanoseconds)
+        + rates.reduced_item;
     let splits = builder.even_splits(units as u64, units as f64 * work);
     builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes, rounds: 1 });
     Ok(true)
@@ -246,6 +249,7 @@ impl Across {
     fn new(builder: &mut Builder<'_>, name: &str, row: &ResizeAxis) -> Result<Self, CompileError> {
         let table = row.table()?;
         let name = format!("{name}_columns");
+        let rates = builder.target.rates().elementwise;
         if let Some(phases) = phases(&table, row) {
             let reach = phases.iter().flatten().map(|(at, _)| at.unsigned_abs() as usize).max().unwrap_or(0);
             let begin = reach.next_multiple_of(16);
@@ -258,7 +262,7 @@ impl Across {
                     zero: None,
                     table: vec![0; 8],
                     scratch_bytes: 4 * words,
-                    nanoseconds: row.output as f64 * 0.3,
+                    nanoseconds: row.output as f64 * rates.joined,
                 });
             }
         }
@@ -276,7 +280,7 @@ impl Across {
                     .flat_map(|tap| bytes_of(&tap.weights))
                     .collect(),
                 scratch_bytes: 4 * words,
-                nanoseconds: row.output as f64 * 0.3,
+                nanoseconds: row.output as f64 * rates.joined,
             });
         }
         // Taps that an output does not have read the word behind the row, which is zero.
@@ -320,7 +324,7 @@ impl Across {
             zero: Some(zero),
             table: bytes,
             scratch_bytes: 4 * row.input + 64,
-            nanoseconds: (row.output * taps) as f64,
+            nanoseconds: (row.output * taps) as f64 * rates.gathered,
         })
     }
 }

@@ -183,7 +183,8 @@ pub(crate) fn build(
             .map(move |column| (chunk.min(m - first) * shape.columns.min(n - column)) as u64)
     };
     let weights: Vec<u64> = (0..m).step_by(chunk).flat_map(of_chunk).collect();
-    let nanoseconds = (product.starts.len() * m * k * n) as f64 / 30.0;
+    let nanoseconds =
+        (product.starts.len() * m * k * n) as f64 / builder.target.rates().elementwise.matrix_macs;
     let splits = builder.weighted_splits(&weights.repeat(product.starts.len()), nanoseconds);
     builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, rounds: 1 });
     Ok(true)
@@ -262,12 +263,7 @@ impl Shape {
     /// The largest that leaves registers for a splat and the vectors of the right side.
     fn choose(builder: &Builder<'_>, product: &Product) -> Self {
         let lanes = builder.target.lanes();
-        // What the measurements in the tile's notes say: twelve accumulators, eight without an assembler.
-        let accumulators = match (builder.target.vector_registers(), lanes) {
-            (32, _) => 24,
-            (_, 4) => 8,
-            _ => 12,
-        };
+        let accumulators = builder.target.vectors().product_sums;
         let most = product.n.div_ceil(lanes);
         let vectors = if product.m >= accumulators / 2 { 2 } else { accumulators / product.m.max(1) };
         let rows = |vectors: usize| (accumulators / vectors).clamp(1, 12).min(product.m);

@@ -202,7 +202,8 @@ pub(super) fn kernel(builder: &mut Builder<'_>, mut copy: Copy) -> Result<Option
         });
     })?;
     // About 10 GB/s, and a few instructions a unit.
-    let nanoseconds = words as f64 * 0.4 + units as f64 * 4.0;
+    let rates = builder.target.rates().elementwise;
+    let nanoseconds = words as f64 * rates.copied + units as f64 * rates.copied_item;
     let splits = builder.even_splits(units as u64, nanoseconds);
     Ok(Some(vec![Kernel { name, function, operands, splits, scratch_bytes: 0, rounds: 1 }]))
 }

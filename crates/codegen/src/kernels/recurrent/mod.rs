@@ -16,7 +16,6 @@ use cranelift_codegen::ir::types::F32;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value};
 use tconvc_ir::ops::{Cell, Direction, Recurrent};
 use tconvc_ir::{DType, Node};
-use tconvc_machine::Isa;
 use tconvc_runtime::code::FunctionId;
 use tconvc_tile::{Lanes, Pointer, TileBuilder, Vector};
 
@@ -83,10 +82,7 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node, op: &Recurrent) -> R
         directions,
         reverse: op.direction == Direction::Reverse,
         lanes: builder.target.lanes(),
-        sums: match builder.target.isa() {
-            Isa::Portable => 8,
-            _ => builder.target.vector_registers() - 4,
-        },
+        sums: builder.target.vectors().accumulators(3),
     };
     let cell = if lstm { "lstm" } else { "gru" };
     let name = builder.unique(&format!("f32_{cell}_{steps}x{batch}x{inputs}_h{hidden}"));
@@ -109,16 +105,14 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node, op: &Recurrent) -> R
         places.first[state] = more(builder, node.input(input))?;
         places.last[state] = more(builder, output(1 + state))?;
     }
-    if layer.step_macs() >= WORTH_ROUNDS_MACS {
+    let rates = builder.target.rates();
+    if layer.step_macs() as f64 / rates.elementwise.vector_macs >= rates.threads.time_step_ns {
         rounds::build(builder, layer, &name, operands, &places)?;
     } else {
         sequences::build(builder, layer, name, operands, &places)?;
     }
     Ok(true)
 }
-
-/// Multiply-adds of the hidden state in a step beyond which threads are to share them.
-const WORTH_ROUNDS_MACS: usize = 24_000;
 
 /// Vectors of bias for a vector of hidden units: one a gate, and that of GRU's candidate in two parts.
 const BIASES: usize = 4;

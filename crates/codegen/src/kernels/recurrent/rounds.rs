@@ -224,7 +224,7 @@ fn rounds(
             });
         });
     })?;
-    let nanoseconds = layer.step_macs() as f64 / 8.0;
+    let nanoseconds = layer.step_macs() as f64 / builder.target.rates().elementwise.vector_macs;
     let splits = builder.even_splits(units as u64, nanoseconds);
     let rounds = layer.steps as u64;
     builder.push_kernel(Kernel {

@@ -71,7 +71,9 @@ pub(super) fn build(
     })?;
     let units = directions * batch;
     let macs = units * steps * layer.gates() * hidden * (inputs + hidden);
-    let nanoseconds = macs as f64 / 8.0 + (units * steps * layer.blocks()) as f64 * 40.0;
+    let rates = builder.target.rates().elementwise;
+    let nanoseconds =
+        macs as f64 / rates.vector_macs + (units * steps * layer.blocks()) as f64 * rates.recurrent_item;
     let splits = builder.even_splits(units as u64, nanoseconds);
     let scratch_bytes = 3 * layer.state_bytes();
     builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes, rounds: 1 });

@@ -229,7 +229,7 @@ impl Schedule {
         }
         let packing = self.packing(problem, target) / problem.groups as f64;
         let weights = 4 * problem.cin * problem.cout * problem.taps();
-        let reads = |bytes: usize| if bytes > target.caches().l2_bytes / 2 { input_tiles } else { 1 };
+        let reads = |bytes: usize| if bytes > target.caches().l2.bytes / 2 { input_tiles } else { 1 };
         let stream = SHOWN * weights as f64 / STREAM_BYTES;
         let across = packing * parts as f64 + stream * reads(weights / parts) as f64;
         across < packing + stream * reads(weights) as f64
@@ -260,7 +260,7 @@ impl Schedule {
         let parts = tiles.min(4);
         let row = 4 * self.columns * x.out_stride * problem.cout.div_ceil(parts);
         let near = |rows| {
-            InputTileSize::bytes(problem, rows, self.columns) + rows * row <= target.caches().l2_bytes / 2
+            InputTileSize::bytes(problem, rows, self.columns) + rows * row <= target.caches().l2.bytes / 2
         };
         if self.dataflow == Dataflow::Strided {
             self.parts = parts;
@@ -379,7 +379,7 @@ impl InputTileSize {
         let (steps, lanes) = (problem.axes[2].steps(), target.lanes());
         let grain = problem.grain(lanes);
         let rows = steps / grain;
-        let room = target.caches().l2_bytes / 2;
+        let room = target.caches().l2.bytes / 2;
         let vectors =
             |columns: usize| steps / columns * columns.div_ceil(lanes) + (steps % columns).div_ceil(lanes);
         // Threads have equal shares: input tiles are as many, and as large.
@@ -402,14 +402,14 @@ impl InputTileSize {
         let grain = problem.grain(block);
         if source == Source::Direct {
             // Long rows are cut so that the data stays in the first-level cache while the channels pass over it.
-            let columns = (target.caches().l1d_bytes / 2 / (4 * problem.cin).max(1)).max(4 * block);
+            let columns = (target.caches().l1d.bytes / 2 / (4 * problem.cin).max(1)).max(4 * block);
             let columns = (columns / grain * grain).max(grain);
             return Self { rows: y.steps().clamp(1, 8), columns: columns.min(x.steps()), copies: 0.0 };
         }
         // An input tile that shares nothing with its neighbours gains nothing from size.
         let shares = |axis: &Axis| axis.shifts().1 - axis.shifts().0 >= axis.in_stride as i64;
         let eighths = if shares(y) || shares(x) { 3 } else { 2 };
-        let budget = target.caches().l2_bytes / 8 * eighths;
+        let budget = target.caches().l2.bytes / 8 * eighths;
         let bytes = |rows, columns| Self::bytes(problem, rows, columns);
         // Rows and columns at the edges of an input tile are copied for its neighbours as well: the fewest copies for an output.
         let mut best = Self { rows: 1, columns: x.steps().min(grain), copies: 1.0 };

@@ -75,12 +75,12 @@ impl LineBuffer {
         // An input tile at the start must not lie over the last one.
         let room = |input_tiles: usize| whole + input_tiles * new;
         let least = whole.div_ceil(new);
-        if bytes(room(least)) > target.caches().l2_bytes * 5 / 8 {
+        if bytes(room(least)) > target.caches().l2.bytes * 5 / 8 {
             return None;
         }
         let wanted = (8 * halo / new).max(least).min(axis.steps().div_ceil(steps).max(least));
         let input_tiles = (least..=wanted).rev().find(|&input_tiles| {
-            input_tiles == least || bytes(room(input_tiles)) <= target.caches().l2_bytes / 4
+            input_tiles == least || bytes(room(input_tiles)) <= target.caches().l2.bytes / 4
         })?;
         Some(Self { along, whole, new, room: room(input_tiles) })
     }
@@ -92,9 +92,9 @@ impl LineBuffer {
         let products = problem.cout * problem.taps() / y.in_stride;
         // Of all parts of the channels. What is in the second-level cache is soon copied.
         let bytes = 4 * problem.input.group;
-        let near = bytes < caches.l2_bytes / 4;
-        let in_pieces = 4 * problem.input.row < SHORT_ROW && bytes > caches.l2_bytes
-            || products < WORTH_IN_MEMORY && bytes * problem.batch * problem.groups > caches.l3_bytes / 3;
+        let near = bytes < caches.l2.bytes / 4;
+        let in_pieces = 4 * problem.input.row < SHORT_ROW && bytes > caches.l2.bytes
+            || products < WORTH_IN_MEMORY && bytes * problem.batch * problem.groups > caches.l3.bytes / 3;
         // A phase without taps has nothing that copies could hide behind.
         let busy = |axis: &Axis| axis.phases.iter().all(|phase| !phase.taps.is_empty());
         WORTH_A_LINE_BUFFER.contains(&products) && !near && !in_pieces && problem.axes.iter().all(busy)
@@ -111,12 +111,12 @@ impl LineBuffer {
         let ([z, y, x], caches) = (&problem.axes, target.caches());
         let products = problem.cin * problem.cout * problem.taps();
         let weights = 4 * products;
-        if !Self::is_worth(problem, target) || weights > caches.l2_bytes / 4 {
+        if !Self::is_worth(problem, target) || weights > caches.l2.bytes / 4 {
             return None;
         }
         // Weights from the second-level cache are for several tiles.
         let block = n * target.lanes();
-        let least = if weights > caches.l1d_bytes / 2 { MANY * block } else { block };
+        let least = if weights > caches.l1d.bytes / 2 { MANY * block } else { block };
         let fits = |&(rows, columns): &(usize, usize)| {
             let input_tiles = y.steps().div_ceil(rows) * x.steps().div_ceil(columns);
             let (steps, units) = (rows * columns, input_tiles * problem.batch * problem.groups * z.steps());

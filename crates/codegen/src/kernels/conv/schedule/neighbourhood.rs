@@ -112,7 +112,7 @@ impl Schedule {
             && (dataflow != Dataflow::Joint || is_written_out(problem, m * vectors))
             && (columns == x.steps() || columns.is_multiple_of(problem.grain(lanes)))
             && (whole || !dataflow.is_by_pixels() || !is_small(problem))
-            && (rows == 1 || whole || input_tile <= 2 * target.caches().l2_bytes)
+            && (rows == 1 || whole || input_tile <= 2 * target.caches().l2.bytes)
             && (1..=self.most_parts(problem, target)).contains(&parts)
     }
 

@@ -348,11 +348,11 @@ fn pixel_tiles(
 /// Bytes a cycle of what is read again and again, and takes so many bytes in all.
 fn bytes_per_cycle(target: &Target, bytes: f64) -> f64 {
     let caches = target.caches();
-    if bytes <= caches.l1d_bytes as f64 / 2.0 {
+    if bytes <= caches.l1d.bytes as f64 / 2.0 {
         2.0 * target.vector_bytes() as f64
-    } else if bytes <= caches.l2_bytes as f64 / 2.0 {
+    } else if bytes <= caches.l2.bytes as f64 / 2.0 {
         L2_BYTES
-    } else if bytes <= caches.l3_bytes as f64 / 2.0 {
+    } else if bytes <= caches.l3.bytes as f64 / 2.0 {
         L3_BYTES
     } else {
         MEMORY_BYTES
@@ -451,7 +451,7 @@ fn width_cycles(
     // Before the next ones come, all tiles along the row pass over it. InputTiles fit the second-level cache.
     let along = if problem.cout > m { problem.axes[2].steps().div_ceil(n * target.lanes()) } else { 1 };
     let input_tile = bytes * in_call / rows as f64 * along as f64;
-    let stream = bytes / bytes_per_cycle(target, input_tile.min(target.caches().l2_bytes as f64 / 2.0));
+    let stream = bytes / bytes_per_cycle(target, input_tile.min(target.caches().l2.bytes as f64 / 2.0));
     let n = n * height;
     let work = tile_cycles(phases, taps, loads, m, n).max(stream) * if joint { JOINT } else { 1.0 };
     // A call, and stores: whole vectors, or one lane after the other.
@@ -465,8 +465,8 @@ fn width_cycles(
     let bytes = 4 * problem.batch * problem.groups * problem.output.group * tensors;
     let collide = tensors > 1
         && is_paged(problem.output.plane)
-        && m * tensors > target.caches().l1d_bytes / PAGE
-        && bytes < target.caches().l3_bytes / 2;
+        && m * tensors > target.caches().l1d.bytes / PAGE
+        && bytes < target.caches().l3.bytes / 2;
     let vector = if collide { vector + COLLIDING * phases as f64 } else { vector };
     work / rows as f64 + (CALL + (m * n) as f64 * vector) / in_call
 }

@@ -182,7 +182,7 @@ impl Schedule {
         let terms_of_phase = products_y.div_ceil(y.phases.len()) * products_x;
         let of_tile = 4 * terms_of_phase * problem.cin;
         let in_planes = planes + taps_z - 1;
-        let room = target.caches().l2_bytes / 2 / of_tile / in_planes;
+        let room = target.caches().l2.bytes / 2 / of_tile / in_planes;
         let least = if in_planes > 1 { lanes } else { 2 * lanes };
         let most = (room / lanes * lanes).clamp(least, 8 * lanes);
         let columns = if tiles_x > most {
@@ -193,7 +193,7 @@ impl Schedule {
         };
         let rows = (most / columns).clamp(1, tiles_y);
         let rows = tiles_y.div_ceil(tiles_y.div_ceil(rows));
-        if planes > 1 && rows * columns * in_planes * of_tile > target.caches().l2_bytes / 4 * 3 {
+        if planes > 1 && rows * columns * in_planes * of_tile > target.caches().l2.bytes / 4 * 3 {
             return None;
         }
         let (cin, cout) = (problem.cin as f64, problem.cout as f64);
@@ -212,7 +212,7 @@ impl Schedule {
         };
         let input_tile = each(problem.input, COPY) * (products_y * m[1]) as f64;
         let output_bytes = 4 * problem.batch * problem.groups * problem.cout * problem.output.plane;
-        let is_far = output_bytes > target.caches().l3_bytes / 2;
+        let is_far = output_bytes > target.caches().l3.bytes / 2;
         let dataflow = if is_far { STORE + FAR_STORE } else { STORE };
         let stores = each(problem.output, dataflow) * (m[0] * y.phases.len() * m[1] * x.phases.len()) as f64;
         let blocks_z = z.steps().div_ceil(planes);
@@ -238,9 +238,9 @@ impl Schedule {
         // The weights pass by once for each block.
         let passes = blocks_z * tiles_y.div_ceil(rows) * tiles_x.div_ceil(columns);
         let group_bytes = (bytes / problem.groups) as f64;
-        let stream = if bytes > target.caches().l3_bytes / 2 {
+        let stream = if bytes > target.caches().l3.bytes / 2 {
             group_bytes / DRAM_BYTES
-        } else if bytes > target.caches().l2_bytes / 2 {
+        } else if bytes > target.caches().l2.bytes / 2 {
             group_bytes / STREAM_BYTES
         } else {
             0.0
