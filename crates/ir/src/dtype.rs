@@ -74,10 +74,15 @@ dtypes! {
     U4 = 21, "u4", 4, "UINT4";
     I4 = 22, "i4", 4, "INT4";
     F4E2M1 = 23, "f4e2m1", 4, "FLOAT4E2M1";
+    F8E8M0 = 24, "f8e8m0", 8, "FLOAT8E8M0";
+    U2 = 25, "u2", 2, "UINT2";
+    I2 = 26, "i2", 2, "INT2";
+    F6E2M3 = 27, "f6e2m3", 6, "FLOAT6E2M3";
+    F6E3M2 = 28, "f6e3m2", 6, "FLOAT6E3M2";
 }
 
 impl DType {
-    /// Bytes that `count` elements take (4-bit types are packed in pairs); `None` on overflow.
+    /// Bytes that `count` elements take (those of less than a byte are packed, the first one lowest); `None` on overflow.
     pub fn bytes_for(self, count: usize) -> Option<usize> {
         Some(count.checked_mul(self.bits())?.div_ceil(8))
     }

@@ -5,6 +5,7 @@ use super::proto::{SparseTensorProto, TensorProto};
 use super::wire::decode;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
+use crate::packed::pack;
 use crate::tensor::{MAX_TENSOR_BYTES, Tensor, element_count};
 use crate::{bf16, dispatch_numeric, f16};
 use prost::bytes::Bytes;
@@ -126,9 +127,24 @@ fn from_typed(dtype: DType, shape: Vec<usize>, count: usize, proto: TensorProto)
             shape,
             narrow::<i32, i8>(dtype, &expect(proto.int32_data, "int32_data", count)?)?,
         ),
-        DType::Bool | DType::U8 | DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ => {
-            bytes(narrow::<i32, u8>(dtype, &expect(proto.int32_data, "int32_data", count)?)?)
+        DType::U2 | DType::I2 => {
+            let data = expect(proto.int32_data, "int32_data", count.div_ceil(4))?;
+            bytes(data.into_iter().map(|four| four as u8).collect())
         }
+        DType::F6E2M3 | DType::F6E3M2 => {
+            let codes = narrow::<i32, u8>(dtype, &expect(proto.int32_data, "int32_data", count)?)?;
+            if let Some(code) = codes.iter().find(|&&code| code > 63) {
+                return Err(Error::Type(format!("element {code} does not fit {dtype}")));
+            }
+            bytes(pack(&codes, 6))
+        }
+        DType::Bool
+        | DType::U8
+        | DType::F8E4M3FN
+        | DType::F8E4M3FNUZ
+        | DType::F8E5M2
+        | DType::F8E5M2FNUZ
+        | DType::F8E8M0 => bytes(narrow::<i32, u8>(dtype, &expect(proto.int32_data, "int32_data", count)?)?),
     }
 }
 
@@ -261,7 +277,7 @@ mod tests {
     fn typed_fields_hold_every_element_type() {
         for &dtype in DType::ALL {
             let bits = match dtype {
-                DType::U4 | DType::I4 | DType::F4E2M1 => 1,
+                DType::U4 | DType::I4 | DType::F4E2M1 | DType::U2 | DType::I2 => 1,
                 _ => 2,
             };
             let proto = TensorProto {

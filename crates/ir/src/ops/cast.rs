@@ -2,12 +2,13 @@
 
 use super::support::inputs::{at_most, extents, required, unwrapped};
 use super::support::number::Scalar;
-use super::support::values::{from_scalars, scalars};
+use super::support::values::{from_scalars, scalars, short_from_scalars};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::packed::{self, PowerRounding};
 use crate::tensor::Tensor;
 use crate::value_type::ValueType;
 
@@ -19,15 +20,30 @@ use crate::value_type::ValueType;
 pub struct Cast {
     /// Element type of the output.
     pub to: DType,
-    /// What happens outside the range of 8-bit floats.
+    /// What happens outside the range of short floats.
+    pub rounding: ShortRounding,
+}
+
+/// How numbers become floats of at most 8 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShortRounding {
+    /// What lies outside the range becomes the largest number, not infinity or NaN.
     pub saturate: bool,
+    /// Between powers of two (f8e8m0).
+    pub power: PowerRounding,
+}
+
+impl Default for ShortRounding {
+    fn default() -> Self {
+        Self { saturate: true, power: PowerRounding::Up }
+    }
 }
 
 /// ONNX `CastLike`: `input, target_type -> output` of the second input's element type. As [`Cast`] otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CastLike {
-    /// What happens outside the range of 8-bit floats.
-    pub saturate: bool,
+    /// What happens outside the range of short floats.
+    pub rounding: ShortRounding,
 }
 
 /// The tensor with its elements in another type.
@@ -35,6 +51,10 @@ pub struct CastLike {
 /// # Errors
 /// For element types that are not numbers or truth values.
 pub(super) fn cast(input: &Tensor, to: DType) -> Result<Tensor> {
+    cast_rounded(input, to, ShortRounding::default())
+}
+
+fn cast_rounded(input: &Tensor, to: DType, rounding: ShortRounding) -> Result<Tensor> {
     if input.dtype() == to {
         return Ok(input.clone());
     }
@@ -44,16 +64,42 @@ pub(super) fn cast(input: &Tensor, to: DType) -> Result<Tensor> {
         let truth = |value| value != Scalar::Int(0) && value != Scalar::Float(0.0);
         return Tensor::from_bools(input.shape(), values.into_iter().map(truth));
     }
+    if packed::is_short(to) {
+        return short_from_scalars(to, input.shape(), &values, rounding.saturate, rounding.power);
+    }
     from_scalars(to, input.shape(), &values)
         .map_err(|error| if to.is_numeric() { error } else { unsupported(error) })
 }
 
-fn write(saturate: bool) -> Attributes {
-    let mut attributes = Attributes::new();
-    if !saturate {
-        attributes.set("saturate", false);
+const POWERS: [(&str, PowerRounding); 3] =
+    [("up", PowerRounding::Up), ("down", PowerRounding::Down), ("nearest", PowerRounding::Nearest)];
+
+impl ShortRounding {
+    fn read(attributes: &mut Attributes) -> Result<Self> {
+        let saturate = attributes.flag("saturate", true)?;
+        let power = match attributes.string("round_mode")? {
+            None => PowerRounding::Up,
+            Some(mode) => match POWERS.iter().find(|(name, _)| *name == mode) {
+                Some((_, power)) => *power,
+                None => {
+                    let problem = format!("`{mode}` is not one of up, down, nearest");
+                    return Err(Error::attribute("round_mode", problem));
+                }
+            },
+        };
+        Ok(Self { saturate, power })
     }
-    attributes
+
+    fn write(self) -> Attributes {
+        let mut attributes = Attributes::new();
+        if !self.saturate {
+            attributes.set("saturate", false);
+        }
+        if let Some((name, _)) = POWERS[1..].iter().find(|(_, power)| *power == self.power) {
+            attributes.set("round_mode", *name);
+        }
+        attributes
+    }
 }
 
 /// Extents survive a cast to an integer type.
@@ -65,9 +111,9 @@ fn cast_extents(inputs: &[Option<InputInfo<'_>>], to: Option<DType>) -> Option<V
 impl Cast {
     pub(super) fn read(mut attributes: Attributes) -> Result<Self> {
         let to = attributes.dtype("to")?.ok_or_else(|| Error::attribute("to", "is required"))?;
-        let saturate = attributes.flag("saturate", true)?;
-        attributes.finish("saturate, to")?;
-        Ok(Self { to, saturate })
+        let rounding = ShortRounding::read(&mut attributes)?;
+        attributes.finish("round_mode, saturate, to")?;
+        Ok(Self { to, rounding })
     }
 }
 
@@ -77,7 +123,7 @@ impl Operator for Cast {
     }
 
     fn attributes(&self) -> Attributes {
-        write(self.saturate).with("to", self.to)
+        self.rounding.write().with("to", self.to)
     }
 
     fn infer(&self, inputs: &[Option<InputInfo<'_>>], _outputs: usize) -> Result<Vec<ValueType>> {
@@ -92,15 +138,15 @@ impl Operator for Cast {
 
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
         at_most(inputs, 1)?;
-        Ok(vec![cast(required(inputs, 0, "input")?, self.to)?])
+        Ok(vec![cast_rounded(required(inputs, 0, "input")?, self.to, self.rounding)?])
     }
 }
 
 impl CastLike {
     pub(super) fn read(mut attributes: Attributes) -> Result<Self> {
-        let saturate = attributes.flag("saturate", true)?;
-        attributes.finish("saturate")?;
-        Ok(Self { saturate })
+        let rounding = ShortRounding::read(&mut attributes)?;
+        attributes.finish("round_mode, saturate")?;
+        Ok(Self { rounding })
     }
 }
 
@@ -110,7 +156,7 @@ impl Operator for CastLike {
     }
 
     fn attributes(&self) -> Attributes {
-        write(self.saturate)
+        self.rounding.write()
     }
 
     fn infer(&self, inputs: &[Option<InputInfo<'_>>], _outputs: usize) -> Result<Vec<ValueType>> {
@@ -126,7 +172,7 @@ impl Operator for CastLike {
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
         at_most(inputs, 2)?;
         let target = required(inputs, 1, "target_type")?;
-        Ok(vec![cast(required(inputs, 0, "input")?, target.dtype())?])
+        Ok(vec![cast_rounded(required(inputs, 0, "input")?, target.dtype(), self.rounding)?])
     }
 }
 
@@ -161,11 +207,32 @@ mod tests {
 
     #[test]
     fn attributes_read_back_and_other_types_are_refused() {
-        let op = Cast { to: DType::BF16, saturate: false };
+        let rounding = ShortRounding { saturate: false, power: PowerRounding::Nearest };
+        let op = Cast { to: DType::BF16, rounding };
         assert_eq!(Cast::read(op.attributes()), Ok(op));
         assert!(Cast::read(Attributes::new()).is_err());
         let x = Tensor::scalar(1f32);
-        let error = cast(&x, DType::F8E5M2).unwrap_err();
-        assert_eq!(error, Error::Unsupported("a cast from f32 to f8e5m2".into()));
+        let error = cast(&x, DType::C64).unwrap_err();
+        assert_eq!(error, Error::Unsupported("a cast from f32 to c64".into()));
+        let attributes = Attributes::new().with("to", DType::F32).with("round_mode", "sideways");
+        let error = Cast::read(attributes).unwrap_err().to_string();
+        assert_eq!(error, "attribute `round_mode`: `sideways` is not one of up, down, nearest");
+    }
+
+    #[test]
+    fn short_types_convert_both_ways() {
+        let x = Tensor::from_vec([5], vec![0.3f32, -1.0, 500.0, -0.0, f32::NAN]).unwrap();
+        let short = cast(&x, DType::F8E4M3FN).unwrap();
+        assert_eq!(short.bytes(), [0x2a, 0xb8, 0x7e, 0x80, 0x7f]);
+        let back = cast(&short, DType::F32).unwrap().to_f64s().unwrap();
+        assert_eq!(back[..4], [0.3125, -1.0, 448.0, 0.0]);
+        assert!(back[4].is_nan());
+        let strict = ShortRounding { saturate: false, power: PowerRounding::Up };
+        assert_eq!(cast_rounded(&x, DType::F8E5M2, strict).unwrap().bytes()[2], 0x60);
+        let wide = Tensor::from_vec([3], vec![9i64, -3, 16]).unwrap();
+        assert_eq!(cast(&wide, DType::I4).unwrap().bytes(), [0xd9, 0x00]);
+        assert_eq!(cast(&cast(&wide, DType::I4).unwrap(), DType::I8).unwrap().bytes(), [0xf9, 0xfd, 0]);
+        assert_eq!(cast(&wide, DType::U2).unwrap().bytes(), [0b01_01]);
+        assert!(cast(&Tensor::zeros(DType::F32, [0]).unwrap(), DType::F6E2M3).unwrap().is_empty());
     }
 }

@@ -53,7 +53,7 @@ mod variadic;
 pub use arg_reduce::ArgReduce;
 pub use batch_norm::BatchNormalization;
 pub use binary::Binary;
-pub use cast::{Cast, CastLike};
+pub use cast::{Cast, CastLike, ShortRounding};
 pub use center_crop_pad::CenterCropPad;
 pub use choose::{Compress, NonZero, TopK, Unique};
 pub use clip::Clip;

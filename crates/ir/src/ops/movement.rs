@@ -2,11 +2,12 @@
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::packed;
 use crate::tensor::{Tensor, element_count};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Elements of one type as bytes, the same number for each; 4-bit elements take a byte each.
+/// Elements of one type as bytes, the same number for each; elements of less than a byte take one each.
 #[derive(Debug, Clone)]
 pub(super) struct Raw<'a> {
     dtype: DType,
@@ -25,12 +26,8 @@ impl<'a> Raw<'a> {
     /// The elements of a tensor.
     pub(super) fn of(tensor: &'a Tensor) -> Result<Self> {
         let (dtype, size) = (tensor.dtype(), size_of_element(tensor.dtype())?);
-        let bytes = if dtype.bits() == 4 {
-            let nibble = |i: usize| (tensor.bytes()[i / 2] >> (i % 2 * 4)) & 15;
-            (0..tensor.len()).map(nibble).collect()
-        } else {
-            Cow::Borrowed(tensor.bytes())
-        };
+        let bytes =
+            if dtype.bits() < 8 { Cow::Owned(packed::codes(tensor)) } else { Cow::Borrowed(tensor.bytes()) };
         Ok(Self { dtype, size, bytes })
     }
 
@@ -68,8 +65,8 @@ impl<'a> Raw<'a> {
                 self.bytes.len() / self.size
             )));
         }
-        let bytes = if self.dtype.bits() == 4 {
-            self.bytes.chunks(2).map(|pair| pair[0] | pair.get(1).map_or(0, |high| high << 4)).collect()
+        let bytes = if self.dtype.bits() < 8 {
+            packed::pack(&self.bytes, self.dtype.bits())
         } else {
             self.bytes.into_owned()
         };

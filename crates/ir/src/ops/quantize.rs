@@ -1,14 +1,15 @@
 //! Between real numbers and integers with a scale: QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear.
 
 use super::support::inputs::{at_most, check_dtype, optional, required, resolve_axis};
-use super::support::values::{from_f64s, from_wrapping};
+use super::support::number::Scalar;
+use super::support::values::{from_f64s, from_wrapping, short_from_scalars, to_f64s};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::packed::{self, PowerRounding};
 use crate::tensor::Tensor;
 use crate::value_type::ValueType;
-use std::sync::Arc;
 
 /// ONNX `QuantizeLinear`: `x, y_scale, y_zero_point? -> y = saturate(round(x / y_scale) + y_zero_point)`.
 ///
@@ -51,31 +52,34 @@ pub(super) fn range(dtype: DType) -> Option<[i64; 2]> {
         DType::I16 => [-32_768, 32_767],
         DType::U4 => [0, 15],
         DType::I4 => [-8, 7],
+        DType::U2 => [0, 3],
+        DType::I2 => [-2, 1],
         _ => return None,
     })
 }
 
-/// The elements of an integer tensor, 4-bit ones as well.
+/// The elements of an integer tensor, those of less than a byte as well.
 pub(super) fn integers(tensor: &Tensor) -> Result<Vec<i64>> {
-    let nibbles = || tensor.bytes().iter().flat_map(|byte| [byte & 15, byte >> 4]).take(tensor.len());
-    match tensor.dtype() {
-        DType::U4 => Ok(nibbles().map(i64::from).collect()),
-        DType::I4 => Ok(nibbles().map(|nibble| i64::from((nibble << 4) as i8 >> 4)).collect()),
-        DType::U8 | DType::I8 | DType::U16 | DType::I16 | DType::I32 => {
-            Ok(tensor.to_f64s()?.into_iter().map(|x| x as i64).collect())
-        }
-        other => Err(Error::Unsupported(format!("quantisation with {other}"))),
+    if range(tensor.dtype()).is_none() && tensor.dtype() != DType::I32 {
+        return Err(Error::Unsupported(format!("quantisation with {}", tensor.dtype())));
     }
+    Ok(to_f64s(tensor)?.into_iter().map(|x| x as i64).collect())
 }
 
 /// A tensor of integers that fit their type.
 pub(super) fn from_integers(dtype: DType, shape: &[usize], values: &[i64]) -> Result<Tensor> {
-    if matches!(dtype, DType::U4 | DType::I4) {
-        let pack = |pair: &[i64]| (pair[0] & 15 | pair.get(1).map_or(0, |high| (high & 15) << 4)) as u8;
-        let bytes: Vec<u8> = values.chunks(2).map(pack).collect();
-        return Tensor::from_shared(dtype, shape.to_vec(), Arc::new(bytes), 0);
-    }
     from_wrapping(dtype, shape, values)
+}
+
+/// The elements of a quantised tensor: integers, or floats of at most 8 bits.
+fn quantised(tensor: &Tensor) -> Result<Vec<f64>> {
+    let dtype = tensor.dtype();
+    if packed::is_short_float(dtype) || range(dtype).is_some() || dtype == DType::I32 {
+        return to_f64s(tensor);
+    }
+    Err(Error::Unsupported(format!(
+        "quantisation with {dtype}; accepted are integers of 2 to 16 bits, i32, and floats of at most 8 bits"
+    )))
 }
 
 /// `round(x) + zero_point` within the range of the type; half rounds to even.
@@ -143,15 +147,15 @@ impl Granularity {
 struct Grid {
     granularity: Granularity,
     scales: Vec<f64>,
-    zero_points: Vec<i64>,
+    zero_points: Vec<f64>,
 }
 
 impl Grid {
     fn new(x: &Tensor, scale: &Tensor, zero_point: Option<&Tensor>, axis: i64, block: usize) -> Result<Self> {
         let granularity = Granularity::new(x.shape(), scale.shape(), axis, block)?;
-        let scales = scale.to_f64s()?;
+        let scales = to_f64s(scale)?;
         let zero_points = match zero_point {
-            None => vec![0; scales.len()],
+            None => vec![0.0; scales.len()],
             Some(zero_point) if zero_point.len() != scale.len() => {
                 return Err(Error::input(
                     2,
@@ -159,13 +163,13 @@ impl Grid {
                     format!("expected {:?} as the scale, found {:?}", scale.shape(), zero_point.shape()),
                 ));
             }
-            Some(zero_point) => integers(zero_point)?,
+            Some(zero_point) => quantised(zero_point)?,
         };
         Ok(Self { granularity, scales, zero_points })
     }
 
     /// Scale and zero point of element `at`.
-    fn of(&self, at: usize) -> (f64, i64) {
+    fn of(&self, at: usize) -> (f64, f64) {
         let i = self.granularity.of(at);
         (self.scales[i], self.zero_points[i])
     }
@@ -244,7 +248,8 @@ impl Operator for QuantizeLinear {
         let (x, scale) = (required(inputs, 0, "x")?.ty, required(inputs, 1, "y_scale")?.ty);
         let real = |dtype: DType| dtype.is_float() || dtype == DType::I32;
         check_dtype(0, "x", x.dtype, real, "floats or i32")?;
-        check_dtype(1, "y_scale", scale.dtype, real, "floats or i32")?;
+        let scales = |dtype: DType| real(dtype) || dtype == DType::F8E8M0;
+        check_dtype(1, "y_scale", scale.dtype, scales, "floats or i32")?;
         if let (Some(x), Some(scale)) = (x.known_shape(), scale.known_shape()) {
             Granularity::new(&x, &scale, self.axis, self.block_size)?;
         }
@@ -258,11 +263,20 @@ impl Operator for QuantizeLinear {
         let zero_point = optional(inputs, 2);
         let dtype = self.output_dtype(zero_point.map(ValueType::of).as_ref())?;
         let dtype = dtype.unwrap_or(DType::U8);
-        let range = range(dtype).ok_or_else(|| Error::Unsupported(format!("quantisation to {dtype}")))?;
         let grid = Grid::new(x, scale, zero_point, self.axis, self.block_size)?;
+        if packed::is_short_float(dtype) {
+            let quantise = |(at, x): (usize, f64)| {
+                let (scale, zero_point) = grid.of(at);
+                Scalar::Float(f64::from(x as f32 / scale as f32 + zero_point as f32))
+            };
+            let values: Vec<Scalar> = to_f64s(x)?.into_iter().enumerate().map(quantise).collect();
+            let result = short_from_scalars(dtype, x.shape(), &values, self.saturate, PowerRounding::Up)?;
+            return Ok(vec![result]);
+        }
+        let range = range(dtype).ok_or_else(|| Error::Unsupported(format!("quantisation to {dtype}")))?;
         let quantise = |(at, x): (usize, f64)| {
             let (scale, zero_point) = grid.of(at);
-            saturate(x as f32 / scale as f32, zero_point, range)
+            saturate(x as f32 / scale as f32, zero_point as i64, range)
         };
         let values: Vec<i64> = x.to_f64s()?.into_iter().enumerate().map(quantise).collect();
         Ok(vec![from_integers(dtype, x.shape(), &values)?])
@@ -289,7 +303,8 @@ impl Operator for DequantizeLinear {
     fn infer(&self, inputs: &[Option<InputInfo<'_>>], _outputs: usize) -> Result<Vec<ValueType>> {
         at_most(inputs, 3)?;
         let (x, scale) = (required(inputs, 0, "x")?.ty, required(inputs, 1, "x_scale")?.ty);
-        check_dtype(1, "x_scale", scale.dtype, DType::is_float, "floats")?;
+        let scales = |dtype: DType| dtype.is_float() || dtype == DType::F8E8M0;
+        check_dtype(1, "x_scale", scale.dtype, scales, "floats")?;
         if let Some(zero_point) = optional(inputs, 2).and_then(|zero_point| zero_point.ty.dtype) {
             let same = |dtype| dtype == zero_point;
             check_dtype(0, "x", x.dtype, same, &format!("{zero_point} as the zero point has"))?;
@@ -304,10 +319,10 @@ impl Operator for DequantizeLinear {
         at_most(inputs, 3)?;
         let (x, scale) = (required(inputs, 0, "x")?, required(inputs, 1, "x_scale")?);
         let grid = Grid::new(x, scale, optional(inputs, 2), self.axis, self.block_size)?;
-        let values = integers(x)?;
-        let real = |(at, x): (usize, &i64)| {
+        let values = quantised(x)?;
+        let real = |(at, x): (usize, &f64)| {
             let (scale, zero_point) = grid.of(at);
-            (x - zero_point) as f64 * scale
+            (x - zero_point) * scale
         };
         let data: Vec<f64> = values.iter().enumerate().map(real).collect();
         Ok(vec![from_f64s(self.output_dtype.unwrap_or(scale.dtype()), x.shape(), &data)?])

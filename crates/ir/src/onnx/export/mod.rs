@@ -22,7 +22,13 @@ const MAX_FILE_BYTES: usize = i32::MAX as usize;
 
 /// Version of the file format that goes with an opset.
 fn ir_version(opset: i64) -> i64 {
-    if opset > 22 { 11 } else { 10 }
+    match opset {
+        ..=22 => 10,
+        23 => 11,
+        24 => 12,
+        25..=27 => 13,
+        _ => 14,
+    }
 }
 
 /// Writes a model.

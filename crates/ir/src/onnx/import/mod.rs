@@ -23,7 +23,7 @@ use std::collections::{HashMap, HashSet};
 pub(super) const CANONICAL_OPSET: i64 = 21;
 
 /// Opsets of ONNX's own domain that are read.
-const ACCEPTED_OPSETS: std::ops::RangeInclusive<i64> = 1..=23;
+const ACCEPTED_OPSETS: std::ops::RangeInclusive<i64> = 1..=28;
 
 /// Metadata entry that holds the model's description.
 pub(super) const DOC_STRING: &str = "doc_string";
