@@ -16,6 +16,7 @@ mod packed;
 mod pages;
 pub mod resize_axis;
 pub mod signature;
+mod strings;
 mod tensor;
 pub mod text;
 mod value_type;

@@ -50,7 +50,7 @@ const OPERATORS: &[Row] = &[
     ),
     (&["ArgMax", "ArgMin"], &[AXIS, KEEP, ("select_last_index", &[Int(1)])], 1),
     (&["Softmax", "LogSoftmax", "Hardmax"], &[AXIS, ("flatten", &[Int(1)])], 1),
-    (&["CumSum"], &[("exclusive", &[Int(1)]), ("reverse", &[Int(1)])], 2),
+    (&["CumSum", "CumProd"], &[("exclusive", &[Int(1)]), ("reverse", &[Int(1)])], 2),
     (&["BatchNormalization"], &[EPSILON, ("training_mode", &[Int(1)])], 5),
     (&["LayerNormalization", "RMSNormalization"], &[EPSILON, AXIS, ("stash_type", &[Int(10), Int(7)])], 3),
     (&["InstanceNormalization"], &[EPSILON], 3),
@@ -116,6 +116,51 @@ const OPERATORS: &[Row] = &[
     (&["GlobalAveragePool", "GlobalMaxPool", "EyeLike", "ConstantOfShape", "Unique"], &[], 1),
     (&["Trilu"], &[("upper", &[Int(0)])], 2),
     (&["Resize"], &[("mode", &[Name("linear"), Name("cubic")])], 4),
+    (&["DFT"], &[("inverse", &[Int(1)]), ("onesided", &[Int(1)])], 3),
+    (&["STFT"], &[("onesided", &[Int(0), Int(1)])], 4),
+    (
+        &["HannWindow", "HammingWindow", "BlackmanWindow"],
+        &[("periodic", &[Int(0)]), ("output_datatype", &[Int(11), Int(8)])],
+        1,
+    ),
+    (&["MelWeightMatrix"], &[("output_datatype", &[Int(10)])], 5),
+    (&["Det"], &[], 1),
+    (&["BitCast"], &[("to", &[Int(1), Int(6), Int(12), Int(2), Int(8)])], 1),
+    (
+        &["RoiAlign"],
+        &[
+            ("output_height", &[Int(2), Int(0)]),
+            ("mode", &[Name("max")]),
+            ("sampling_ratio", &[Int(1), Int(2)]),
+        ],
+        3,
+    ),
+    (&["NonMaxSuppression"], &[("center_point_box", &[Int(1)])], 5),
+    (&["DeformConv"], &[PADS, ("offset_group", &[Int(1), Int(2)]), ("group", &[Int(2)])], 5),
+    (
+        &["Attention"],
+        &[
+            ("q_num_heads", &[Int(1), Int(2), Int(0)]),
+            ("kv_num_heads", &[Int(1), Int(2)]),
+            ("is_causal", &[Int(1)]),
+            ("softcap", &[Float(2.0)]),
+            ("qk_matmul_output_mode", &[Int(3), Int(7)]),
+            ("left_window_size", &[Int(0), Int(i64::MAX)]),
+        ],
+        7,
+    ),
+    (
+        &["LinearAttention"],
+        &[
+            ("q_num_heads", &[Int(1), Int(2)]),
+            ("kv_num_heads", &[Int(1)]),
+            ("update_rule", &[Name("linear"), Name("gated"), Name("delta")]),
+        ],
+        6,
+    ),
+    (&["RotaryEmbedding"], &[("num_heads", &[Int(1), Int(2)]), ("interleaved", &[Int(1)])], 3),
+    (&["CausalConvWithState"], &[("activation", &[Name("silu"), Name("relu")])], 4),
+    (&["TensorScatter"], &[AXIS, ("mode", &[Name("circular")])], 3),
 ];
 
 struct Random(u64);
@@ -182,11 +227,23 @@ enum Style {
     Indices,
     /// A scalar or a short list.
     Short,
+    /// Exactly the same.
+    Same,
+    /// Of the same shape, with half the last extent.
+    Halved,
 }
 
 /// Inputs that often go together.
 fn inputs(random: &mut Random, most: usize) -> Vec<Option<Tensor>> {
-    let styles = [Style::Broadcast, Style::Channels, Style::PerAxis, Style::Indices, Style::Short];
+    let styles = [
+        Style::Broadcast,
+        Style::Channels,
+        Style::PerAxis,
+        Style::Indices,
+        Style::Short,
+        Style::Same,
+        Style::Halved,
+    ];
     let style = random.pick(&styles);
     let dtype = if random.one_in(2) { DType::F32 } else { random.pick(&DTYPES) };
     let rank = random.below(5);
@@ -216,6 +273,12 @@ fn inputs(random: &mut Random, most: usize) -> Vec<Option<Tensor>> {
             Style::Indices => (dtype, base.clone()),
             Style::Short if random.one_in(2) => (integer, vec![]),
             Style::Short => (integer, vec![random.below(4)]),
+            Style::Same => (dtype, base.clone()),
+            Style::Halved => {
+                let mut shape = base.clone();
+                shape.iter_mut().next_back().into_iter().for_each(|extent| *extent /= 2);
+                (dtype, shape)
+            }
         };
         let dtype = if random.one_in(8) { random.pick(&DTYPES) } else { dtype };
         Some(tensor(random, dtype, shape))
@@ -348,6 +411,11 @@ const RARE: &[&str] = &[
     "Conv",
     "ConvTranspose",
     "Resize",
+    "MelWeightMatrix",
+    "RoiAlign",
+    "NonMaxSuppression",
+    "DeformConv",
+    "RotaryEmbedding",
 ];
 
 #[test]

@@ -105,12 +105,11 @@ impl Binary {
     fn accepts(self, dtype: DType) -> (bool, &'static str) {
         match self {
             Self::And | Self::Or | Self::Xor => (dtype == DType::Bool, "bool"),
-            Self::Equal => (dtype.is_numeric() || dtype == DType::Bool, "numbers or bool"),
-            Self::BitwiseAnd | Self::BitwiseOr | Self::BitwiseXor => (dtype.is_integer(), "integers"),
-            Self::BitShift { .. } => {
-                (matches!(dtype, DType::U8 | DType::U16 | DType::U32 | DType::U64), "unsigned integers")
+            Self::Equal => {
+                (dtype.is_numeric() || matches!(dtype, DType::Bool | DType::String), "numbers, bool or str")
             }
-            Self::Mod { fmod: false } => (dtype.is_integer(), "integers (floats with fmod = 1)"),
+            Self::BitwiseAnd | Self::BitwiseOr | Self::BitwiseXor => (dtype.is_integer(), "integers"),
+            Self::BitShift { .. } => (dtype.is_integer(), "integers"),
             _ => (dtype.is_numeric(), "numbers"),
         }
     }
@@ -152,9 +151,13 @@ impl Binary {
             Self::BitwiseAnd => |a, b| bits(a, b, |a, b| a & b),
             Self::BitwiseOr => |a, b| bits(a, b, |a, b| a | b),
             Self::BitwiseXor => |a, b| bits(a, b, |a, b| a ^ b),
-            // A shift by the width or more leaves nothing.
-            Self::BitShift { right: false } => |a, b| bits(a, b, |a, b| if b < 64 { a << b } else { 0 }),
-            Self::BitShift { right: true } => |a, b| bits(a, b, |a, b| if b < 64 { a >> b } else { 0 }),
+            // A shift by the width or more leaves nothing, or the sign; one by less than nothing is undefined and gives 0.
+            Self::BitShift { right: false } => {
+                |a, b| bits(a, b, |a, b| if (0..64).contains(&b) { a << b } else { 0 })
+            }
+            Self::BitShift { right: true } => {
+                |a, b| bits(a, b, |a, b| if b < 0 { 0 } else { a >> b.min(127) })
+            }
             // Truth values, which have no number type.
             Self::And | Self::Or | Self::Xor => |a, _| a,
             Self::Equal | Self::Greater | Self::GreaterOrEqual | Self::Less | Self::LessOrEqual => |a, _| a,
@@ -240,6 +243,10 @@ impl Operator for Binary {
             let (a, b) = (a.bytes(), b.bytes());
             let truth = pairs.map(|(i, j)| self.logic(a[i] != 0, b[j] != 0));
             return Ok(vec![Tensor::from_bools(shape.clone(), truth)?]);
+        }
+        if a.dtype() == DType::String {
+            let (a, b) = (a.strings()?, b.strings()?);
+            return Ok(vec![Tensor::from_bools(shape.clone(), pairs.map(|(i, j)| a[i] == b[j]))?]);
         }
         let by_runs = match self {
             Self::Add => zip_f32(a, b, &shape, |x, y| x + y)?,

@@ -4,9 +4,13 @@
 //! `operators!` below. The attributes are those of the newest ONNX opset; the importer brings older spellings up to it.
 
 mod arg_reduce;
+mod attention;
+mod attention_eval;
 mod batch_norm;
 mod binary;
+mod bit_cast;
 mod cast;
+mod causal_conv;
 mod center_crop_pad;
 mod choose;
 mod clip;
@@ -17,14 +21,19 @@ mod control;
 mod conv;
 mod conv_transpose;
 mod cumsum;
+mod deform_conv;
+mod det;
 mod einsum;
 mod epilogue;
 mod forms;
+mod fourier;
 mod gather;
 mod gridsample;
 mod index_map;
 mod linear;
+mod linear_attention;
 mod movement;
+mod nms;
 mod norm;
 mod norm_local;
 mod opaque;
@@ -38,6 +47,8 @@ mod reduce;
 mod resize;
 mod rnn;
 mod rnn_cell;
+mod roi_align;
+mod rotary;
 mod scatter;
 mod select;
 mod shape;
@@ -46,14 +57,19 @@ mod softmax;
 mod space;
 mod spread;
 mod support;
+mod tensor_scatter;
 mod unary;
 mod unpool;
 mod variadic;
+mod window_functions;
 
 pub use arg_reduce::ArgReduce;
+pub use attention::Attention;
 pub use batch_norm::BatchNormalization;
 pub use binary::Binary;
+pub use bit_cast::BitCast;
 pub use cast::{Cast, CastLike, ShortRounding};
+pub use causal_conv::{CausalActivation, CausalConvWithState};
 pub use center_crop_pad::CenterCropPad;
 pub use choose::{Compress, NonZero, TopK, Unique};
 pub use clip::Clip;
@@ -63,14 +79,19 @@ pub use constant::{ConstantOfShape, EyeLike, OneHot, Range};
 pub use control::Control;
 pub use conv::Conv;
 pub use conv_transpose::ConvTranspose;
-pub use cumsum::CumSum;
+pub use cumsum::{CumProd, CumSum};
+pub use deform_conv::DeformConv;
+pub use det::Det;
 pub use einsum::Einsum;
 pub use epilogue::{Epilogue, EpilogueStep};
 pub use forms::{ColumnGemm, Interleave, OverlapAdd, PhaseConv, ZeroInsert};
+pub use fourier::{Dft, Stft};
 pub use gather::{Gather, GatherElements, GatherNd};
 pub use gridsample::{AffineGrid, GridSample, SampleBorder, SampleMode};
 pub use index_map::{AxisMap, Border, IndexMap, MappedAxis};
 pub use linear::{Gemm, MatMul};
+pub use linear_attention::{LinearAttention, UpdateRule};
+pub use nms::NonMaxSuppression;
 pub use norm::{GroupNormalization, InstanceNormalization, LayerNormalization, RmsNormalization};
 pub use norm_local::{LpNormalization, Lrn, MeanVarianceNormalization};
 pub use opaque::Opaque;
@@ -83,6 +104,8 @@ pub use rearrange::{ReverseSequence, Trilu};
 pub use reduce::{Reduce, ReduceKind};
 pub use resize::{AspectRatio, Resize, ResizeMode};
 pub use rnn::{Cell, Direction, Recurrent};
+pub use roi_align::RoiAlign;
+pub use rotary::RotaryEmbedding;
 pub use scatter::{ScatterElements, ScatterNd, ScatterReduction};
 pub use select::{Dropout, Identity, Where};
 pub use shape::{Flatten, Reshape, Shape, Size, Squeeze, Unsqueeze};
@@ -91,9 +114,11 @@ pub use softmax::{Softmax, SoftmaxKind};
 pub use space::{ChannelOrder, DepthToSpace, SpaceToDepth};
 pub use spread::{Expand, Tile, Transpose};
 pub use support::window::Padding;
+pub use tensor_scatter::TensorScatter;
 pub use unary::Unary;
 pub use unpool::MaxUnpool;
 pub use variadic::Variadic;
+pub use window_functions::{MelWeightMatrix, Window, WindowKind};
 
 use crate::attributes::Attributes;
 use crate::dim::Dim;
@@ -165,9 +190,9 @@ macro_rules! operators {
 operators! {
     Opaque,
     // elementwise
-    Unary, Binary, Variadic, Clip, Cast, CastLike, Where, Identity, Dropout,
+    Unary, Binary, Variadic, Clip, Cast, CastLike, BitCast, Where, Identity, Dropout,
     // along axes
-    Reduce, ArgReduce, CumSum, Softmax,
+    Reduce, ArgReduce, CumSum, CumProd, Softmax,
     // normalisation
     BatchNormalization, InstanceNormalization, LayerNormalization, GroupNormalization, RmsNormalization,
     MeanVarianceNormalization, LpNormalization, Lrn,
@@ -178,7 +203,13 @@ operators! {
     // random numbers
     Random, Bernoulli, Multinomial,
     // matrix products
-    MatMul, Gemm, Einsum,
+    MatMul, Gemm, Einsum, Det,
+    // attention
+    Attention, LinearAttention, RotaryEmbedding, CausalConvWithState, TensorScatter,
+    // signals
+    Dft, Stft, Window, MelWeightMatrix,
+    // regions and boxes
+    RoiAlign, NonMaxSuppression, DeformConv,
     // convolutions
     Conv, ConvTranspose,
     // shapes
@@ -202,10 +233,13 @@ impl Op {
     pub fn read(name: &str, attributes: Attributes) -> Result<Option<Self>> {
         Ok(Some(match name {
             "AffineGrid" => AffineGrid::read(attributes)?.into(),
+            "Attention" => Attention::read(attributes)?.into(),
             "BatchNormalization" => BatchNormalization::read(attributes)?.into(),
             "Bernoulli" => Bernoulli::read(attributes)?.into(),
+            "BitCast" => BitCast::read(attributes)?.into(),
             "Cast" => Cast::read(attributes)?.into(),
             "CastLike" => CastLike::read(attributes)?.into(),
+            "CausalConvWithState" => CausalConvWithState::read(attributes)?.into(),
             "CenterCropPad" => CenterCropPad::read(attributes)?.into(),
             "Clip" => Clip::read(attributes)?.into(),
             "Col2Im" => Col2Im::read(attributes)?.into(),
@@ -216,9 +250,13 @@ impl Op {
             "Conv" => Conv::read(attributes)?.into(),
             "ConvInteger" => ConvInteger::read(attributes)?.into(),
             "ConvTranspose" => ConvTranspose::read(attributes)?.into(),
+            "CumProd" => CumProd::read(attributes)?.into(),
             "CumSum" => CumSum::read(attributes)?.into(),
+            "DFT" => Dft::read(attributes)?.into(),
+            "DeformConv" => DeformConv::read(attributes)?.into(),
             "DepthToSpace" => DepthToSpace::read(attributes)?.into(),
             "DequantizeLinear" => DequantizeLinear::read(attributes)?.into(),
+            "Det" => Det::read(attributes)?.into(),
             "Dropout" => Dropout::read(attributes)?.into(),
             "DynamicQuantizeLinear" => DynamicQuantizeLinear::read(attributes)?.into(),
             "Einsum" => Einsum::read(attributes)?.into(),
@@ -236,12 +274,15 @@ impl Op {
             "Interleave" => Interleave::read(attributes)?.into(),
             "LRN" => Lrn::read(attributes)?.into(),
             "LayerNormalization" => LayerNormalization::read(attributes)?.into(),
+            "LinearAttention" => LinearAttention::read(attributes)?.into(),
             "LpNormalization" => LpNormalization::read(attributes)?.into(),
             "MatMul" => MatMul::read(attributes)?.into(),
             "MatMulInteger" => MatMulInteger::read(attributes)?.into(),
             "MaxUnpool" => MaxUnpool::read(attributes)?.into(),
             "MeanVarianceNormalization" => MeanVarianceNormalization::read(attributes)?.into(),
+            "MelWeightMatrix" => MelWeightMatrix::read(attributes)?.into(),
             "Multinomial" => Multinomial::read(attributes)?.into(),
+            "NonMaxSuppression" => NonMaxSuppression::read(attributes)?.into(),
             "NonZero" => NonZero::read(attributes)?.into(),
             "OneHot" => OneHot::read(attributes)?.into(),
             "OverlapAdd" => OverlapAdd::read(attributes)?.into(),
@@ -255,6 +296,9 @@ impl Op {
             "Reshape" => Reshape::read(attributes)?.into(),
             "Resize" => Resize::read(attributes)?.into(),
             "ReverseSequence" => ReverseSequence::read(attributes)?.into(),
+            "RoiAlign" => RoiAlign::read(attributes)?.into(),
+            "RotaryEmbedding" => RotaryEmbedding::read(attributes)?.into(),
+            "STFT" => Stft::read(attributes)?.into(),
             "ScatterElements" => ScatterElements::read(attributes)?.into(),
             "ScatterND" => ScatterNd::read(attributes)?.into(),
             "Shape" => Shape::read(attributes)?.into(),
@@ -263,6 +307,7 @@ impl Op {
             "SpaceToDepth" => SpaceToDepth::read(attributes)?.into(),
             "Split" => Split::read(attributes)?.into(),
             "Squeeze" => Squeeze::read(attributes)?.into(),
+            "TensorScatter" => TensorScatter::read(attributes)?.into(),
             "Tile" => Tile::read(attributes)?.into(),
             "TopK" => TopK::read(attributes)?.into(),
             "Transpose" => Transpose::read(attributes)?.into(),
@@ -284,7 +329,9 @@ impl Op {
                 })*
             };
         }
-        families!(Unary, Binary, Variadic, Reduce, ArgReduce, Softmax, Recurrent, Random, Pool, GlobalPool);
+        families!(
+            Unary, Binary, Variadic, Reduce, ArgReduce, Softmax, Recurrent, Random, Pool, GlobalPool, Window
+        );
         Ok(None)
     }
 

@@ -158,8 +158,10 @@ impl Operator for LpNormalization {
                 1 => group.iter().map(|x| x.abs()).sum::<f64>(),
                 _ => group.iter().map(|x| x * x).sum::<f64>().sqrt(),
             };
+            // Since opset 22 ONNX says that nothing over nothing is nothing.
+            let divisor = if norm == 0.0 { 1.0 } else { norm };
             for x in group {
-                *x /= norm;
+                *x /= divisor;
             }
         })
     }

@@ -30,12 +30,13 @@ pub struct DepthToSpace {
     pub order: ChannelOrder,
 }
 
-/// ONNX `SpaceToDepth`: `[N, C, H * block, W * block] -> [N, C * block^2, H, W]`, output channel
-/// `(row * block + column) * C + c`.
+/// ONNX `SpaceToDepth`: `[N, C, H * block, W * block] -> [N, C * block^2, H, W]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpaceToDepth {
     /// Rows and columns of a block.
     pub block: usize,
+    /// Order of the output channels: ONNX's `mode`, since opset 28.
+    pub order: ChannelOrder,
 }
 
 fn read_block(attributes: &mut Attributes) -> Result<usize> {
@@ -43,6 +44,22 @@ fn read_block(attributes: &mut Attributes) -> Result<usize> {
         Some(block @ 1..=0x7fff) => Ok(block as usize),
         Some(block) => Err(Error::attribute("blocksize", format!("expected 1 to 32767, found {block}"))),
         None => Err(Error::attribute("blocksize", "is required")),
+    }
+}
+
+fn read_order(attributes: &mut Attributes) -> Result<ChannelOrder> {
+    match attributes.string("mode")?.as_deref() {
+        None | Some("DCR") => Ok(ChannelOrder::Dcr),
+        Some("CRD") => Ok(ChannelOrder::Crd),
+        Some(other) => Err(Error::attribute("mode", format!("`{other}` is not one of DCR, CRD"))),
+    }
+}
+
+fn write(block: usize, order: ChannelOrder) -> Attributes {
+    let attributes = Attributes::new().with("blocksize", block as i64);
+    match order {
+        ChannelOrder::Dcr => attributes,
+        ChannelOrder::Crd => attributes.with("mode", "CRD"),
     }
 }
 
@@ -74,13 +91,7 @@ fn permuted(shape: &[usize], order: &[usize]) -> Result<IndexMap> {
 impl DepthToSpace {
     pub(super) fn read(mut attributes: Attributes) -> Result<Self> {
         let block = read_block(&mut attributes)?;
-        let order = match attributes.string("mode")?.as_deref() {
-            None | Some("DCR") => ChannelOrder::Dcr,
-            Some("CRD") => ChannelOrder::Crd,
-            Some(other) => {
-                return Err(Error::attribute("mode", format!("`{other}` is not one of DCR, CRD")));
-            }
-        };
+        let order = read_order(&mut attributes)?;
         attributes.finish("blocksize, mode")?;
         Ok(Self { block, order })
     }
@@ -112,11 +123,7 @@ impl Operator for DepthToSpace {
     }
 
     fn attributes(&self) -> Attributes {
-        let attributes = Attributes::new().with("blocksize", self.block as i64);
-        match self.order {
-            ChannelOrder::Dcr => attributes,
-            ChannelOrder::Crd => attributes.with("mode", "CRD"),
-        }
+        write(self.block, self.order)
     }
 
     fn infer(&self, inputs: &[Option<InputInfo<'_>>], _outputs: usize) -> Result<Vec<ValueType>> {
@@ -143,8 +150,9 @@ impl Operator for DepthToSpace {
 impl SpaceToDepth {
     pub(super) fn read(mut attributes: Attributes) -> Result<Self> {
         let block = read_block(&mut attributes)?;
-        attributes.finish("blocksize")?;
-        Ok(Self { block })
+        let order = read_order(&mut attributes)?;
+        attributes.finish("blocksize, mode")?;
+        Ok(Self { block, order })
     }
 
     /// Where the elements come from. The output has six axes in the map, channels and extents taken apart.
@@ -154,7 +162,11 @@ impl SpaceToDepth {
     pub fn map(self, input: &[usize]) -> Result<IndexMap> {
         let b = self.block.max(1);
         let &[n, c, h, w] = input else { return Err(not_an_image(input)) };
-        permuted(&[n, c, h / b, b, w / b, b], &[0, 3, 5, 1, 2, 4])
+        let order = match self.order {
+            ChannelOrder::Dcr => [0, 3, 5, 1, 2, 4],
+            ChannelOrder::Crd => [0, 1, 3, 5, 2, 4],
+        };
+        permuted(&[n, c, h / b, b, w / b, b], &order)
     }
 }
 
@@ -164,7 +176,7 @@ impl Operator for SpaceToDepth {
     }
 
     fn attributes(&self) -> Attributes {
-        Attributes::new().with("blocksize", self.block as i64)
+        write(self.block, self.order)
     }
 
     fn infer(&self, inputs: &[Option<InputInfo<'_>>], _outputs: usize) -> Result<Vec<ValueType>> {
@@ -208,10 +220,14 @@ mod tests {
     #[test]
     fn each_undoes_the_other() {
         let x = Tensor::from_vec([2, 3, 4, 6], (0..144).collect::<Vec<i32>>()).unwrap();
-        let deep = SpaceToDepth { block: 2 }.eval(&[Some(&x)], 1).unwrap();
-        assert_eq!(deep[0].shape(), [2, 12, 2, 3]);
-        let op = DepthToSpace { block: 2, order: ChannelOrder::Dcr };
-        assert_eq!(op.eval(&[Some(&deep[0])], 1).unwrap()[0], x);
-        assert!(SpaceToDepth { block: 4 }.eval(&[Some(&x)], 1).is_err());
+        for order in [ChannelOrder::Dcr, ChannelOrder::Crd] {
+            let op = SpaceToDepth { block: 2, order };
+            assert_eq!(SpaceToDepth::read(Operator::attributes(&op)), Ok(op));
+            let deep = op.eval(&[Some(&x)], 1).unwrap();
+            assert_eq!(deep[0].shape(), [2, 12, 2, 3]);
+            let op = DepthToSpace { block: 2, order };
+            assert_eq!(op.eval(&[Some(&deep[0])], 1).unwrap()[0], x);
+            assert!(SpaceToDepth { block: 4, order }.eval(&[Some(&x)], 1).is_err());
+        }
     }
 }

@@ -72,7 +72,17 @@ fn since(node: &Node) -> i64 {
         "AveragePool" if has(&["dilations"]) => 19,
         "Gelu" | "GeluTanh" | "GridSample" | "DFT" => 20,
         "GroupNormalization" => 21,
+        "STFT" | "HannWindow" | "HammingWindow" | "BlackmanWindow" | "MelWeightMatrix" => 17,
+        "DeformConv" => 19,
+        "RoiAlign" => 16,
+        "Attention" if has(&["left_window_size", "right_window_size"]) => 25,
+        "Attention" if node.input(6).is_some() => 24,
         "Attention" | "RMSNormalization" | "RotaryEmbedding" => 23,
+        "TensorScatter" => 24,
+        "Cast" | "CastLike" if has(&["round_mode"]) => 24,
+        "BitCast" | "CumProd" => 26,
+        "CausalConvWithState" | "LinearAttention" => 27,
+        "SpaceToDepth" if has(&["mode"]) => 28,
         _ => OLDEST,
     }
 }

@@ -33,8 +33,21 @@ pub(super) fn normalise(lift: &mut Lift<'_>) -> Result<()> {
             resize(lift);
             Ok(())
         }
+        "SwiGLU" => swiglu(lift),
         _ => Ok(()),
     }
+}
+
+/// A gate by its own sigmoid, times the other half (opset 28).
+fn swiglu(lift: &mut Lift<'_>) -> Result<()> {
+    let mut attributes = Attributes::new();
+    if let Some(alpha) = lift.node.attributes.float("alpha")? {
+        attributes.set("alpha", alpha);
+    }
+    let gate = lift.emit("Swish", attributes, &[lift.input(0)])?;
+    "Mul".clone_into(&mut lift.node.op_type);
+    lift.set_input(0, Some(gate));
+    Ok(())
 }
 
 /// Clip with constant bounds is `Clamp`.

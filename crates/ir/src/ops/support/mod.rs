@@ -6,6 +6,7 @@ pub(in crate::ops) mod inputs;
 pub(in crate::ops) mod lists;
 pub(in crate::ops) mod number;
 pub(in crate::ops) mod runs;
+pub(in crate::ops) mod scalar_input;
 pub(in crate::ops) mod steps;
 pub(in crate::ops) mod sums;
 pub(in crate::ops) mod taps;

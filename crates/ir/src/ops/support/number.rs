@@ -65,7 +65,14 @@ macro_rules! float {
             fn modulo(self, other: Self) -> Self {
                 let (x, y) = (self.to_f64(), other.to_f64());
                 let rest = x % y;
-                Self::from_f64(if rest != 0.0 && (rest < 0.0) != (y < 0.0) { rest + y } else { rest })
+                // A remainder of nothing has the sign of the divisor, too.
+                Self::from_f64(if rest == 0.0 {
+                    rest.copysign(y)
+                } else if (rest < 0.0) != (y < 0.0) {
+                    rest + y
+                } else {
+                    rest
+                })
             }
             fn fmod(self, other: Self) -> Self { Self::from_f64(self.to_f64() % other.to_f64()) }
             fn max_nan(self, other: Self) -> Self {
