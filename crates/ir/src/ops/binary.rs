@@ -151,12 +151,12 @@ impl Binary {
             Self::BitwiseAnd => |a, b| bits(a, b, |a, b| a & b),
             Self::BitwiseOr => |a, b| bits(a, b, |a, b| a | b),
             Self::BitwiseXor => |a, b| bits(a, b, |a, b| a ^ b),
-            // A shift by the width or more leaves nothing, or the sign; one by less than nothing is undefined and gives 0.
+            // A shift by the width or more leaves nothing, or the sign; so does one by less than nothing.
             Self::BitShift { right: false } => {
                 |a, b| bits(a, b, |a, b| if (0..64).contains(&b) { a << b } else { 0 })
             }
             Self::BitShift { right: true } => {
-                |a, b| bits(a, b, |a, b| if b < 0 { 0 } else { a >> b.min(127) })
+                |a, b| bits(a, b, |a, b| a >> if (0..64).contains(&b) { b } else { 127 })
             }
             // Truth values, which have no number type.
             Self::And | Self::Or | Self::Xor => |a, _| a,
@@ -388,6 +388,33 @@ mod tests {
             assert_eq!(eval(op, &a, &b).unwrap(), Tensor::from_bools([4], expected).unwrap(), "{op:?}");
         }
         assert!(eval(Binary::Add, &a, &b).is_err());
+    }
+
+    #[test]
+    fn signed_integers_shift_by_any_number() {
+        let (x, by) = (ints(&[-8, -8, -8, 5]), ints(&[1, 70, -1, i64::MIN]));
+        assert_eq!(eval(Binary::BitShift { right: true }, &x, &by).unwrap(), ints(&[-4, -1, -1, 0]));
+        assert_eq!(eval(Binary::BitShift { right: false }, &x, &by).unwrap(), ints(&[-16, 0, 0, 0]));
+    }
+
+    #[test]
+    fn strings_are_equal_or_not() {
+        let texts = |texts: &[&str]| {
+            Tensor::from_strings([texts.len()], texts.iter().map(|text| text.as_bytes())).unwrap()
+        };
+        let y = eval(Binary::Equal, &texts(&["a", "bc", ""]), &texts(&["bc"])).unwrap();
+        assert_eq!(y, Tensor::from_bools([3], [false, true, false]).unwrap());
+    }
+
+    #[test]
+    fn remainders_of_floats_have_the_sign_of_the_divisor() {
+        let floats = |values: &[f32]| Tensor::from_vec([values.len()], values.to_vec()).unwrap();
+        let x = floats(&[-4.5, 4.5, -0.0, 3.0, f32::INFINITY, 3.0]);
+        let y = floats(&[3.0, -3.0, 2.0, f32::NEG_INFINITY, 1.0, 0.0]);
+        let z = eval(Binary::Mod { fmod: false }, &x, &y).unwrap();
+        let z = z.elements::<f32>().unwrap().to_vec();
+        assert_eq!(z[..4], [1.5, -1.5, 0.0, f32::NEG_INFINITY]);
+        assert!(z[2].is_sign_positive() && z[4].is_nan() && z[5].is_nan());
     }
 
     #[test]
