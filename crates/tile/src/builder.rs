@@ -2,6 +2,7 @@
 //!
 //! Mistakes do not interrupt the writing: the first one is kept and comes out of [`TileBuilder::finish`].
 
+use super::elem::{Elem, LANE_BYTES};
 use super::error::{TileError, TileErrorKind};
 use super::ir::{
     Address, BinaryOp, Cmp, Count, FmaOp, Inst, Lanes, Loop, Operand, Pointer, ShiftOp, Stmt, Tile, Trips,
@@ -78,7 +79,7 @@ impl TileBuilder {
 
     /// Bytes of a vector.
     pub fn vector_bytes(&self) -> i32 {
-        4 * self.tile.lanes as i32
+        LANE_BYTES * self.tile.lanes as i32
     }
 
     /// What the tile is built for.
@@ -201,17 +202,27 @@ impl TileBuilder {
 
     /// A full vector from memory.
     pub fn load(&mut self, at: Address) -> Vector {
-        self.define(|dst| Inst::Load { dst, at, lanes: Lanes::All })
+        self.load_lanes(at, Lanes::All)
     }
 
     /// The lanes named from memory, zero in the others.
     pub fn load_lanes(&mut self, at: Address, lanes: Lanes) -> Vector {
-        self.define(|dst| Inst::Load { dst, at, lanes })
+        self.load_elements(Elem::F32, at, lanes)
+    }
+
+    /// The elements named from memory, widened to lanes; zero in the others.
+    pub fn load_elements(&mut self, elem: Elem, at: Address, lanes: Lanes) -> Vector {
+        self.define(|dst| Inst::Load { dst, at, lanes, elem })
+    }
+
+    /// One element from memory, widened, in every lane.
+    pub fn load_splat_of(&mut self, elem: Elem, at: Address) -> Vector {
+        self.define(|dst| Inst::LoadSplat { dst, at, elem })
     }
 
     /// One f32 from memory, in every lane.
     pub fn load_splat(&mut self, at: Address) -> Vector {
-        self.define(|dst| Inst::LoadSplat { dst, at })
+        self.load_splat_of(Elem::F32, at)
     }
 
     /// The first `lanes` lanes, each `stride` bytes behind the one before; zero in the others.
@@ -221,12 +232,17 @@ impl TileBuilder {
 
     /// A full vector to memory.
     pub fn store(&mut self, src: Vector, at: Address) {
-        self.push(Inst::Store { src, at, lanes: Lanes::All });
+        self.store_lanes(src, at, Lanes::All);
     }
 
     /// The lanes named to memory.
     pub fn store_lanes(&mut self, src: Vector, at: Address, lanes: Lanes) {
-        self.push(Inst::Store { src, at, lanes });
+        self.store_elements(Elem::F32, src, at, lanes);
+    }
+
+    /// The lanes named to memory, narrowed to elements.
+    pub fn store_elements(&mut self, elem: Elem, src: Vector, at: Address, lanes: Lanes) {
+        self.push(Inst::Store { src, at, lanes, elem });
     }
 
     /// One lane to memory.

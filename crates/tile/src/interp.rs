@@ -1,5 +1,6 @@
 //! A slow interpreter of tiles, lane by lane with bounds checked: the meaning that every lowering must agree with.
 
+use super::elem::{Elem, LANE_BYTES};
 use super::ir::{
     Address, BinaryOp, Cmp, FmaOp, Inst, Lanes, Loop, Operand, Pointer, ShiftOp, Stmt, Tile, Trips, UnaryOp,
     Vector,
@@ -28,19 +29,28 @@ impl Memory {
 
     /// Adds a buffer and returns its number.
     pub fn add(&mut self, floats: &[f32]) -> usize {
-        self.buffers.push(floats.iter().flat_map(|x| x.to_le_bytes()).collect());
+        self.add_bytes(floats.iter().flat_map(|x| x.to_le_bytes()).collect())
+    }
+
+    /// Adds a buffer of any elements, little-endian, and returns its number.
+    pub fn add_bytes(&mut self, bytes: Vec<u8>) -> usize {
+        self.buffers.push(bytes);
         self.buffers.len() - 1
+    }
+
+    /// The bytes of a buffer; none where there is no such buffer.
+    pub fn bytes(&self, buffer: usize) -> &[u8] {
+        self.buffers.get(buffer).map_or(&[][..], Vec::as_slice)
     }
 
     /// The content of a buffer; none where there is no such buffer.
     pub fn floats(&self, buffer: usize) -> Vec<f32> {
-        let bytes = self.buffers.get(buffer).map_or(&[][..], Vec::as_slice);
-        bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+        self.bytes(buffer).as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
     }
 
-    fn word(&mut self, (buffer, offset): (usize, i64)) -> Option<&mut [u8; 4]> {
+    fn element(&mut self, (buffer, offset): (usize, i64), elem: Elem) -> Option<&mut [u8]> {
         let start = usize::try_from(offset).ok()?;
-        self.buffers.get_mut(buffer)?.get_mut(start..)?.first_chunk_mut()
+        self.buffers.get_mut(buffer)?.get_mut(start..)?.get_mut(..elem.bytes() as usize)
     }
 }
 
@@ -109,23 +119,39 @@ impl<'a> Interpreter<'a> {
         Ok(())
     }
 
-    fn word(&mut self, inst: &Inst, at: Address, bytes: i64) -> Result<&mut [u8; 4], OutOfBounds> {
+    fn element(
+        &mut self,
+        inst: &Inst,
+        at: Address,
+        bytes: i64,
+        elem: Elem,
+    ) -> Result<&mut [u8], OutOfBounds> {
         let (buffer, base) = self.pointers[at.pointer.0 as usize];
         let offset = base + i64::from(at.bytes) + bytes;
         let tile = self.tile;
-        self.memory.word((buffer, offset)).ok_or_else(|| OutOfBounds {
+        self.memory.element((buffer, offset), elem).ok_or_else(|| OutOfBounds {
             inst: tile.show(inst),
             buffer,
             offset,
         })
     }
 
-    fn read(&mut self, inst: &Inst, at: Address, bytes: i64) -> Result<u32, OutOfBounds> {
-        self.word(inst, at, bytes).map(|w| u32::from_le_bytes(*w))
+    /// A lane from the element `bytes` behind an address.
+    fn read(&mut self, inst: &Inst, at: Address, bytes: i64, elem: Elem) -> Result<u32, OutOfBounds> {
+        let element = self.element(inst, at, bytes, elem)?;
+        Ok(elem.widen(element.iter().rev().fold(0, |all, &byte| all << 8 | u32::from(byte))))
     }
 
-    fn write(&mut self, inst: &Inst, at: Address, bytes: i64, value: u32) -> Result<(), OutOfBounds> {
-        *self.word(inst, at, bytes)? = value.to_le_bytes();
+    fn write(
+        &mut self,
+        inst: &Inst,
+        at: Address,
+        bytes: i64,
+        elem: Elem,
+        lane: u32,
+    ) -> Result<(), OutOfBounds> {
+        let element = self.element(inst, at, bytes, elem)?;
+        element.copy_from_slice(&elem.narrow(lane).to_le_bytes()[..element.len()]);
         Ok(())
     }
 
@@ -133,11 +159,11 @@ impl<'a> Interpreter<'a> {
         Ok(match b {
             Operand::Vector(v) => self.get(v),
             Operand::Bits(bits) => [bits; 16],
-            Operand::Splat(at) => [self.read(inst, at, 0)?; 16],
+            Operand::Splat(at) => [self.read(inst, at, 0, Elem::F32)?; 16],
             Operand::Memory(at) => {
                 let mut all = [0; 16];
                 for (i, lane) in all.iter_mut().enumerate().take(self.tile.lanes) {
-                    *lane = self.read(inst, at, 4 * i as i64)?;
+                    *lane = self.read(inst, at, i64::from(LANE_BYTES) * i as i64, Elem::F32)?;
                 }
                 all
             }
@@ -169,31 +195,31 @@ impl<'a> Interpreter<'a> {
     fn inst(&mut self, inst: &Inst) -> Result<(), OutOfBounds> {
         match *inst {
             Inst::Const { dst, bits } => self.set(dst, |_| bits),
-            Inst::Load { dst, at, lanes } => {
+            Inst::Load { dst, at, lanes, elem } => {
                 let mut all = [0; 16];
                 for (i, lane) in all.iter_mut().enumerate().take(self.touched(lanes)) {
-                    *lane = self.read(inst, at, 4 * i as i64)?;
+                    *lane = self.read(inst, at, i64::from(elem.bytes()) * i as i64, elem)?;
                 }
                 self.set(dst, |i| all[i]);
             }
-            Inst::Store { src, at, lanes } => {
+            Inst::Store { src, at, lanes, elem } => {
                 for i in 0..self.touched(lanes) {
-                    self.write(inst, at, 4 * i as i64, self.get(src)[i])?;
+                    self.write(inst, at, i64::from(elem.bytes()) * i as i64, elem, self.get(src)[i])?;
                 }
             }
-            Inst::LoadSplat { dst, at } => {
-                let value = self.read(inst, at, 0)?;
+            Inst::LoadSplat { dst, at, elem } => {
+                let value = self.read(inst, at, 0, elem)?;
                 self.set(dst, |_| value);
             }
             Inst::Gather { dst, at, stride, lanes } => {
                 let mut all = [0; 16];
                 for (i, lane) in all.iter_mut().enumerate().take(usize::from(lanes)) {
-                    *lane = self.read(inst, at, i64::from(stride) * i as i64)?;
+                    *lane = self.read(inst, at, i64::from(stride) * i as i64, Elem::F32)?;
                 }
                 self.set(dst, |i| all[i]);
             }
             Inst::StoreLane { src, lane, at } => {
-                self.write(inst, at, 0, self.get(src)[usize::from(lane)])?;
+                self.write(inst, at, 0, Elem::F32, self.get(src)[usize::from(lane)])?;
             }
             Inst::Unary { op, dst, a } => {
                 let a = self.get(a);

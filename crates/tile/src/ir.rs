@@ -1,5 +1,6 @@
 //! The types of the tile IR: registers, addresses, instructions, loops. What they mean, not how they are made or run.
 
+use super::elem::Elem;
 use super::shuffle::Pattern;
 
 /// A virtual vector register: [`Tile::lanes`] lanes of 32 bits. It can be written more than once.
@@ -20,13 +21,18 @@ impl Pointer {
         Address { pointer: self, bytes }
     }
 
+    /// The address of element number `index` behind this pointer.
+    pub fn element(self, elem: Elem, index: i32) -> Address {
+        self.at(elem.bytes() * index)
+    }
+
     /// The address of f32 number `index` behind this pointer.
     pub fn float(self, index: i32) -> Address {
-        self.at(4 * index)
+        self.element(Elem::F32, index)
     }
 }
 
-/// A pointer plus a constant number of bytes. Accesses need only the alignment of an f32.
+/// A pointer plus a constant number of bytes. Accesses need no alignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
     /// Base.
@@ -188,13 +194,13 @@ pub enum Cmp {
 pub enum Inst {
     /// `dst` = the same 32 bits in every lane.
     Const { dst: Vector, bits: u32 },
-    /// `dst` = consecutive lanes from memory.
-    Load { dst: Vector, at: Address, lanes: Lanes },
-    /// Consecutive lanes of `src` to memory.
-    Store { src: Vector, at: Address, lanes: Lanes },
-    /// `dst` = one f32 from memory in every lane.
-    LoadSplat { dst: Vector, at: Address },
-    /// `dst` = `lanes` values that stand `stride` bytes apart in memory, the rest zero. Slow: a load for each.
+    /// `dst` = consecutive elements from memory, widened to lanes.
+    Load { dst: Vector, at: Address, lanes: Lanes, elem: Elem },
+    /// Consecutive lanes of `src`, narrowed to elements, to memory.
+    Store { src: Vector, at: Address, lanes: Lanes, elem: Elem },
+    /// `dst` = one element from memory, widened, in every lane.
+    LoadSplat { dst: Vector, at: Address, elem: Elem },
+    /// `dst` = `lanes` values of 32 bits that stand `stride` bytes apart in memory, the rest zero. Slow: a load for each.
     Gather { dst: Vector, at: Address, stride: i32, lanes: u8 },
     /// One lane of `src` to memory.
     StoreLane { src: Vector, lane: u8, at: Address },

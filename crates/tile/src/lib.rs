@@ -6,13 +6,15 @@
 //! the C calling convention; [`Interpreter`] says slowly and exactly what it must compute.
 //!
 //! - Registers are mapped one to one: a tile that needs more than the target has is an error, nothing is spilled.
-//! - Vectors are bits: which instruction reads them decides whether they are floats or integers.
+//! - Vectors are lanes of 32 bits: which instruction reads them decides whether they are floats or integers. Elements in
+//!   memory may be narrower, see [`Elem`].
 //! - `max` and `min` are those of x86: a NaN comes out of the *second* operand only. Write the bound first and the
 //!   value second, and Relu and Clip hand NaN on as ONNX has it.
 //! - A multiply-add rounds once where the target has such an instruction, else twice; nothing else differs.
 
 pub mod backend;
 mod builder;
+mod elem;
 mod error;
 mod interp;
 mod ir;
@@ -22,6 +24,7 @@ mod text;
 mod verify;
 
 pub use builder::TileBuilder;
+pub use elem::{Elem, LANE_BYTES};
 pub use error::{TileError, TileErrorKind};
 pub use interp::{Interpreter, Memory, Rounding};
 pub use ir::{

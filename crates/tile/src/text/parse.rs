@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::scan::{Parsed, Scanner};
-use super::words::{self, is_name, op_of, vector_number};
+use super::words::{self, elem_of, is_name, op_of, vector_number};
+use crate::elem::Elem;
 use crate::error::TileError;
 use crate::ir::{Address, Count, FmaOp, Inst, Lanes, Loop, Operand, Pointer, Stmt, Tile, Trips, Vector};
 use crate::shuffle::Pattern;
@@ -292,10 +293,10 @@ impl<'a> Parser<'a> {
         if self.scan.eat("prefetch") {
             return Ok(Inst::Prefetch { at: self.address()? });
         }
-        if self.scan.eat("store") {
-            return self.store();
-        }
         let word = self.scan.word("a statement")?;
+        if let Some(elem) = elem_of(word, "store") {
+            return self.store(elem);
+        }
         if vector_number(word).is_some() {
             let dst = self.vector_of(word)?;
             return self.vector_inst(dst);
@@ -303,14 +304,16 @@ impl<'a> Parser<'a> {
         self.pointer_inst(word)
     }
 
-    fn store(&mut self) -> Parsed<Inst> {
+    fn store(&mut self, elem: Elem) -> Parsed<Inst> {
         let at = self.address()?;
         self.scan.expect(",")?;
         let word = self.scan.word("a vector, such as `v0`, or one lane of it, such as `v0.3`")?;
-        if let Some((vector, lane)) = word.split_once('.') {
+        if let Some((vector, lane)) = word.split_once('.')
+            && elem == Elem::F32
+        {
             return Ok(Inst::StoreLane { src: self.vector_of(vector)?, lane: self.lane(lane)?, at });
         }
-        Ok(Inst::Store { src: self.vector_of(word)?, at, lanes: self.lanes()? })
+        Ok(Inst::Store { src: self.vector_of(word)?, at, lanes: self.lanes()?, elem })
     }
 
     fn pointer_inst(&mut self, name: &'a str) -> Parsed<Inst> {
@@ -351,9 +354,13 @@ impl<'a> Parser<'a> {
             let a = self.vector_of(word)?;
             return self.behind_vector(dst, a);
         }
+        if let Some(elem) = elem_of(word, "load") {
+            return Ok(Inst::Load { dst, at: self.address()?, lanes: self.lanes()?, elem });
+        }
+        if let Some(elem) = elem_of(word, "splat") {
+            return Ok(Inst::LoadSplat { dst, at: self.address()?, elem });
+        }
         match word {
-            "load" => return Ok(Inst::Load { dst, at: self.address()?, lanes: self.lanes()? }),
-            "splat" => return Ok(Inst::LoadSplat { dst, at: self.address()? }),
             "gather" => return self.gather(dst),
             "shuffle" => {
                 let a = self.vector()?;

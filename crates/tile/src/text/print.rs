@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Formatter, Write as _};
 
 use super::words::{self, is_word, name_of};
+use crate::elem::Elem;
 use crate::ir::{Address, Count, FmaOp, Inst, Lanes, Loop, Operand, Pointer, Stmt, Tile, Trips, Vector};
 
 impl Display for Vector {
@@ -100,9 +101,15 @@ impl Display for ShowInst<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match *self.inst {
             Inst::Const { dst, bits } => write!(f, "{dst} = {}", show_bits(bits)),
-            Inst::Load { dst, at, lanes } => write!(f, "{dst} = load {}{}", self.at(at), self.lanes(lanes)),
-            Inst::Store { src, at, lanes } => write!(f, "store {}, {src}{}", self.at(at), self.lanes(lanes)),
-            Inst::LoadSplat { dst, at } => write!(f, "{dst} = splat {}", self.at(at)),
+            Inst::Load { dst, at, lanes, elem } => {
+                write!(f, "{dst} = load{} {}{}", show_elem(elem), self.at(at), self.lanes(lanes))
+            }
+            Inst::Store { src, at, lanes, elem } => {
+                write!(f, "store{} {}, {src}{}", show_elem(elem), self.at(at), self.lanes(lanes))
+            }
+            Inst::LoadSplat { dst, at, elem } => {
+                write!(f, "{dst} = splat{} {}", show_elem(elem), self.at(at))
+            }
             Inst::Gather { dst, at, stride, lanes } => {
                 write!(f, "{dst} = gather {} stride {stride} first {lanes}", self.at(at))
             }
@@ -139,6 +146,11 @@ impl Display for ShowInst<'_> {
             Inst::Prefetch { at } => write!(f, "prefetch {}", self.at(at)),
         }
     }
+}
+
+/// Behind the name of an access: nothing for f32.
+fn show_elem(elem: Elem) -> String {
+    if elem == Elem::F32 { String::new() } else { format!(".{}", elem.name()) }
 }
 
 /// A float where it is a plain one, else the bits.

@@ -22,7 +22,7 @@ impl<'a> Scanner<'a> {
         Err(TextError::Syntax { line: self.line, message })
     }
 
-    /// As [`Parser::fail`], with what stands here instead of `wanted`.
+    /// As [`Scanner::fail`], with what stands here instead of `wanted`.
     pub(super) fn wanted<T>(&self, wanted: &str) -> Parsed<T> {
         let line = self.rest.lines().next().unwrap_or_default();
         let found: String = line.chars().take(20).collect();

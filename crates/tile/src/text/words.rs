@@ -1,5 +1,6 @@
 //! Names of operations and operands, once for the printer and the parser.
 
+use crate::elem::Elem;
 use crate::ir::{BinaryOp, Cmp, ShiftOp, UnaryOp};
 
 pub(super) const UNARY: [(UnaryOp, &str); 10] = [
@@ -31,6 +32,14 @@ pub(super) const BINARY: [(BinaryOp, &str); 11] = [
 
 pub(super) const SHIFT: [(ShiftOp, &str); 3] =
     [(ShiftOp::Left, "shl"), (ShiftOp::Right, "shr"), (ShiftOp::RightSigned, "sar")];
+
+/// What a word such as `load.f16` reads or writes; `load` alone is f32.
+pub(super) fn elem_of(word: &str, statement: &str) -> Option<Elem> {
+    match word.strip_prefix(statement)? {
+        "" => Some(Elem::F32),
+        name => Elem::ALL.into_iter().find(|elem| name.strip_prefix('.') == Some(elem.name())),
+    }
+}
 
 /// Two characters before one, for the parser.
 pub(super) const CMP: [(Cmp, &str); 6] =

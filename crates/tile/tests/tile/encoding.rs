@@ -7,7 +7,7 @@ use iced_x86::{CpuidFeature, Decoder, DecoderOptions, Mnemonic};
 use crate::support::lower;
 use tconvc_machine::Target;
 use tconvc_tile::backend::{self, Settings};
-use tconvc_tile::{BinaryOp, Cmp, Inst, Lanes, Pattern, TileBuilder, UnaryOp};
+use tconvc_tile::{BinaryOp, Cmp, Elem, Inst, Lanes, Pattern, TileBuilder, UnaryOp};
 
 /// A tile with every kind of instruction.
 fn everything(b: &mut TileBuilder) {
@@ -41,6 +41,14 @@ fn everything(b: &mut TileBuilder) {
         b.store_lanes(v, out.at(0), Lanes::First(3));
         b.store_lanes(v, out.at(0), Lanes::First(lanes as u8 - 1));
         b.store_lane(v, lanes - 1, out.at(0));
+        for elem in Elem::ALL {
+            for lanes in [Lanes::All, Lanes::First(3), Lanes::First(lanes as u8 - 1), Lanes::FirstOf(n)] {
+                let v = b.load_elements(elem, x.at(3), lanes);
+                b.store_elements(elem, v, out.at(1), lanes);
+            }
+            let v = b.load_splat_of(elem, x.at(1));
+            b.store(v, out.at(64));
+        }
         b.advance_by(x, n, 4);
         b.prefetch(x.at(0));
     });
@@ -48,10 +56,10 @@ fn everything(b: &mut TileBuilder) {
 
 #[test]
 fn only_instructions_of_the_level_are_used() {
-    use CpuidFeature::{AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, FMA, SSE};
+    use CpuidFeature::{AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, F16C, FMA, SSE};
     let old =
         [CpuidFeature::INTEL8086, CpuidFeature::INTEL386, CpuidFeature::X64, CpuidFeature::MULTIBYTENOP];
-    let v3 = [AVX, AVX2, FMA, BMI2, CMOV, SSE];
+    let v3 = [AVX, AVX2, FMA, BMI2, CMOV, SSE, F16C];
     let v4 = [AVX512F, AVX512VL, AVX512DQ, AVX512BW];
     for name in ["x86-64-v3", "x86-64-v4"] {
         let target = Target::parse(name).unwrap();

@@ -3,6 +3,8 @@
 //! Modules with helpers are under `cfg(test)`: there clippy lets these unwrap, as it lets tests.
 
 #[cfg(test)]
+mod elements;
+#[cfg(test)]
 mod emulator;
 mod encoding;
 #[cfg(test)]

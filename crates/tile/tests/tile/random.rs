@@ -3,7 +3,7 @@
 use crate::support::{Case, Random, agree_on, targets};
 use proptest::prelude::*;
 use tconvc_tile::{
-    Address, BinaryOp, Cmp, Count, FmaOp, Inst, Lanes, Operand, Pattern, Pointer, ShiftOp, TileBuilder,
+    Address, BinaryOp, Cmp, Count, Elem, FmaOp, Inst, Lanes, Operand, Pattern, Pointer, ShiftOp, TileBuilder,
     TileErrorKind, UnaryOp, Vector,
 };
 
@@ -86,9 +86,33 @@ impl Writer<'_> {
         }
     }
 
+    /// A load, splat or store of elements narrower than a lane.
+    fn narrow_access(&mut self) {
+        let (elem, at, lanes) = (Elem::ALL[self.below(7)], self.readable(), self.lanes());
+        let is_float = matches!(elem, Elem::F32 | Elem::F16 | Elem::Bf16);
+        match self.below(3) {
+            // What comes from memory are floats: their halves are any words, but may be a NaN as f16.
+            0 if elem != Elem::I32 && elem != Elem::F16 => {
+                let v = self.b.load_elements(elem, at, lanes);
+                if is_float { self.floats.push(v) } else { self.ints.push(v) }
+            }
+            1 if elem != Elem::I32 && elem != Elem::F16 => {
+                let v = self.b.load_splat_of(elem, at);
+                if is_float { self.floats.push(v) } else { self.ints.push(v) }
+            }
+            _ => {
+                // The bits of a NaN are nobody's promise: floats are stored only as what they were loaded as.
+                let (v, at) = (self.int(), self.writable());
+                let elem = if is_float { Elem::I16 } else { elem };
+                self.b.store_elements(elem, v, at, lanes);
+            }
+        }
+    }
+
     fn step(&mut self, depth: usize) {
         use BinaryOp::{Add, Div, Max, Min, Mul, Sub};
-        match self.below(16) {
+        match self.below(18) {
+            16 | 17 => self.narrow_access(),
             0 => {
                 let (at, lanes) = (self.readable(), self.lanes());
                 let v = self.b.load_lanes(at, lanes);

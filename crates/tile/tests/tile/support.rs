@@ -42,12 +42,23 @@ pub struct Case {
     pub buffers: Vec<Vec<f32>>,
     pub offsets: Vec<i64>,
     pub counts: Vec<u64>,
+    /// Buffers hold other things than f32: a NaN must be the same NaN.
+    pub exact: bool,
 }
 
 impl Case {
     pub fn new(buffers: Vec<Vec<f32>>, counts: &[u64]) -> Case {
         let offsets = vec![0; buffers.len()];
-        Case { buffers, offsets, counts: counts.to_vec() }
+        Case { buffers, offsets, counts: counts.to_vec(), exact: false }
+    }
+
+    /// Buffers of bytes, each a multiple of four.
+    pub fn bytes(buffers: &[Vec<u8>], counts: &[u64]) -> Case {
+        let floats = |bytes: &Vec<u8>| {
+            assert_eq!(bytes.len() % 4, 0);
+            bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+        };
+        Case { exact: true, ..Case::new(buffers.iter().map(floats).collect(), counts) }
     }
 }
 
@@ -123,7 +134,7 @@ pub fn agree_on(
         for (buffer, (e, g)) in expected.iter().zip(&got).enumerate() {
             for (i, (&e, &g)) in e.iter().zip(g).enumerate() {
                 assert!(
-                    same(e, g),
+                    e.to_bits() == g.to_bits() || !case.exact && same(e, g),
                     "{target}: float {i} of buffer {buffer} is {g:?} ({:#x}), expected {e:?} ({:#x})\n{tile}",
                     g.to_bits(),
                     e.to_bits(),

@@ -12,8 +12,8 @@ use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 
 use crate::{
-    Address, BinaryOp, Cmp, Count, FmaOp, Inst, Lanes, Loop, Operand, Pattern, Pointer, ShiftOp, Stmt, Tile,
-    Trips, UnaryOp, Vector,
+    Address, BinaryOp, Cmp, Count, Elem, FmaOp, Inst, LANE_BYTES, Lanes, Loop, Operand, Pattern, Pointer,
+    ShiftOp, Stmt, Tile, Trips, UnaryOp, Vector,
 };
 use tconvc_machine::{Target, X86Level};
 
@@ -59,8 +59,8 @@ const MEMORY: MemFlagsData = MemFlagsData::new().with_notrap();
 /// Vectors are reinterpreted as they lie in memory of a little-endian machine.
 const BITS: MemFlagsData = MemFlagsData::new().with_endianness(Endianness::Little);
 
-struct Lowering<'a> {
-    builder: FunctionBuilder<'a>,
+pub(super) struct Lowering<'a> {
+    pub(super) builder: FunctionBuilder<'a>,
     target: &'a Target,
     pointers: Vec<Variable>,
     counts: Vec<Value>,
@@ -129,23 +129,23 @@ impl Lowering<'_> {
         self.builder.def_var(self.pointers[p.0 as usize], moved);
     }
 
-    fn load(&mut self, ty: Type, at: Address) -> Value {
+    pub(super) fn load(&mut self, ty: Type, at: Address) -> Value {
         let base = self.pointer(at.pointer);
         self.builder.ins().load(ty, MEMORY, base, at.bytes)
     }
 
-    fn store(&mut self, value: Value, at: Address) {
+    pub(super) fn store(&mut self, value: Value, at: Address) {
         let base = self.pointer(at.pointer);
         self.builder.ins().store(MEMORY, value, base, at.bytes);
     }
 
-    fn bits(&mut self, bits: u32) -> Value {
+    pub(super) fn bits(&mut self, bits: u32) -> Value {
         let data = ConstantData::from(bits.to_le_bytes().repeat(4));
         let constant = self.builder.func.dfg.constants.insert(data);
         self.builder.ins().vconst(F32X4, constant)
     }
 
-    fn cast(&mut self, ty: Type, value: Value) -> Value {
+    pub(super) fn cast(&mut self, ty: Type, value: Value) -> Value {
         self.builder.ins().bitcast(ty, BITS, value)
     }
 
@@ -169,24 +169,25 @@ impl Lowering<'_> {
                 let value = self.bits(bits);
                 self.set(dst, value);
             }
-            Inst::Load { dst, at, lanes } => {
+            Inst::Load { dst, at, lanes, elem } => {
                 let value = match lanes {
-                    Lanes::All | Lanes::First(4) => self.load(F32X4, at),
-                    Lanes::First(n) => self.load_first(at, n),
-                    Lanes::FirstOf(n) => self.load_first_of(at, n),
+                    Lanes::All => self.load_first(elem, at, 4),
+                    Lanes::First(n) => self.load_first(elem, at, n),
+                    Lanes::FirstOf(n) => self.load_first_of(elem, at, n),
                 };
                 self.set(dst, value);
             }
-            Inst::Store { src, at, lanes } => {
+            Inst::Store { src, at, lanes, elem } => {
                 let value = self.get(src);
                 match lanes {
-                    Lanes::All | Lanes::First(4) => self.store(value, at),
-                    Lanes::First(n) => self.store_first(value, at, n),
-                    Lanes::FirstOf(n) => self.store_first_of(value, at, n),
+                    Lanes::All => self.store_first(elem, value, at, 4),
+                    Lanes::First(n) => self.store_first(elem, value, at, n),
+                    Lanes::FirstOf(n) => self.store_first_of(elem, value, at, n),
                 }
             }
-            Inst::LoadSplat { dst, at } => {
-                let value = self.load_splat(at);
+            Inst::LoadSplat { dst, at, elem } => {
+                let value =
+                    if elem.is_lane() { self.load_splat(at) } else { self.load_splat_narrow(elem, at) };
                 self.set(dst, value);
             }
             Inst::Gather { dst, at, stride, lanes } => {
@@ -389,7 +390,13 @@ impl Lowering<'_> {
 
     // Parts of vectors in memory.
 
-    fn load_first(&mut self, at: Address, n: u8) -> Value {
+    fn load_first(&mut self, elem: Elem, at: Address, n: u8) -> Value {
+        if !elem.is_lane() {
+            return self.load_narrow(elem, at, n);
+        }
+        if n == 4 {
+            return self.load(F32X4, at);
+        }
         if n == 1 {
             let one = self.load(F32, at);
             return self.builder.ins().scalar_to_vector(F32X4, one);
@@ -400,11 +407,17 @@ impl Lowering<'_> {
         if n == 2 {
             return two;
         }
-        let third = self.load(F32, at.plus(8));
+        let third = self.load(F32, at.plus(2 * LANE_BYTES));
         self.builder.ins().insertlane(two, third, 2_u8)
     }
 
-    fn store_first(&mut self, value: Value, at: Address, n: u8) {
+    fn store_first(&mut self, elem: Elem, value: Value, at: Address, n: u8) {
+        if !elem.is_lane() {
+            return self.store_narrow(elem, value, at, n);
+        }
+        if n == 4 {
+            return self.store(value, at);
+        }
         if n == 1 {
             return self.store_lane(value, 0, at);
         }
@@ -412,7 +425,7 @@ impl Lowering<'_> {
         let two = self.builder.ins().extractlane(pairs, 0_u8);
         self.store(two, at);
         if n == 3 {
-            self.store_lane(value, 2, at.plus(8));
+            self.store_lane(value, 2, at.plus(2 * LANE_BYTES));
         }
     }
 
@@ -421,24 +434,21 @@ impl Lowering<'_> {
         self.store(one, at);
     }
 
-    fn load_first_of(&mut self, at: Address, n: Count) -> Value {
+    fn load_first_of(&mut self, elem: Elem, at: Address, n: Count) -> Value {
         let done = self.builder.create_block();
         let result = self.builder.append_block_param(done, F32X4);
         self.for_lanes(n, done, |lowering, lanes| match lanes {
             0 => Some(lowering.bits(0)),
-            4 => Some(lowering.load(F32X4, at)),
-            n => Some(lowering.load_first(at, n)),
+            n => Some(lowering.load_first(elem, at, n)),
         });
         result
     }
 
-    fn store_first_of(&mut self, value: Value, at: Address, n: Count) {
+    fn store_first_of(&mut self, elem: Elem, value: Value, at: Address, n: Count) {
         let done = self.builder.create_block();
         self.for_lanes(n, done, |lowering, lanes| {
-            match lanes {
-                0 => {}
-                4 => lowering.store(value, at),
-                n => lowering.store_first(value, at, n),
+            if lanes > 0 {
+                lowering.store_first(elem, value, at, lanes);
             }
             None
         });

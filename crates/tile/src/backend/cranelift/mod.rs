@@ -1,5 +1,6 @@
 //! Tiles through Cranelift: four lanes, on any architecture that it has vectors for.
 
+mod elements;
 mod emit;
 
 use std::sync::OnceLock;
@@ -12,7 +13,7 @@ use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::FunctionBuilderContext;
 
 use super::{AllocatedTile, LowerError, MachineCode, Needs, RegisterFile, Settings, TileBackend};
-use crate::{Inst, Operand};
+use crate::{Elem, Inst, Operand};
 use tconvc_machine::{Isa, Target, X86Level};
 
 /// The backend for every processor.
@@ -74,6 +75,11 @@ impl TileBackend for Portable {
         let vectors = match *inst {
             Inst::Binary { b, .. } | Inst::Fma { b, .. } => splat(b),
             Inst::Select { b, .. } => 1 + splat(b),
+            // Masks, constants and the alternatives of numbers.
+            Inst::Load { elem: Elem::F16 | Elem::Bf16, .. }
+            | Inst::LoadSplat { elem: Elem::F16 | Elem::Bf16, .. } => 4,
+            Inst::Store { elem: Elem::F16 | Elem::Bf16, .. } => 5,
+            Inst::Store { elem: Elem::I8 | Elem::U8 | Elem::I16, .. } => 1,
             _ => 0,
         };
         Needs { vectors, ..Needs::default() }

@@ -113,6 +113,18 @@ impl Asm {
         Forward { patch: self.at - 4 }
     }
 
+    /// A jump to a place that [`Asm::land`] will name, where the zero flag is clear.
+    pub(super) fn jump_ahead_nonzero(&mut self) -> Forward {
+        self.put(Instruction::with_branch(Code::Jne_rel32_64, self.at as u64));
+        Forward { patch: self.at - 4 }
+    }
+
+    /// A jump to a place that [`Asm::land`] will name.
+    pub(super) fn jump_ahead(&mut self) -> Forward {
+        self.put(Instruction::with_branch(Code::Jmp_rel32_64, self.at as u64));
+        Forward { patch: self.at - 4 }
+    }
+
     /// Makes the jump arrive here.
     pub(super) fn land(&mut self, Forward { patch }: Forward) {
         self.jumps.push((patch, self.at));

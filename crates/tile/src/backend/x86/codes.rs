@@ -2,7 +2,7 @@
 
 use iced_x86::Code;
 
-use crate::{BinaryOp, Cmp, FmaOp, ShiftOp};
+use crate::{BinaryOp, Cmp, Elem, FmaOp, ShiftOp};
 use tconvc_machine::Isa;
 
 /// One of two encodings.
@@ -155,4 +155,37 @@ pub(super) fn pick_fours(isa: Isa) -> Code {
 
 pub(super) fn permute(isa: Isa) -> Code {
     pick!(isa, VEX_Vpermps_ymm_ymm_ymmm256, EVEX_Vpermps_zmm_k1z_zmm_zmmm512b32)
+}
+
+/// Elements narrower than a lane to lanes; bf16 to the lower halves of these.
+pub(super) fn widen(elem: Elem, isa: Isa) -> Code {
+    match elem {
+        Elem::F16 => pick!(isa, VEX_Vcvtph2ps_ymm_xmmm128, EVEX_Vcvtph2ps_zmm_k1z_ymmm256_sae),
+        Elem::I8 => pick!(isa, VEX_Vpmovsxbd_ymm_xmmm64, EVEX_Vpmovsxbd_zmm_k1z_xmmm128),
+        Elem::U8 => pick!(isa, VEX_Vpmovzxbd_ymm_xmmm64, EVEX_Vpmovzxbd_zmm_k1z_xmmm128),
+        Elem::I16 => pick!(isa, VEX_Vpmovsxwd_ymm_xmmm128, EVEX_Vpmovsxwd_zmm_k1z_ymmm256),
+        Elem::Bf16 => pick!(isa, VEX_Vpmovzxwd_ymm_xmmm128, EVEX_Vpmovzxwd_zmm_k1z_ymmm256),
+        Elem::F32 | Elem::I32 => load(isa),
+    }
+}
+
+/// One narrow element to as many as [`widen`] reads.
+pub(super) fn splat_narrow(elem: Elem, isa: Isa) -> Code {
+    if elem.bytes() == 1 {
+        pick!(isa, VEX_Vpbroadcastb_xmm_xmmm8, EVEX_Vpbroadcastb_xmm_k1z_xmmm8)
+    } else {
+        pick!(isa, VEX_Vpbroadcastw_xmm_xmmm16, EVEX_Vpbroadcastw_ymm_k1z_xmmm16)
+    }
+}
+
+/// Lanes to narrow elements. AVX2 has it for f16 alone; u8 is that of numbers that are not negative.
+pub(super) fn narrow(elem: Elem, isa: Isa) -> Code {
+    match elem {
+        Elem::F16 => pick!(isa, VEX_Vcvtps2ph_xmmm128_ymm_imm8, EVEX_Vcvtps2ph_ymmm256_k1z_zmm_imm8_sae),
+        Elem::I8 => Code::EVEX_Vpmovsdb_xmmm128_k1z_zmm,
+        Elem::U8 => Code::EVEX_Vpmovusdb_xmmm128_k1z_zmm,
+        Elem::I16 => Code::EVEX_Vpmovsdw_ymmm256_k1z_zmm,
+        Elem::Bf16 => Code::EVEX_Vpmovdw_ymmm256_k1z_zmm,
+        Elem::F32 | Elem::I32 => store(isa),
+    }
 }

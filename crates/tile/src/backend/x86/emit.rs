@@ -3,9 +3,9 @@
 use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Register};
 
 use super::shuffle::{Plan, Source, plan};
-use super::{Lowering, codes, general};
+use super::{Lowering, codes, elements, general};
 use crate::backend::Needs;
-use crate::{Address, Count, Inst, Lanes, Operand, Pattern, Pointer, UnaryOp, Vector};
+use crate::{Address, Count, Inst, LANE_BYTES, Lanes, Operand, Pattern, Pointer, UnaryOp, Vector};
 use tconvc_machine::Isa;
 
 /// Scratch registers of an instruction. [`Lowering::inst`] uses exactly these.
@@ -15,6 +15,8 @@ pub(super) fn needs(inst: &Inst, isa: Isa) -> Needs {
     // Without AVX-512 a splat from memory is an instruction of its own.
     let splat = |b: Operand| usize::from(!wide && matches!(b, Operand::Splat(_)));
     match *inst {
+        Inst::Load { lanes, elem, .. } if !elem.is_lane() => elements::load_needs(lanes, isa),
+        Inst::Store { lanes, elem, .. } if !elem.is_lane() => elements::store_needs(elem, lanes, isa),
         Inst::Load { lanes, .. } | Inst::Store { lanes, .. } if full(lanes, isa) => just(0, 0),
         Inst::Load { lanes: Lanes::First(n), .. } if wide => just(0, usize::from(!is_short(n))),
         Inst::Load { lanes: Lanes::First(1 | 2 | 4), .. } => just(0, 0),
@@ -39,7 +41,7 @@ fn is_short(lanes: u8) -> bool {
 }
 
 /// Whether a constant lane choice covers the vector.
-fn full(lanes: Lanes, isa: Isa) -> bool {
+pub(super) fn full(lanes: Lanes, isa: Isa) -> bool {
     match lanes {
         Lanes::All => true,
         Lanes::First(n) => usize::from(n) == isa.lanes(),
@@ -55,7 +57,7 @@ enum Last {
 }
 
 impl Lowering<'_> {
-    fn wide(&self) -> bool {
+    pub(super) fn wide(&self) -> bool {
         self.isa == Isa::X86V4
     }
 
@@ -69,12 +71,12 @@ impl Lowering<'_> {
     }
 
     /// Scratch vector `i` of the instruction at hand.
-    fn scratch(&self, i: usize) -> Register {
+    pub(super) fn scratch(&self, i: usize) -> Register {
         self.vector_number(self.assignment.scratch[&self.position].vectors[i])
     }
 
     /// Scratch general register `i` of the instruction at hand.
-    fn scratch_general(&self, i: usize) -> Register {
+    pub(super) fn scratch_general(&self, i: usize) -> Register {
         general(self.assignment.scratch[&self.position].generals[i])
     }
 
@@ -87,12 +89,12 @@ impl Lowering<'_> {
         self.assignment.counts[n.0 as usize].map_or(Register::None, general)
     }
 
-    fn memory(&self, at: Address) -> MemoryOperand {
+    pub(super) fn memory(&self, at: Address) -> MemoryOperand {
         MemoryOperand::with_base_displ(self.pointer(at.pointer), i64::from(at.bytes))
     }
 
     /// `bits` in every lane, as a memory operand.
-    fn bits(&mut self, bits: u32) -> MemoryOperand {
+    pub(super) fn bits(&mut self, bits: u32) -> MemoryOperand {
         let bytes = bits.to_le_bytes();
         if self.wide() {
             self.asm.literal(bytes.to_vec(), 0, true)
@@ -140,9 +142,14 @@ impl Lowering<'_> {
                 let literal = self.asm.literal(bits.to_le_bytes().to_vec(), 0, false);
                 self.asm.put(Instruction::with2(codes::load_splat(isa), self.vector(dst), literal));
             }
-            Inst::Load { dst, at, lanes } => self.load(self.vector(dst), at, lanes),
-            Inst::Store { src, at, lanes } => self.store(self.vector(src), at, lanes),
-            Inst::LoadSplat { dst, at } => {
+            Inst::Load { dst, at, lanes, elem } if elem.is_lane() => self.load(self.vector(dst), at, lanes),
+            Inst::Load { dst, at, lanes, elem } => self.load_narrow(elem, self.vector(dst), at, lanes),
+            Inst::Store { src, at, lanes, elem } if elem.is_lane() => self.store(self.vector(src), at, lanes),
+            Inst::Store { src, at, lanes, elem } => self.store_narrow(elem, self.vector(src), at, lanes),
+            Inst::LoadSplat { dst, at, elem } if !elem.is_lane() => {
+                self.load_splat_narrow(elem, self.vector(dst), at);
+            }
+            Inst::LoadSplat { dst, at, .. } => {
                 let (dst, memory) = (self.vector(dst), self.memory(at));
                 self.asm.put(Instruction::with2(codes::load_splat(isa), dst, memory));
             }
@@ -293,7 +300,7 @@ impl Lowering<'_> {
         if rest >= 8 {
             let eight = shortened(from, 8);
             self.asm.put(Instruction::with2(codes::STORE_EIGHT, self.memory(at), eight));
-            (rest, at) = (rest - 8, at.plus(32));
+            (rest, at) = (rest - 8, at.plus(8 * LANE_BYTES));
             if rest > 0 {
                 let upper = shortened(self.scratch(0), 8);
                 self.asm.put(Instruction::with3(codes::EXTRACT_EIGHT, upper, from, 1));
@@ -302,7 +309,7 @@ impl Lowering<'_> {
         }
         if rest >= 4 {
             self.asm.put(Instruction::with2(codes::store_four(isa), self.memory(at), low(from)));
-            (rest, at) = (rest - 4, at.plus(16));
+            (rest, at) = (rest - 4, at.plus(4 * LANE_BYTES));
             if rest > 0 {
                 let upper = low(self.scratch(0));
                 self.asm.put(Instruction::with3(codes::extract_four(isa), upper, from, 1));
@@ -315,7 +322,7 @@ impl Lowering<'_> {
             2 | 3 => {
                 self.asm.put(Instruction::with2(codes::store_two(isa), self.memory(at), from));
                 if rest == 3 {
-                    let third = self.memory(at.plus(8));
+                    let third = self.memory(at.plus(2 * LANE_BYTES));
                     self.asm.put(Instruction::with3(codes::extract_float(isa), third, from, 2));
                 }
             }
@@ -373,7 +380,7 @@ impl Lowering<'_> {
     }
 
     /// AVX-512: puts the lanes into `k1`.
-    fn mask_k1(&mut self, lanes: Lanes) {
+    pub(super) fn mask_k1(&mut self, lanes: Lanes) {
         let general = self.scratch_general(0).full_register32();
         let mask = match lanes {
             Lanes::FirstOf(n) => {
@@ -410,7 +417,7 @@ impl Lowering<'_> {
                 self.asm.put(Instruction::with2(Code::Sub_r64_rm64, middle, n));
                 MemoryOperand::with_base(middle)
             }
-            Lanes::First(n) => self.asm.literal(table, 32 - 4 * i32::from(n), false),
+            Lanes::First(n) => self.asm.literal(table, 32 - LANE_BYTES * i32::from(n), false),
             Lanes::All => self.asm.literal(table, 0, false),
         };
         self.asm.put(Instruction::with2(codes::load(self.isa), mask, memory));
@@ -418,7 +425,7 @@ impl Lowering<'_> {
     }
 
     /// Scratch general 0 = the smaller of `n` and the lane count.
-    fn clamp(&mut self, n: Count) {
+    pub(super) fn clamp(&mut self, n: Count) {
         let (clamped, n) = (self.scratch_general(0), self.count(n));
         let lanes = self.isa.lanes() as i32;
         self.asm.put(Instruction::with2(Code::Mov_r32_imm32, clamped.full_register32(), lanes));
@@ -494,7 +501,10 @@ impl Lowering<'_> {
 }
 
 /// The same instruction under `k1`.
-fn masked(instruction: Result<Instruction, IcedError>, zero_others: bool) -> Result<Instruction, IcedError> {
+pub(super) fn masked(
+    instruction: Result<Instruction, IcedError>,
+    zero_others: bool,
+) -> Result<Instruction, IcedError> {
     instruction.map(|mut i| {
         i.set_op_mask(Register::K1);
         i.set_zeroing_masking(zero_others);
@@ -503,7 +513,7 @@ fn masked(instruction: Result<Instruction, IcedError>, zero_others: bool) -> Res
 }
 
 /// The lowest lanes of a vector register, four or eight where so many suffice.
-fn shortened(register: Register, lanes: u8) -> Register {
+pub(super) fn shortened(register: Register, lanes: u8) -> Register {
     let first = match lanes {
         0..=4 => Register::XMM0,
         5..=8 => Register::YMM0,
@@ -513,6 +523,6 @@ fn shortened(register: Register, lanes: u8) -> Register {
 }
 
 /// The lowest four lanes of a vector register.
-fn low(register: Register) -> Register {
+pub(super) fn low(register: Register) -> Register {
     Register::XMM0 + register.number() as u32
 }

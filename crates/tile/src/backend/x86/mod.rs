@@ -6,6 +6,7 @@
 
 mod asm;
 mod codes;
+mod elements;
 mod emit;
 mod shuffle;
 

@@ -1,6 +1,8 @@
 //! A small emulator of the x86-64 instructions that tiles are made of, so that AVX-512 code is tested without the
 //! hardware. What it knows of AVX2 is checked against the processor by the same tests.
 
+mod narrow;
+
 use iced_x86::{Code, ConditionCode, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
 /// Where things are in the emulated address space.
@@ -11,14 +13,14 @@ const RETURN: u64 = 0xdead_0000;
 /// Buffer `i` starts at `(i + 1) << 40`, far from all others.
 const BUFFER_SHIFT: u32 = 40;
 
-type Lanes = [u32; 16];
+pub(super) type Lanes = [u32; 16];
 
 pub struct Emulator {
     code: Vec<u8>,
     stack: Vec<u8>,
     buffers: Vec<Vec<u8>>,
     general: [u64; 16],
-    vectors: [Lanes; 32],
+    pub(super) vectors: [Lanes; 32],
     masks: [u64; 8],
     zero: bool,
     carry: bool,
@@ -87,7 +89,7 @@ impl Emulator {
 
     // Registers and memory.
 
-    fn general(&self, register: Register) -> u64 {
+    pub(super) fn general(&self, register: Register) -> u64 {
         let value = self.general[register.full_register().number()];
         if register.size() == 4 { value & 0xffff_ffff } else { value }
     }
@@ -111,11 +113,11 @@ impl Emulator {
         found.unwrap_or_else(|| panic!("{length} bytes at {address:#x} are out of bounds"))
     }
 
-    fn read<const N: usize>(&mut self, address: u64) -> [u8; N] {
+    pub(super) fn read<const N: usize>(&mut self, address: u64) -> [u8; N] {
         self.bytes(address, N).try_into().unwrap()
     }
 
-    fn write(&mut self, address: u64, bytes: &[u8]) {
+    pub(super) fn write(&mut self, address: u64, bytes: &[u8]) {
         self.bytes(address, bytes.len()).copy_from_slice(bytes);
     }
 
@@ -123,7 +125,7 @@ impl Emulator {
         u32::from_le_bytes(self.read(address))
     }
 
-    fn address(&self, i: &Instruction) -> u64 {
+    pub(super) fn address(&self, i: &Instruction) -> u64 {
         if i.is_ip_rel_memory_operand() {
             return i.ip_rel_memory_address();
         }
@@ -165,12 +167,12 @@ impl Emulator {
         })
     }
 
-    fn mask(&self, i: &Instruction) -> u64 {
+    pub(super) fn mask(&self, i: &Instruction) -> u64 {
         if i.op_mask() == Register::None { u64::MAX } else { self.masks[i.op_mask().number()] }
     }
 
     /// Writes the destination register under the instruction's mask; lanes above its width become zero.
-    fn set(&mut self, i: &Instruction, value: impl Fn(usize) -> u32) {
+    pub(super) fn set(&mut self, i: &Instruction, value: impl Fn(usize) -> u32) {
         let register = i.op_register(0);
         let (lanes, mask, zeroing) = (register.size() / 4, self.mask(i), i.zeroing_masking());
         let old = self.vectors[register.number()];
@@ -235,10 +237,37 @@ impl Emulator {
             | Mnemonic::Push
             | Mnemonic::Pop
             | Mnemonic::Jne
+            | Mnemonic::Jmp
             | Mnemonic::Je
             | Mnemonic::Ret
             | Mnemonic::Kmovw => self.integer(i),
 
+            Mnemonic::Vcvtph2ps
+            | Mnemonic::Vcvtps2ph
+            | Mnemonic::Vpmovsxbd
+            | Mnemonic::Vpmovzxbd
+            | Mnemonic::Vpmovsxwd
+            | Mnemonic::Vpmovzxwd
+            | Mnemonic::Vpmovsdb
+            | Mnemonic::Vpmovusdb
+            | Mnemonic::Vpmovsdw
+            | Mnemonic::Vpmovdw
+            | Mnemonic::Vpbroadcastb
+            | Mnemonic::Vpbroadcastw
+            | Mnemonic::Vmovd
+            | Mnemonic::Vmovq
+            | Mnemonic::Vpinsrb
+            | Mnemonic::Vpinsrw
+            | Mnemonic::Vpinsrd
+            | Mnemonic::Vpextrb
+            | Mnemonic::Vpextrw
+            | Mnemonic::Vpextrd
+            | Mnemonic::Vpackssdw
+            | Mnemonic::Vpackusdw
+            | Mnemonic::Vpacksswb
+            | Mnemonic::Vpackuswb => self.narrow(i),
+
+            Mnemonic::Vpmaxsd => self.lanewise(i, |a, b| (a as i32).max(b as i32) as u32),
             Mnemonic::Vaddps => self.floats(i, |a, b| a + b),
             Mnemonic::Vsubps => self.floats(i, |a, b| a - b),
             Mnemonic::Vmulps => self.floats(i, |a, b| a * b),
@@ -297,6 +326,7 @@ impl Emulator {
             | Mnemonic::Vmovlps
             | Mnemonic::Vextractps
             | Mnemonic::Vextractf128
+            | Mnemonic::Vextracti128
             | Mnemonic::Vextractf32x4
             | Mnemonic::Vextractf64x4
             | Mnemonic::Vinsertps
@@ -343,6 +373,7 @@ impl Emulator {
             let (a, b) = (f32::from_bits(a[lane]), f32::from_bits(b[lane]));
             match i.immediate8() {
                 0x00 => a == b,
+                0x03 => a.is_nan() || b.is_nan(),
                 0x04 => a != b,
                 0x11 => a < b,
                 0x12 => a <= b,
@@ -407,7 +438,7 @@ impl Emulator {
                 let (a, part) = (self.vector(i, 1, 16), usize::from(i.immediate8()));
                 self.set(i, |l| a[8 * part + l]);
             }
-            Mnemonic::Vextractf128 | Mnemonic::Vextractf32x4 => {
+            Mnemonic::Vextractf128 | Mnemonic::Vextracti128 | Mnemonic::Vextractf32x4 => {
                 let (a, part) = (self.vector(i, 1, 16), usize::from(i.immediate8()));
                 self.set(i, |l| a[4 * part + l]);
             }
@@ -518,6 +549,7 @@ impl Emulator {
             }
             _ => {
                 let taken = match i.condition_code() {
+                    ConditionCode::None => true,
                     ConditionCode::ne => !self.zero,
                     ConditionCode::e => self.zero,
                     other => panic!("condition {other:?}"),
