@@ -4,7 +4,8 @@
 //! the numbers were fitted (`docs/cost-model.md`). Other machines differ in width and caches, which a [`Target`](crate::Target)
 //! knows, more than in these.
 
-use crate::{Caches, VectorIsa};
+use crate::isa::{self, Isa, VectorIsa};
+use crate::{Caches, X86Level};
 
 /// Rates of one core and of what is behind it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,10 +49,12 @@ pub struct Memory {
     pub l3: f64,
     /// From memory.
     pub far: f64,
-    /// How much of the time of a stream of weights shows beside the products that it is for.
-    pub shown: f64,
-    /// The same where several threads read one stream.
-    pub shown_shared: f64,
+    /// How much of the time of a stream of weights from the last level shows beside the products that it is for.
+    pub shown_l3: f64,
+    /// How much of that of one from memory does.
+    pub shown_far: f64,
+    /// How much of what shows is left where several threads read one stream.
+    pub shared: f64,
     /// From the second level, of weights that a loop reads in order and asks for ahead of their use.
     pub l2_ahead: f64,
     sizes: [usize; 3],
@@ -193,9 +196,10 @@ impl Rates {
                 l1: 2.0 * isa.vector_bytes as f64,
                 l2: 24.0,
                 l3: 13.0,
-                far: 6.5,
-                shown: 0.8125,
-                shown_shared: 0.40625,
+                far: 8.0,
+                shown_l3: 0.8125,
+                shown_far: 1.0,
+                shared: 0.5,
                 l2_ahead: 32.0,
                 sizes: [caches.l1d.bytes, caches.l2.bytes, caches.l3.bytes],
             },
@@ -262,6 +266,13 @@ impl Rates {
         let (a, b) = (multiply_adds / self.multiply_adds, loads / self.loads);
         let beside = a.max(b) + self.not_hidden * a.min(b);
         beside.max((multiply_adds + loads) / self.instructions)
+    }
+}
+
+impl Default for Rates {
+    /// A core with AVX2 and the caches that are assumed of a machine which cannot be asked.
+    fn default() -> Self {
+        Self::of(isa::row(Isa::X86V3, Some(X86Level::V3), false), &Caches::ASSUMED)
     }
 }
 

@@ -502,7 +502,9 @@ impl KernelPlan {
             Source::Direct => 0.0,
             _ => self.schedule.packing(&layer.problem, &builder.target),
         };
-        let nanoseconds = (layer.problem.macs() as f64 / builder.target.lanes() as f64 + copies) / 4.0;
+        let rates = builder.target.rates();
+        let products = layer.problem.macs() as f64 / (rates.lanes as f64 * rates.threads.macs_per_lane);
+        let nanoseconds = products + copies / rates.cycles_per_ns;
         let splits =
             builder.weighted_splits(&counts.weights(&layer.problem, &self.schedule, self.lanes), nanoseconds);
         builder.push_kernel(Kernel {

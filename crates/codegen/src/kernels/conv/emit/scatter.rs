@@ -117,7 +117,8 @@ pub(crate) fn build<'a>(builder: &mut Builder<'a>, layer: &Layer<'a>) -> Result<
     };
     let function = builder.add_step(&name, |f| emit.step(f))?;
     let units = (shape.batch * shape.groups * shape.blocks() * shape.bands.len()) as u64;
-    let nanoseconds = layer.problem.scatter_macs() as f64 / (lanes as f64 * 4.0);
+    let nanoseconds =
+        layer.problem.scatter_macs() as f64 / (lanes as f64 * builder.target.rates().threads.macs_per_lane);
     let splits = builder.even_splits(units, nanoseconds);
     let scratch_bytes = 4 * (shape.block * shape.full_plane() + lanes);
     builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes, rounds: 1 });

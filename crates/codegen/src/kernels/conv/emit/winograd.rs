@@ -52,7 +52,9 @@ pub(crate) fn build<'w>(
     let operands = operands([layer.input, layer.output, packed, bias], &layer.post_op_operands);
     let name = builder.unique(&layer.name);
     let function = builder.add_step(&name, |f| plan.step(f))?;
-    let nanoseconds = layer.problem.macs() as f64 / (builder.target.lanes() as f64 * 8.0);
+    let rates = builder.target.rates();
+    let macs_per_ns = rates.lanes as f64 * rates.threads.winograd_macs_per_lane;
+    let nanoseconds = layer.problem.macs() as f64 / macs_per_ns;
     let splits = builder.weighted_splits(&plan.weights(), nanoseconds);
     builder.push_kernel(Kernel {
         name,

@@ -10,7 +10,6 @@ use crate::kernels::conv::microkernel::width::uniform;
 use crate::kernels::conv::schedule::phases::Position;
 use crate::kernels::conv::schedule::tiling::{LINE_BYTES, WEIGHTS_AHEAD, held_taps, transposes};
 use std::collections::BTreeMap;
-use tconvc_machine::Isa;
 use tconvc_runtime::code::FunctionId;
 use tconvc_tile::{Operand, Pattern, Pointer, Tile, TileBuilder, TileError, Vector};
 
@@ -95,7 +94,7 @@ impl Sums<'_> {
                 }
             }
         }
-        let embedded = b.target().isa() == Isa::X86V4 && vectors == 1;
+        let embedded = b.target().vectors().memory.broadcast && vectors == 1;
         for (offset, uses) in uses {
             let input = self.x.at(row + offset);
             let factor = if embedded && uses.len() == 1 {

@@ -6,7 +6,6 @@ use crate::kernels::conv::microkernel::post_ops::{Place, PostOps};
 use crate::kernels::conv::schedule::phases::{Position, Row};
 use crate::kernels::conv::schedule::tiling::LINE_BYTES;
 use crate::kernels::walk::first_lanes;
-use tconvc_machine::Isa;
 use tconvc_runtime::code::FunctionId;
 use tconvc_tile::{Address, Lanes, Operand, Pattern, Pointer, TileBuilder, TileError, Vector};
 
@@ -305,7 +304,7 @@ fn step(
     let phases = row.phases.iter().flat_map(|row| position.phases.iter().map(move |f| row * spec.phases + f));
     let sums: Vec<(usize, usize)> = phases.flat_map(|f| (0..spec.m).map(move |m| (f, m))).collect();
     // A splat as an operand is a load each time: used more than once, it takes a register.
-    let embedded = spec.vectors.len() == 1 && b.target().isa() == Isa::X86V4;
+    let embedded = spec.vectors.len() == 1 && b.target().vectors().memory.broadcast;
     let mut factor = |b: &mut TileBuilder| {
         if 4 * *weight % LINE_BYTES == 0 {
             b.prefetch(w.float(*weight).plus(spec.ahead));

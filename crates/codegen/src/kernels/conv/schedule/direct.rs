@@ -3,15 +3,14 @@
 use crate::kernels::conv::problem::{Axis, Problem};
 use crate::kernels::conv::schedule::line_buffer::LineBuffer;
 use crate::kernels::conv::schedule::tile_shape::{
-    TileShape, best_tile, is_paged, is_small, phase_groups, phases_and_channels, planes_of_tiles,
+    TileShape, best_tile, is_small, phase_groups, phases_and_channels, planes_of_tiles, shares_sets,
 };
-use crate::kernels::conv::schedule::tiling::{SHOWN, STREAM_BYTES, is_uneven, transposes};
+use crate::kernels::conv::schedule::tiling::{is_uneven, transposes};
 use crate::kernels::conv::schedule::work_items::Units;
 use crate::split;
 use std::ops::Range;
 use tconvc_ir::geometry::Phase;
 use tconvc_machine::Target;
-use tconvc_passes::cost::WORTH_PACKING;
 
 /// Where tiles read the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,15 +114,11 @@ pub(crate) struct Schedule {
     pub across: bool,
 }
 
-/// Cycles to copy a vector into an input tile, and for each row of one.
-const PACKED_VECTOR: f64 = 3.0;
-const PACKED_ROW: f64 = 8.0;
-
 /// The most units for a thread that input tiles are parted into so that shares are even.
 const UNITS: usize = 16;
 
-/// Lines that share a set of the first-level cache.
-const WAYS: usize = 8;
+/// Results that use an input value, from which on rows are packed rather than read where they lie.
+const WORTH_PACKING: usize = 64;
 
 /// Whether tiles can read the tensor itself: no tap leaves it.
 pub(crate) fn readable_in_place(problem: &Problem) -> bool {
@@ -131,9 +126,9 @@ pub(crate) fn readable_in_place(problem: &Problem) -> bool {
 }
 
 /// Whether the input is read so often, or lies so badly, that tiles had better read a copy, or cannot read it where it lies.
-fn is_worth_packing(problem: &Problem) -> bool {
+fn is_worth_packing(problem: &Problem, target: &Target) -> bool {
     // Planes a whole number of pages apart fall on the same few lines of the caches.
-    let collide = problem.cin > WAYS && is_paged(problem.input.plane);
+    let collide = problem.cin > target.caches().l1d.ways && shares_sets(problem.input.plane, target);
     let worth = if collide { WORTH_PACKING / 4 } else { WORTH_PACKING };
     !readable_in_place(problem) || problem.cout * problem.taps() >= worth
 }
@@ -141,7 +136,7 @@ fn is_worth_packing(problem: &Problem) -> bool {
 impl Schedule {
     /// The schedule for a problem on so many threads.
     pub fn choose(problem: &Problem, target: &Target, threads: usize) -> Self {
-        let source = if is_worth_packing(problem) { Source::LineBuffer } else { Source::Direct };
+        let source = if is_worth_packing(problem, target) { Source::LineBuffer } else { Source::Direct };
         let (dataflow, tile) = best_tile(problem, target);
         Self::with_tile(problem, target, threads, source, dataflow, tile)
     }
@@ -230,7 +225,8 @@ impl Schedule {
         let packing = self.packing(problem, target) / problem.groups as f64;
         let weights = 4 * problem.cin * problem.cout * problem.taps();
         let reads = |bytes: usize| if bytes > target.caches().l2.bytes / 2 { input_tiles } else { 1 };
-        let stream = SHOWN * weights as f64 / STREAM_BYTES;
+        let memory = target.rates().memory;
+        let stream = memory.shown_l3 * weights as f64 / memory.l3;
         let across = packing * parts as f64 + stream * reads(weights / parts) as f64;
         across < packing + stream * reads(weights) as f64
     }
@@ -240,8 +236,8 @@ impl Schedule {
         let [z, y, x] = &problem.axes;
         let rows =
             self.input_tiles(problem) * problem.cin * z.reach(self.planes(problem)) * y.reach(self.rows);
-        let vectors = x.reach(self.columns).div_ceil(target.lanes());
-        rows as f64 * (PACKED_VECTOR * vectors as f64 + PACKED_ROW)
+        let (vectors, moves) = (x.reach(self.columns).div_ceil(target.lanes()), target.rates().moves);
+        rows as f64 * (moves.packed_vector * vectors as f64 + moves.packed_row)
     }
 
     /// InputTiles of all images and groups.
@@ -348,9 +344,12 @@ pub(crate) fn direct_cycles(problem: &Problem, target: &Target) -> f64 {
     let (dataflow, tile) = best_tile(problem, target);
     let rows = |axis: &Axis| axis.phases.iter().map(|phase| phase.count * phase.taps.len()).sum::<usize>();
     let line_buffer = LineBuffer::choose(problem, target, 1, dataflow, (tile.n, tile.stack));
-    let copies = match line_buffer.filter(|_| is_worth_packing(problem)) {
+    let copies = match line_buffer.filter(|_| is_worth_packing(problem, target)) {
         Some(_) => 1.0,
-        None => PACKED_VECTOR * InputTileSize::choose(problem, target, Source::Packed, 1).copies,
+        None => {
+            target.rates().moves.packed_vector
+                * InputTileSize::choose(problem, target, Source::Packed, 1).copies
+        }
     };
     let packing = copies * (z.steps() * y.steps() * x.steps()) as f64 / target.lanes() as f64;
     let images = (problem.batch * problem.groups * problem.cin) as f64;

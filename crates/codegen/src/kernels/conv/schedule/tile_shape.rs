@@ -3,11 +3,11 @@
 use crate::kernels::conv::problem::{Axis, Problem};
 use crate::kernels::conv::schedule::direct::Dataflow;
 use crate::kernels::conv::schedule::tiling::{
-    LINE_BYTES, accumulators, cut, cut_channels, cut_sizes, held_taps, tile_cycles, transposes, work_cycles,
+    LINE_BYTES, accumulators, cut, cut_channels, cut_sizes, held_taps, tile_cycles, transposes,
 };
 use std::ops::Range;
 use tconvc_ir::geometry::Phase;
-use tconvc_machine::{Isa, Target};
+use tconvc_machine::{Rates, Target};
 
 /// A shape of the tiles of one dataflow.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,22 +31,18 @@ impl TileShape {
     }
 }
 
-/// Cycles of a tile that do not depend on its size.
-const CALL: f64 = 20.0;
-
 /// How much longer tiles of pixels were measured to take than the same work along the width.
 const BY_PIXELS: f64 = 1.04;
 
 /// How much longer tiles of all phases were measured to take than is estimated otherwise.
 const JOINT: f64 = 1.04;
 
-/// Bytes after which addresses share a set of the first-level cache.
-const PAGE: usize = 4096;
-
-/// True when planes of so many floats are about a whole number of pages apart.
-pub(crate) fn is_paged(plane: usize) -> bool {
-    let past_page = 4 * plane % PAGE;
-    past_page.min(PAGE - past_page) < 128
+/// True when planes of so many floats are about as far apart as addresses that share a set of the first-level cache, or a whole
+/// multiple of that.
+pub(crate) fn shares_sets(plane: usize, target: &Target) -> bool {
+    let period = target.caches().l1d.period_bytes();
+    let past = 4 * plane % period;
+    past.min(period - past) < 128
 }
 
 /// Pixels of an image up to which a tile may take them from several rows.
@@ -67,7 +63,7 @@ pub(crate) fn planes_of_tiles(problem: &Problem) -> usize {
 fn dataflows<'a>(problem: &'a Problem, target: &'a Target) -> impl Iterator<Item = Dataflow> + 'a {
     let x = &problem.axes[2];
     // Interleaving takes a shuffle for each other phase.
-    let most = accumulators(target, 1).min(if target.lanes() < 16 { 8 } else { 12 });
+    let most = accumulators(target, 1).min(target.vectors().most_interleaved);
     let interleaved = Dataflow::Interleaved.fits(problem, target) && x.phases.len() <= most;
     let one = interleaved && x.phases.len() == 1;
     Dataflow::ALL.into_iter().filter(move |dataflow| match dataflow {
@@ -252,12 +248,15 @@ fn channel_tiles(problem: &Problem, target: &Target, dataflow: Dataflow) -> Vec<
     let x = &problem.axes[2];
     let vectors = problem.cout.div_ceil(target.lanes());
     // Lanes that go to planes whole pages apart push each other out of the cache.
-    let lane = if is_paged(problem.output.plane) { 3.0 } else { 1.5 };
+    let moves = target.rates().moves;
+    let lane = if shares_sets(problem.output.plane, target) { moves.colliding_lane } else { moves.far_lane };
     let vector = match dataflow {
         _ if !transposes(target) => target.lanes() as f64 * lane,
         // Shuffles, and a store of whole vectors or of a lane after the other.
-        Dataflow::Channels if x.out_stride > 1 => 4.0 + target.lanes() as f64 * 1.5,
-        _ => 6.0,
+        Dataflow::Channels if x.out_stride > 1 => {
+            moves.shuffled_vector + target.lanes() as f64 * moves.far_lane
+        }
+        _ => moves.transposed_vector,
     };
     let joint = dataflow == Dataflow::Transposed;
     pixel_tiles(problem, target, vector, vectors, |n| {
@@ -280,18 +279,24 @@ fn phase_tiles(problem: &Problem, target: &Target) -> Vec<TileShape> {
     if !Dataflow::Phases.fits(problem, target) {
         return vec![];
     }
-    pixel_tiles(problem, target, 1.5, phase_vectors(x, lanes) * problem.cout, |n| {
-        let (_, channels) = phases_and_channels(x, lanes, n);
-        let blocks = cut_channels(problem.cout, channels);
-        let of_group = |group: Range<usize>| {
-            let (taps, vectors) = (x.phases[group.start].taps.len(), group.len().div_ceil(lanes));
-            let tile = move |&(channels, count): &(usize, usize)| {
-                (PixelTile { phases: 1, taps, positions: taps, vectors: vectors * channels }, count)
+    pixel_tiles(
+        problem,
+        target,
+        target.rates().moves.stored_vector,
+        phase_vectors(x, lanes) * problem.cout,
+        |n| {
+            let (_, channels) = phases_and_channels(x, lanes, n);
+            let blocks = cut_channels(problem.cout, channels);
+            let of_group = |group: Range<usize>| {
+                let (taps, vectors) = (x.phases[group.start].taps.len(), group.len().div_ceil(lanes));
+                let tile = move |&(channels, count): &(usize, usize)| {
+                    (PixelTile { phases: 1, taps, positions: taps, vectors: vectors * channels }, count)
+                };
+                blocks.iter().map(tile)
             };
-            blocks.iter().map(tile)
-        };
-        counted(phase_groups(x, lanes, n).into_iter().flat_map(of_group))
-    })
+            counted(phase_groups(x, lanes, n).into_iter().flat_map(of_group))
+        },
+    )
 }
 
 /// Tiles of pixels by vectors. A vector of results takes so many cycles to store; `tiles` gives the tiles over a pixel, and how
@@ -303,7 +308,7 @@ fn pixel_tiles(
     vectors: usize,
     tiles: impl Fn(usize) -> Vec<(PixelTile, usize)>,
 ) -> Vec<TileShape> {
-    let [_, y, x] = &problem.axes;
+    let ([_, y, x], rates) = (&problem.axes, target.rates());
     // Small images: pixels of all rows together; the cost is that of one row.
     let rows = if is_small(problem) { planes_of_tiles(problem) * y.steps() } else { 1 };
     let (pixels, share) = (rows * x.steps(), 1.0 / rows as f64);
@@ -326,14 +331,14 @@ fn pixel_tiles(
                     let splats = taps.div_ceil(held) * (part - 1) + positions;
                     let (fma, loads) = ((taps * part * vectors) as f64, (splats + taps * vectors) as f64);
                     // Every result is stored once for each sum, in one call for all.
-                    let stores = (CALL + (part * phases * vectors) as f64 * store_cycles) / sums;
-                    let latency = 4.0 * taps as f64 / phases as f64;
+                    let stores = (rates.calls.tile + (part * phases * vectors) as f64 * store_cycles) / sums;
+                    let latency = rates.latency * taps as f64 / phases as f64;
                     let bytes = (taps * vectors * target.vector_bytes()) as f64;
                     let passes = (x.steps() * y.steps() / m).max(1) as f64;
-                    let work = work_cycles(fma, loads).max(latency);
+                    let work = rates.work_cycles(fma, loads).max(latency);
                     // The first pass over the weights brings them near.
-                    let first = work.max(bytes / bytes_per_cycle(target, all_weights));
-                    let next = work.max(bytes / bytes_per_cycle(target, bytes * sums));
+                    let first = work.max(bytes / rates.memory.bytes_per_cycle(all_weights));
+                    let next = work.max(bytes / rates.memory.bytes_per_cycle(bytes * sums));
                     let once = (first + (passes - 1.0) * next) / passes;
                     cycles += (parts * count) as f64 * (BY_PIXELS * once + 1.0 + stores);
                 }
@@ -344,25 +349,6 @@ fn pixel_tiles(
     }
     shapes
 }
-
-/// Bytes a cycle of what is read again and again, and takes so many bytes in all.
-fn bytes_per_cycle(target: &Target, bytes: f64) -> f64 {
-    let caches = target.caches();
-    if bytes <= caches.l1d.bytes as f64 / 2.0 {
-        2.0 * target.vector_bytes() as f64
-    } else if bytes <= caches.l2.bytes as f64 / 2.0 {
-        L2_BYTES
-    } else if bytes <= caches.l3.bytes as f64 / 2.0 {
-        L3_BYTES
-    } else {
-        MEMORY_BYTES
-    }
-}
-
-/// Bytes a cycle from the second-level cache, the last one, and memory.
-const L2_BYTES: f64 = 24.0;
-const L3_BYTES: f64 = 13.0;
-const MEMORY_BYTES: f64 = 8.0;
 
 /// Rows of taps of a row phase, on average.
 fn mean_rows(problem: &Problem) -> usize {
@@ -379,6 +365,7 @@ fn width_tiles(problem: &Problem, target: &Target, dataflow: Dataflow) -> Vec<Ti
     let tiles = counted(counts_of_tiles(problem, target, dataflow).into_iter().map(|tile| (tile, 1)));
     let vectors = problem.axes[2].steps().div_ceil(target.lanes());
     let rows = problem.axes[1].steps();
+    let rates = target.rates();
     let highest = if can_stack(problem, dataflow) { rows.clamp(1, MOST_STACKED) } else { 1 };
     let mut shapes = vec![];
     let sizes = (1..=vectors.clamp(1, 6)).flat_map(|n| (1..=highest).map(move |stack| (n, stack)));
@@ -395,7 +382,8 @@ fn width_tiles(problem: &Problem, target: &Target, dataflow: Dataflow) -> Vec<Ti
                 for (n, times) in cut_sizes(vectors, n) {
                     for (m, count) in cut_channels(problem.cout, m) {
                         let of_tile = |(tile, count): &(Counts, usize)| {
-                            *count as f64 * width_cycles(problem, target, dataflow, tile, (m, n, height))
+                            *count as f64
+                                * width_cycles(problem, (target, &rates), dataflow, tile, (m, n, height))
                         };
                         let of_tiles = tiles.iter().map(of_tile).sum::<f64>() / height as f64;
                         cycles += (times * count * share) as f64 / rows as f64 * of_tiles;
@@ -409,14 +397,6 @@ fn width_tiles(problem: &Problem, target: &Target, dataflow: Dataflow) -> Vec<Ti
     }
     shapes
 }
-
-/// Cycles of a lane that is stored for itself: of the widest vectors it is extracted first.
-fn stored_lane(target: &Target) -> f64 {
-    if target.isa() == Isa::X86V4 { 1.5 } else { 1.0 }
-}
-
-/// Cycles that a vector of results takes longer where what is read and written with it collides.
-const COLLIDING: f64 = 7.0;
 
 /// How much longer tiles of several rows take than is estimated otherwise.
 const STACKED: f64 = 1.05;
@@ -432,7 +412,7 @@ pub(crate) fn can_stack(problem: &Problem, dataflow: Dataflow) -> bool {
 /// Cycles of a tile of `m` channels by `n` vectors along the width of so many rows, for each input channel and row of taps.
 fn width_cycles(
     problem: &Problem,
-    target: &Target,
+    (target, rates): (&Target, &Rates),
     dataflow: Dataflow,
     tile: &Counts,
     (m, n, height): (usize, usize, usize),
@@ -451,22 +431,19 @@ fn width_cycles(
     // Before the next ones come, all tiles along the row pass over it. InputTiles fit the second-level cache.
     let along = if problem.cout > m { problem.axes[2].steps().div_ceil(n * target.lanes()) } else { 1 };
     let input_tile = bytes * in_call / rows as f64 * along as f64;
-    let stream = bytes / bytes_per_cycle(target, input_tile.min(target.caches().l2.bytes as f64 / 2.0));
+    let stream = bytes / rates.memory.bytes_per_cycle(input_tile.min(target.caches().l2.bytes as f64 / 2.0));
     let n = n * height;
-    let work = tile_cycles(phases, taps, loads, m, n).max(stream) * if joint { JOINT } else { 1.0 };
+    let work = tile_cycles(rates, phases, taps, loads, [m, n]).max(stream) * if joint { JOINT } else { 1.0 };
     // A call, and stores: whole vectors, or one lane after the other.
-    let vector = if dataflow == Dataflow::Strided {
-        stored_lane(target) * target.lanes() as f64
-    } else {
-        phases as f64
-    };
+    let vector =
+        if dataflow == Dataflow::Strided { rates.moves.lane * target.lanes() as f64 } else { phases as f64 };
     // Lines of channels pages apart share a set of the first-level cache. What comes from memory takes its time anyway.
     let tensors = 1 + problem.addends;
     let bytes = 4 * problem.batch * problem.groups * problem.output.group * tensors;
     let collide = tensors > 1
-        && is_paged(problem.output.plane)
-        && m * tensors > target.caches().l1d.bytes / PAGE
+        && shares_sets(problem.output.plane, target)
+        && m * tensors > target.caches().l1d.ways
         && bytes < target.caches().l3.bytes / 2;
-    let vector = if collide { vector + COLLIDING * phases as f64 } else { vector };
-    work / rows as f64 + (CALL + (m * n) as f64 * vector) / in_call
+    let vector = if collide { vector + rates.moves.colliding_vector * phases as f64 } else { vector };
+    work / rows as f64 + (rates.calls.tile + (m * n) as f64 * vector) / in_call
 }

@@ -1,6 +1,6 @@
 //! How a convolution is cut into tiles, and what a tile costs: what every schedule is made of.
 
-use tconvc_machine::{Isa, Target};
+use tconvc_machine::{Rates, Target};
 
 /// Bytes of a cache line.
 pub(crate) const LINE_BYTES: i32 = 64;
@@ -49,35 +49,22 @@ pub(crate) fn blocks_of(total: usize, size: usize) -> impl Iterator<Item = usize
     (0..total).step_by(size.max(1)).map(move |first| size.min(total - first))
 }
 
-/// Vector registers that accumulators may take: Cranelift spills beyond a few, the assembler has all of them.
+/// Vector registers that accumulators may take, beside so many vectors.
 pub(crate) fn accumulators(target: &Target, n: usize) -> usize {
-    match target.isa() {
-        Isa::Portable => 8,
-        Isa::X86V3 => 16 - n - 1,
-        Isa::X86V4 => 32 - n - 1,
-    }
+    target.vectors().accumulators(n)
 }
 
 /// Cycles that a tile takes for one input channel and one row of taps; so many loads for each vector of `n`.
-pub(crate) fn tile_cycles(phases: usize, taps: usize, loads: usize, m: usize, n: usize) -> f64 {
+pub(crate) fn tile_cycles(
+    rates: &Rates,
+    phases: usize,
+    taps: usize,
+    loads: usize,
+    [m, n]: [usize; 2],
+) -> f64 {
     let (fma, loads) = ((taps * m * n) as f64, (loads * n + taps * m) as f64);
-    work_cycles(fma, loads).max(4.0 * taps as f64 / phases as f64) + 1.0
+    rates.work_cycles(fma, loads).max(rates.latency * taps as f64 / phases as f64) + 1.0
 }
-
-/// Cycles of so many multiply-adds and loads: two of each at a time, not quite beside each other, and five of both.
-pub(crate) fn work_cycles(fma: f64, loads: f64) -> f64 {
-    let beside = 0.5 * (fma.max(loads) + BESIDE * fma.min(loads));
-    beside.max((fma + loads) / 5.0)
-}
-
-/// How much of the shorter of multiply-adds and loads does not hide behind the longer.
-const BESIDE: f64 = 0.05;
-
-/// Bytes of weights a cycle that come from the last-level cache.
-pub(crate) const STREAM_BYTES: f64 = 8.0;
-
-/// How much of the time of a stream of weights shows beside the products that it is for.
-pub(crate) const SHOWN: f64 = 0.5;
 
 /// Whether so many equal units of work leave a thread idle for long, so that output channels are to be parted as well.
 pub(crate) fn is_uneven(units: usize, threads: usize) -> bool {
@@ -86,16 +73,15 @@ pub(crate) fn is_uneven(units: usize, threads: usize) -> bool {
 
 /// Whether results with lanes along the channels are transposed: a square of vectors, and room to turn it.
 pub(crate) fn transposes(target: &Target) -> bool {
-    target.isa() == Isa::X86V4
+    target.vectors().has_spare_registers()
 }
 
 /// Taps of a row whose weights are held at once by a tile of so many sums, `n` of them a pixel.
 pub(crate) fn held_taps(target: &Target, sums: usize, n: usize) -> usize {
-    let room = match target.isa() {
-        Isa::X86V4 => accumulators(target, 0).saturating_sub(sums) / n.max(1),
-        Isa::X86V3 | Isa::Portable => 1,
-    };
-    room.max(1)
+    if !target.vectors().has_spare_registers() {
+        return 1;
+    }
+    (accumulators(target, 0).saturating_sub(sums) / n.max(1)).max(1)
 }
 
 #[cfg(test)]

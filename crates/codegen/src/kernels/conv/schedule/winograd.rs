@@ -2,9 +2,7 @@
 
 use crate::kernels::conv::problem::winograd::{Kernels, MOST, MOST_ALONE, Matrices};
 use crate::kernels::conv::problem::{Axis, Pitch, Problem};
-use crate::kernels::conv::schedule::tiling::{
-    SHOWN, STREAM_BYTES, accumulators, blocks_of, cut_channels, tile_cycles,
-};
+use crate::kernels::conv::schedule::tiling::{accumulators, blocks_of, cut_channels, tile_cycles};
 use crate::split;
 use tconvc_ir::geometry::{Phase, PhaseTap};
 use tconvc_machine::Target;
@@ -35,27 +33,6 @@ pub(crate) const GAIN: f64 = 1.05;
 /// Bytes up to which the transformed weights of a layer may grow, where they are more than 9/4 of the weights themselves, as
 /// those of F(2x2, 2x2) are.
 const MOST_WEIGHT_BYTES: usize = 12 << 20;
-
-/// Bytes a cycle from memory.
-const DRAM_BYTES: f64 = 4.0;
-
-/// Share of the time of a stream of weights that products do not hide, where several threads read them.
-const SHARED: f64 = 0.25;
-
-/// Cycles in which a vector of a term is transformed, of the inputs and of the results: along both axes, and along one. These
-/// and the next two were fitted to 200 layers, half of which are estimated at 0.99 to 1.21 of the time they take.
-const TRANSFORM: [f64; 2] = [3.3, 1.0];
-const TRANSFORM_ALONG_X: [f64; 2] = [1.8, 0.5];
-
-/// Cycles in which a vector of the input is copied into an input tile, and in which one of the output is interleaved and stored.
-const COPY: f64 = 7.4;
-const STORE: f64 = 3.6;
-
-/// Cycles that a store takes longer where the output does not stay in the last-level cache: no products hide them.
-const FAR_STORE: f64 = 10.0;
-
-/// Cycles of a lane that is loaded or stored for itself.
-const LANE: f64 = 1.5;
 
 /// The most pieces of a kernel: their multiply-adds are written out in the tile of the product.
 const MOST_PIECES: usize = 8;
@@ -162,7 +139,8 @@ impl Schedule {
         threads: usize,
     ) -> Option<(f64, Self)> {
         let [z, y, x] = &problem.axes;
-        let lanes = target.lanes();
+        let (lanes, rates) = (target.lanes(), target.rates());
+        let (transforms, memory) = (rates.transforms, rates.memory);
         let products = |axis: &Axis, m: usize| -> usize {
             axis.phases.iter().map(|phase| Matrices::products(m, phase.taps.len())).sum()
         };
@@ -204,16 +182,16 @@ impl Schedule {
             * tiles_y;
         let both = m[0] > 1 && m[1] > 1;
         let [transform_in, transform_out] =
-            if both { TRANSFORM } else { TRANSFORM_ALONG_X }.map(|of_term| of_term * terms as f64);
+            if both { transforms.both } else { transforms.one }.map(|of_term| of_term * terms as f64);
         // Elements that are no neighbours come and go one by one, and the further they are apart the fewer are in a line.
         let each = |pitch: Pitch, neighbours: f64| match pitch.column {
             1 => neighbours,
-            apart => (LANE + apart.min(16) as f64 / 8.0) * lanes as f64,
+            apart => (rates.moves.far_lane + apart.min(16) as f64 / 8.0) * lanes as f64,
         };
-        let input_tile = each(problem.input, COPY) * (products_y * m[1]) as f64;
+        let input_tile = each(problem.input, transforms.gathered) * (products_y * m[1]) as f64;
         let output_bytes = 4 * problem.batch * problem.groups * problem.cout * problem.output.plane;
         let is_far = output_bytes > target.caches().l3.bytes / 2;
-        let dataflow = if is_far { STORE + FAR_STORE } else { STORE };
+        let dataflow = if is_far { transforms.stored + transforms.stored_far } else { transforms.stored };
         let stores = each(problem.output, dataflow) * (m[0] * y.phases.len() * m[1] * x.phases.len()) as f64;
         let blocks_z = z.steps().div_ceil(planes);
         let of_planes = |planes: usize| (planes * phases_z) as f64;
@@ -239,15 +217,15 @@ impl Schedule {
         let passes = blocks_z * tiles_y.div_ceil(rows) * tiles_x.div_ceil(columns);
         let group_bytes = (bytes / problem.groups) as f64;
         let stream = if bytes > target.caches().l3.bytes / 2 {
-            group_bytes / DRAM_BYTES
+            memory.shown_far * group_bytes / memory.far
         } else if bytes > target.caches().l2.bytes / 2 {
-            group_bytes / STREAM_BYTES
+            memory.shown_l3 * group_bytes / memory.l3
         } else {
             0.0
         };
         let images = problem.batch * problem.groups;
         // Threads do not change the choice of a matrices.
-        let cycles = images as f64 * (in_products + inputs + outputs + SHOWN * stream * passes as f64);
+        let cycles = images as f64 * (in_products + inputs + outputs + stream * passes as f64);
         let tiles = problem.cout.div_ceil(channels);
         let mut schedule = Self { m, pieces, planes, rows, columns, channels, vectors, channel_parts: 1 };
         if threads == 1 || split::is_even(&schedule.block_vectors(problem, lanes), threads) {
@@ -259,8 +237,8 @@ impl Schedule {
             // Parts of the channels read a part of the weights, blocks of rows transform a part of the inputs.
             let (in_blocks, channels, vectors) = products(share, 2 * MOST_CHANNELS);
             let parts = tiles.div_ceil(threads) as f64 / tiles as f64;
-            let of_channels = inputs + (in_products + outputs) * parts + SHARED * stream * parts;
-            let of_rows = (inputs + in_blocks + outputs) / threads as f64 + SHARED * stream;
+            let of_channels = inputs + (in_products + outputs) * parts + memory.shared * stream * parts;
+            let of_rows = (inputs + in_blocks + outputs) / threads as f64 + memory.shared * stream;
             if of_rows < of_channels {
                 schedule = Self { rows: share, channels, vectors, channel_parts: 1, ..schedule };
             }
@@ -303,7 +281,7 @@ fn micro_kernel(
     (most, pieces): (usize, usize),
 ) -> (f64, usize, usize) {
     // All pieces but the first read vectors that lie in two cache lines.
-    let loads = 2 * pieces - 1;
+    let (loads, rates) = (2 * pieces - 1, target.rates());
     let mut best = (f64::INFINITY, 1, 1);
     for n in 1..=vectors.clamp(1, 4) {
         for m in 1..=problem.cout.clamp(1, most) {
@@ -311,10 +289,11 @@ fn micro_kernel(
                 continue;
             }
             // A call and the stores, shared by all input channels.
-            let call = 30.0 / problem.cin.max(1) as f64;
+            let call = rates.calls.product / problem.cin.max(1) as f64;
             let tiles = cut_channels(problem.cout, m).into_iter();
-            let cycles: f64 =
-                tiles.map(|(m, count)| count as f64 * (tile_cycles(1, pieces, loads, m, n) + call)).sum();
+            let cycles: f64 = tiles
+                .map(|(m, count)| count as f64 * (tile_cycles(&rates, 1, pieces, loads, [m, n]) + call))
+                .sum();
             let cycles = cycles * vectors.div_ceil(n) as f64 / vectors as f64;
             if cycles < best.0 * 0.999 {
                 best = (cycles, m, n);
