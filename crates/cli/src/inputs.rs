@@ -1,6 +1,6 @@
 //! Inputs of a model: from files, by name, or seeded.
 
-use crate::arrays;
+use crate::arrays::{self, Array};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 use tconvc::{DType, PortInfo, Tensor, TensorView};
@@ -20,11 +20,13 @@ pub fn from_files(
     let mut keys: Vec<String> = npy.iter().map(|(name, _)| format!("`{name}`")).collect();
     for path in npz {
         let arrays = arrays::read_npz(path)?;
-        keys.extend(arrays.iter().map(|(name, _)| format!("`{name}`")));
-        given.extend(pick(ports, "input", arrays));
+        keys.extend(arrays.iter().map(|array| format!("`{}`", array.name)));
+        given.extend(pick(ports, "input", arrays)?);
     }
     for (name, path) in npy {
-        given.push((name.clone(), arrays::read_npy(path)?));
+        let array = arrays::read_npy(name, path)?;
+        let port = ports.iter().find(|port| port.name == *name);
+        given.push((name.clone(), array.tensor(port.and_then(|port| port.dtype))?));
     }
     for (name, _) in &given {
         if !ports.iter().any(|port| port.name == *name) {
@@ -49,17 +51,17 @@ pub fn from_files(
 }
 
 /// Arrays under the names of these ports or, where none has such a name, under `KIND_0`, `KIND_1` and so on.
-pub fn pick(ports: &[PortInfo], kind: &str, arrays: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
-    let named: Vec<_> =
-        arrays.iter().filter(|(name, _)| ports.iter().any(|port| port.name == *name)).cloned().collect();
-    if !named.is_empty() {
-        return named;
-    }
+/// Others are not looked at.
+pub fn pick(ports: &[PortInfo], kind: &str, arrays: Vec<Array>) -> Result<Vec<(String, Tensor)>> {
+    let named: Vec<(&PortInfo, &Array)> = arrays
+        .iter()
+        .filter_map(|array| Some((ports.iter().find(|port| port.name == array.name)?, array)))
+        .collect();
     let number = |name: &str| name.strip_prefix(kind)?.strip_prefix('_')?.parse::<usize>().ok();
-    arrays
-        .into_iter()
-        .filter_map(|(name, tensor)| Some((ports.get(number(&name)?)?.name.clone(), tensor)))
-        .collect()
+    let numbered =
+        || arrays.iter().filter_map(|array| Some((ports.get(number(&array.name)?)?, array))).collect();
+    let picked = if named.is_empty() { numbered() } else { named };
+    picked.into_iter().map(|(port, array)| Ok((port.name.clone(), array.tensor(port.dtype)?))).collect()
 }
 
 /// Seeded inputs, where they have to be given: floats in (-1, 1), small integers; the same on every run.

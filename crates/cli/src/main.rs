@@ -6,6 +6,7 @@ mod commands;
 mod error;
 mod files;
 mod inputs;
+mod npy;
 mod output;
 mod trace;
 

@@ -1,6 +1,7 @@
 //! Commands that do their work.
 
 use crate::support::{Folder, check};
+use tconvc_ir::DType;
 
 #[test]
 fn runs_write_outputs_under_the_models_names() {
@@ -132,4 +133,47 @@ fn every_kind_of_listing() {
     }
     let report = folder.run(&["compile", "fsrcnn_x3.onnx", "--shape", "low=1x1x8x8", "--verify"]);
     assert!(report.contains("node_high") && report.contains("verified: high"), "{report}");
+}
+
+/// Results of one command are arrays for the next, whatever their element type.
+#[test]
+fn every_element_type_goes_out_and_in() {
+    let folder = Folder::new();
+    for dtype in ["f16", "bf16", "f8e4m3fn", "f8e5m2", "i4", "u4", "f4e2m1", "bool", "u16"] {
+        let code = DType::from_name(dtype).unwrap().onnx_code();
+        folder.model("out.onnx", &format!("input %x : f32[2, 3]\n%y = Cast(%x) {{to={code}}}\noutput %y"));
+        folder.npz("x.npz", "x", &[2, 3], 1.5f32);
+        let text = folder.run_all(&["run out.onnx --inputs x.npz --output y.npz"]);
+        assert!(text.contains("exit status 0"), "{dtype}: {text}");
+        folder.model("in.onnx", &format!("input %y : {dtype}[2, 3]\n%z = Cast(%y) {{to=1}}\noutput %z"));
+        let text = folder.run_all(&["run in.onnx --inputs y.npz --output z.npz"]);
+        assert!(text.contains("exit status 0"), "{dtype}: {text}");
+        let mut npz =
+            ndarray_npy::NpzReader::new(std::fs::File::open(folder.path("z.npz")).unwrap()).unwrap();
+        let z: ndarray::ArrayD<f32> = npz.by_name("z").unwrap();
+        let expected = match dtype {
+            "i4" | "u4" | "bool" | "u16" => 1.0,
+            _ => 1.5,
+        };
+        assert!(z.iter().all(|&value| value == expected), "{dtype}: {z}");
+    }
+}
+
+/// What NumPy cannot name is told before anything runs; an array that no input asks for does no harm.
+#[test]
+fn raw_results_are_told_and_other_arrays_do_not_block() {
+    let folder = Folder::new();
+    folder.model(
+        "short.onnx",
+        "input %x : f32[2]\n%y = Cast(%x) {to=16}\n%n = Cast(%x) {to=22}\noutput %y\noutput %n",
+    );
+    let mut archive = zip::ZipWriter::new(std::fs::File::create(folder.path("x.npz")).unwrap());
+    for (name, descr, bytes) in [("x", "<f4", [0u8; 8].as_slice()), ("objects", "|O", b"pickle")] {
+        let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (2,), }}\n");
+        archive.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default()).unwrap();
+        let head = [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..]].concat();
+        std::io::Write::write_all(&mut archive, &[&head, header.as_bytes(), bytes].concat()).unwrap();
+    }
+    archive.finish().unwrap();
+    check("run_raw_results", &folder.run_all(&["run short.onnx --inputs x.npz --output y.npz"]));
 }
