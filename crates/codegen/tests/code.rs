@@ -105,15 +105,18 @@ fn a_tile_is_no_step_and_names_are_unique() {
 
 #[test]
 fn foreign_code_can_be_read_but_not_run() {
-    let other = if cfg!(target_arch = "x86_64") { "aarch64" } else { "x86-64" };
-    let target = Target::parse(other).unwrap();
-    let mut module = CodeModule::new(&target).unwrap().keep_text();
-    row_step(&mut module, &target);
-    let module = module.lower().unwrap();
-    assert!(module.code_bytes() > 0);
-    assert!(module.clif().contains("; rows") && module.asm().contains("scale:"), "{}", module.asm());
-    let error = module.finish().unwrap_err();
-    assert!(matches!(error, CodeError::Foreign { .. }), "{error}");
+    let architecture = if cfg!(target_arch = "x86_64") { "aarch64" } else { "x86-64" };
+    let system = if cfg!(windows) { "x86_64-unknown-linux-gnu+v3" } else { "x86_64-pc-windows-msvc+v3" };
+    for other in [architecture, system] {
+        let target = Target::parse(other).unwrap();
+        let mut module = CodeModule::new(&target).unwrap().keep_text();
+        row_step(&mut module, &target);
+        let module = module.lower().unwrap();
+        assert!(module.code_bytes() > 0);
+        assert!(module.clif().contains("; rows") && module.asm().contains("scale:"), "{}", module.asm());
+        let error = module.finish().unwrap_err();
+        assert!(matches!(error, CodeError::Foreign { .. }), "{error}");
+    }
 }
 
 #[test]

@@ -296,9 +296,7 @@ mod tests {
     fn the_peak_is_that_of_whole_vectors() {
         let peak = |name: &str| Target::parse(name).unwrap().rates().peak_macs_per_ns();
         assert_eq!(["x86-64-v2", "aarch64"].map(peak), [32.0, 32.0]);
-        if !cfg!(windows) {
-            assert_eq!(["x86-64-v3", "x86-64-v4"].map(peak), [64.0, 128.0]);
-        }
+        assert_eq!(["x86-64-v3", "x86-64-v4"].map(peak), [64.0, 128.0]);
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub struct Target {
 
 /// A target name that is not known, or one that cannot be had on this architecture.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown target `{name}`: {reason}; accepted are {}, or a target triple of x86_64 or aarch64", Target::NAMES.join(", "))]
+#[error("unknown target `{name}`: {reason}; accepted are {}, or a target triple of aarch64 or x86_64, that with a level from +v1 to +v4 behind it", Target::NAMES.join(", "))]
 pub struct TargetError {
     /// The name as given.
     pub name: String,
@@ -53,7 +53,8 @@ pub struct TargetError {
 }
 
 impl Target {
-    /// The names that [`Target::parse`] accepts beside whole triples.
+    /// The names that [`Target::parse`] accepts beside whole triples. Those of x86_64 may have a level behind them, such as
+    /// `x86_64-pc-windows-msvc+v3`; without one they are of level 1.
     pub const NAMES: [&str; 7] =
         ["host", "portable", "x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64"];
 
@@ -62,7 +63,7 @@ impl Target {
         let triple = Triple::host();
         let x86 = detect::x86_level();
         let dot_products = x86 == Some(X86Level::V4) && detect::dot_products();
-        Target { isa: widest(&triple, x86), triple, x86, dot_products, caches: Caches::of_this_machine() }
+        Target { isa: widest(x86), triple, x86, dot_products, caches: Caches::of_this_machine() }
     }
 
     /// Reads a target name, see [`Target::NAMES`].
@@ -88,11 +89,21 @@ impl Target {
         Ok(Target::of(triple_for(Architecture::X86_64), Some(level)))
     }
 
+    /// A triple, or one with a level behind it.
     fn parse_triple(name: &str) -> Result<Target, TargetError> {
         let fail = |reason| TargetError { name: name.to_owned(), reason };
-        let triple = Triple::from_str(name).map_err(|_| fail("not a target triple either"))?;
+        let (triple, level) = match name.split_once('+') {
+            None => (name, None),
+            Some((triple, "v1")) => (triple, Some(X86Level::V1)),
+            Some((triple, "v2")) => (triple, Some(X86Level::V2)),
+            Some((triple, "v3")) => (triple, Some(X86Level::V3)),
+            Some((triple, "v4")) => (triple, Some(X86Level::V4)),
+            Some(_) => return Err(fail("levels behind a triple are +v1, +v2, +v3 and +v4")),
+        };
+        let triple = Triple::from_str(triple).map_err(|_| fail("not a target triple either"))?;
         match triple.architecture {
-            Architecture::X86_64 => Ok(Target::of(triple, Some(X86Level::V1))),
+            Architecture::X86_64 => Ok(Target::of(triple, Some(level.unwrap_or(X86Level::V1)))),
+            Architecture::Aarch64(_) if level.is_some() => Err(fail("levels are those of x86_64")),
             Architecture::Aarch64(_) => Ok(Target::of(triple, None)),
             _ => Err(fail("no vector code is generated for this architecture")),
         }
@@ -101,13 +112,13 @@ impl Target {
     fn of(triple: Triple, x86: Option<X86Level>) -> Target {
         let here = triple.architecture == Triple::host().architecture;
         let caches = if here { Caches::of_this_machine() } else { Caches::ASSUMED };
-        Target { isa: widest(&triple, x86), triple, x86, dot_products: false, caches }
+        Target { isa: widest(x86), triple, x86, dot_products: false, caches }
     }
 
     /// The same machine with the tiles of `isa`, or `None` where it does not have them.
     #[must_use]
     pub fn with_isa(mut self, isa: Isa) -> Option<Target> {
-        (isa <= widest(&self.triple, self.x86)).then(|| {
+        (isa <= widest(self.x86)).then(|| {
             self.isa = isa;
             self
         })
@@ -199,14 +210,16 @@ impl fmt::Display for Target {
             Some(X86Level::V4) => f.write_str("x86-64-v4")?,
             None => write!(f, "{}", self.triple.architecture)?,
         }
+        if is_windows(&self.triple) {
+            f.write_str(" on Windows")?;
+        }
         write!(f, " ({} tiles)", self.isa.name())
     }
 }
 
-/// The widest tiles of a machine. Our assembler speaks the System V calling convention alone.
-fn widest(triple: &Triple, x86: Option<X86Level>) -> Isa {
+/// The widest tiles of a machine.
+fn widest(x86: Option<X86Level>) -> Isa {
     match x86 {
-        _ if is_windows(triple) => Isa::Portable,
         Some(X86Level::V4) => Isa::X86V4,
         Some(X86Level::V3) => Isa::X86V3,
         _ => Isa::Portable,
@@ -253,17 +266,21 @@ mod tests {
         assert_eq!(facts("x86-64"), (4, 16, false));
         assert_eq!(facts("x86-64-v2"), (4, 16, false));
         assert_eq!(facts("aarch64"), (4, 32, true));
-        if !cfg!(windows) {
-            assert_eq!(facts("x86-64-v3"), (8, 16, true));
-            assert_eq!(facts("x86-64-v4"), (16, 32, true));
-        }
+        assert_eq!(facts("x86-64-v3"), (8, 16, true));
+        assert_eq!(facts("x86-64-v4"), (16, 32, true));
         assert_eq!(facts("x86_64-pc-windows-msvc"), (4, 16, false));
+        assert_eq!(facts("x86_64-pc-windows-msvc+v3"), (8, 16, true));
+        assert_eq!(facts("x86_64-pc-windows-gnu+v4"), (16, 32, true));
         assert_eq!(facts("aarch64-apple-darwin"), (4, 32, true));
     }
 
     #[test]
     fn every_target_has_the_row_of_its_tiles() {
-        for name in Target::NAMES.into_iter().chain(["x86_64-pc-windows-msvc", "aarch64-apple-darwin"]) {
+        for name in Target::NAMES.into_iter().chain([
+            "x86_64-pc-windows-msvc",
+            "x86_64-pc-windows-msvc+v4",
+            "aarch64-apple-darwin",
+        ]) {
             let target = Target::parse(name).unwrap();
             for isa in Isa::ALL {
                 let Some(target) = target.clone().with_isa(isa) else { continue };
@@ -280,6 +297,12 @@ mod tests {
     fn unknown_names_are_told_what_is_accepted() {
         let text = Target::parse("avx9").unwrap_err().to_string();
         assert!(text.contains("`avx9`") && text.contains("x86-64-v3") && text.contains("aarch64"), "{text}");
+        for (name, words) in
+            [("x86_64-pc-windows-msvc+v5", "are +v1, +v2"), ("aarch64-apple-darwin+v3", "of x86_64")]
+        {
+            let text = Target::parse(name).unwrap_err().to_string();
+            assert!(text.contains(words), "{text}");
+        }
         let text = Target::parse("wasm32-unknown-unknown").unwrap_err().to_string();
         assert!(text.contains("no vector code"), "{text}");
     }
@@ -287,9 +310,7 @@ mod tests {
     #[test]
     fn lesser_tiles_can_be_forced_and_wider_ones_cannot() {
         let v3 = Target::parse("x86-64-v3").unwrap();
-        if !cfg!(windows) {
-            assert_eq!(v3.clone().with_isa(Isa::Portable).unwrap().lanes(), 4);
-        }
+        assert_eq!(v3.clone().with_isa(Isa::Portable).unwrap().lanes(), 4);
         assert!(v3.with_isa(Isa::X86V4).is_none());
     }
 

@@ -28,6 +28,6 @@ impl AllocatedTile {
         if self.file == backend.registers() && self.tile.lanes() == isa.lanes() {
             return Ok(());
         }
-        Err(LowerError::Foreign { tile: self.tile.name().to_owned(), isa: isa.name() })
+        Err(LowerError::Foreign { tile: self.tile.name().to_owned(), isa: isa.name })
     }
 }

@@ -10,7 +10,7 @@ pub mod x86;
 
 use std::fmt::Debug;
 
-use tconvc_machine::{Isa, Target};
+use tconvc_machine::{Lowering, Target, VectorIsa};
 
 pub use self::allocated::AllocatedTile;
 pub use self::registers::{Assignment, Needs, Pressure, RegisterFile, Scratch};
@@ -19,8 +19,8 @@ use crate::{Inst, Tile};
 
 /// A lowering: which registers there are, which an instruction takes beside its operands, and the code of a tile.
 pub trait TileBackend: Debug + Send + Sync {
-    /// The instruction set, and with it the number of lanes.
-    fn isa(&self) -> Isa;
+    /// The instruction set.
+    fn isa(&self) -> &'static VectorIsa;
 
     /// The registers that a tile can use.
     fn registers(&self) -> RegisterFile;
@@ -66,7 +66,7 @@ pub trait TileBackend: Debug + Send + Sync {
         if tile.lanes() == isa.lanes() {
             return Ok(());
         }
-        let kind = TileErrorKind::Lanes { lanes: tile.lanes(), isa: isa.name(), expected: isa.lanes() };
+        let kind = TileErrorKind::Lanes { lanes: tile.lanes(), isa: isa.name, expected: isa.lanes() };
         Err(TileError { tile: tile.name().to_owned(), kind })
     }
 }
@@ -83,9 +83,9 @@ pub struct Settings {
 
 /// The backend of a target. Cheap: what Cranelift needs is made when the first tile is lowered.
 pub fn of(target: &Target, settings: Settings) -> Box<dyn TileBackend> {
-    match target.isa() {
-        Isa::X86V3 | Isa::X86V4 => Box::new(x86::X86::new(target.isa())),
-        Isa::Portable => Box::new(cranelift::Portable::new(target, settings)),
+    match target.vectors().lowering {
+        Lowering::Assembler => Box::new(x86::X86::new(target)),
+        Lowering::Cranelift => Box::new(cranelift::Portable::new(target, settings)),
     }
 }
 

@@ -21,3 +21,5 @@ mod statements;
 mod support;
 #[cfg(test)]
 mod text;
+#[cfg(test)]
+mod win64;

@@ -14,7 +14,7 @@ use cranelift_frontend::FunctionBuilderContext;
 
 use super::{AllocatedTile, LowerError, MachineCode, Needs, RegisterFile, Settings, TileBackend};
 use crate::{Elem, Inst, Operand};
-use tconvc_machine::{Isa, Target, X86Level};
+use tconvc_machine::{Target, VectorIsa, X86Level};
 
 /// The backend for every processor.
 pub struct Portable {
@@ -25,7 +25,7 @@ pub struct Portable {
 }
 
 impl Portable {
-    /// The backend for a target, whatever wider vectors it has.
+    /// The backend of a target whose tiles Cranelift makes.
     pub fn new(target: &Target, settings: Settings) -> Portable {
         Portable { target: target.clone(), settings, isa: OnceLock::new() }
     }
@@ -60,14 +60,14 @@ impl std::fmt::Debug for Portable {
 }
 
 impl TileBackend for Portable {
-    fn isa(&self) -> Isa {
-        Isa::Portable
+    fn isa(&self) -> &'static VectorIsa {
+        self.target.vectors()
     }
 
     fn registers(&self) -> RegisterFile {
         // Cranelift gives out registers itself; these numbers keep it from spilling.
-        let vectors = if self.target.x86_level().is_some() { 16 } else { 32 };
-        RegisterFile { vectors, generals: self.target.general_registers(), args: 0 }
+        let isa = self.isa();
+        RegisterFile { vectors: isa.vector_registers, generals: isa.general_registers, args: 0 }
     }
 
     fn scratch(&self, inst: &Inst) -> Needs {

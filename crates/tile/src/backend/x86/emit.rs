@@ -3,7 +3,7 @@
 use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Register};
 
 use super::shuffle::{Plan, Source, plan};
-use super::{Lowering, codes, elements, general};
+use super::{Lowering, codes, elements};
 use crate::backend::Needs;
 use crate::{Address, Count, Inst, LANE_BYTES, Lanes, Operand, Pattern, Pointer, UnaryOp, Vector};
 use tconvc_machine::Isa;
@@ -63,7 +63,7 @@ impl Lowering<'_> {
 
     fn vector_number(&self, number: u8) -> Register {
         let first = if self.wide() { Register::ZMM0 } else { Register::YMM0 };
-        first + u32::from(number)
+        first + u32::from(self.order.vectors[usize::from(number)])
     }
 
     fn vector(&self, v: Vector) -> Register {
@@ -77,16 +77,16 @@ impl Lowering<'_> {
 
     /// Scratch general register `i` of the instruction at hand.
     pub(super) fn scratch_general(&self, i: usize) -> Register {
-        general(self.assignment.scratch[&self.position].generals[i])
+        self.general(self.assignment.scratch[&self.position].generals[i])
     }
 
     /// Pointers and counts that are read have a register; the verifier saw to it.
     pub(super) fn pointer(&self, p: Pointer) -> Register {
-        self.assignment.pointers[p.0 as usize].map_or(Register::None, general)
+        self.assignment.pointers[p.0 as usize].map_or(Register::None, |number| self.general(number))
     }
 
     pub(super) fn count(&self, n: Count) -> Register {
-        self.assignment.counts[n.0 as usize].map_or(Register::None, general)
+        self.assignment.counts[n.0 as usize].map_or(Register::None, |number| self.general(number))
     }
 
     pub(super) fn memory(&self, at: Address) -> MemoryOperand {
@@ -188,7 +188,7 @@ impl Lowering<'_> {
                 let (dst, base) = (self.assignment.pointers[dst.0 as usize], self.pointer(base));
                 if let Some(dst) = dst {
                     let address = MemoryOperand::with_base_displ(base, i64::from(bytes));
-                    self.asm.put(Instruction::with2(Code::Lea_r64_m, general(dst), address));
+                    self.asm.put(Instruction::with2(Code::Lea_r64_m, self.general(dst), address));
                 }
             }
             Inst::Advance { pointer, bytes } => self.add(self.pointer(pointer), bytes),

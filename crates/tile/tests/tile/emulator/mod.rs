@@ -3,6 +3,8 @@
 
 mod narrow;
 
+use tconvc_machine::CallingConvention;
+
 use iced_x86::{Code, ConditionCode, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
 /// Where things are in the emulated address space.
@@ -27,8 +29,14 @@ pub struct Emulator {
     rip: u64,
 }
 
-/// Runs a function of the System V convention on buffers of floats; `offsets` are in bytes.
-pub fn run(code: &[u8], buffers: &[Vec<f32>], offsets: &[i64], counts: &[u64]) -> Vec<Vec<f32>> {
+/// Runs a function on buffers of floats; `offsets` are in bytes. Whatever the convention wants kept must be as it was.
+pub fn run(
+    code: &[u8],
+    convention: &CallingConvention,
+    buffers: &[Vec<f32>],
+    offsets: &[i64],
+    counts: &[u64],
+) -> Vec<Vec<f32>> {
     let bytes = |floats: &Vec<f32>| floats.iter().flat_map(|x| x.to_le_bytes()).collect();
     let mut emulator = Emulator {
         code: code.to_vec(),
@@ -36,7 +44,7 @@ pub fn run(code: &[u8], buffers: &[Vec<f32>], offsets: &[i64], counts: &[u64]) -
         buffers: buffers.iter().map(bytes).collect(),
         // What is not set by the caller must not be relied on.
         general: std::array::from_fn(|i| 0x5a5a_0000_0000_0000 + i as u64),
-        vectors: [[0x7fc0_dead; 16]; 32],
+        vectors: std::array::from_fn(|i| [0x7fc0_de00 + i as u32; 16]),
         masks: [0x5a5a; 8],
         zero: false,
         carry: false,
@@ -47,7 +55,7 @@ pub fn run(code: &[u8], buffers: &[Vec<f32>], offsets: &[i64], counts: &[u64]) -
         .enumerate()
         .map(|(i, offset)| ((i as u64 + 1) << BUFFER_SHIFT).wrapping_add_signed(*offset));
     let args: Vec<u64> = pointers.chain(counts.iter().copied()).collect();
-    emulator.call(&args);
+    emulator.call(convention, &args);
     emulator
         .buffers
         .iter()
@@ -56,22 +64,28 @@ pub fn run(code: &[u8], buffers: &[Vec<f32>], offsets: &[i64], counts: &[u64]) -
 }
 
 impl Emulator {
-    fn call(&mut self, args: &[u64]) {
-        let registers =
-            [Register::RDI, Register::RSI, Register::RDX, Register::RCX, Register::R8, Register::R9];
+    fn call(&mut self, convention: &CallingConvention, args: &[u64]) {
+        let general = |&n: &u8| Register::RAX + u32::from(n);
+        let registers: Vec<Register> = convention.arguments.iter().map(general).collect();
         for (&register, &arg) in registers.iter().zip(args) {
             self.set_general(register, arg);
         }
         let mut rsp = STACK + STACK_BYTES as u64 - 256;
+        assert_eq!(rsp % convention.stack_alignment as u64, 0);
         for (i, &arg) in args.iter().skip(registers.len()).enumerate() {
-            self.write(rsp + 8 * i as u64, &arg.to_le_bytes());
+            self.write(rsp + (convention.shadow_bytes + 8 * i) as u64, &arg.to_le_bytes());
         }
         rsp -= 8;
         self.write(rsp, &RETURN.to_le_bytes());
         self.set_general(Register::RSP, rsp);
-        let saved =
-            [Register::RBX, Register::RBP, Register::R12, Register::R13, Register::R14, Register::R15];
-        let before = saved.map(|r| self.general(r));
+        let kept = |emulator: &Self| {
+            let generals = convention.saved_generals.iter().map(general).map(|r| emulator.general(r));
+            let lanes = convention.saved_vector_bytes / 4;
+            let vectors = convention.saved_vectors.iter();
+            let vectors = vectors.map(|&n| emulator.vectors[usize::from(n)][..lanes].to_vec());
+            (generals.collect::<Vec<u64>>(), vectors.collect::<Vec<_>>())
+        };
+        let before = kept(self);
         let mut steps = 0;
         while self.rip != RETURN {
             let start = (self.rip - CODE) as usize;
@@ -83,7 +97,7 @@ impl Emulator {
             steps += 1;
             assert!(steps < 10_000_000, "does not come to an end");
         }
-        assert_eq!(saved.map(|r| self.general(r)), before, "registers of the caller");
+        assert_eq!(kept(self), before, "registers of the caller");
         assert_eq!(self.general(Register::RSP), rsp + 8, "the stack pointer");
     }
 
