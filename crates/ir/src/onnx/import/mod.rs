@@ -1,6 +1,7 @@
 //! A model becomes a [`Graph`]: values are declared, nodes put in order, lifted to opset 21 and read into typed operators.
 
 mod functions;
+mod microsoft;
 mod nodes;
 mod normalise;
 mod order;

@@ -5,7 +5,7 @@ use super::super::proto::{AttributeProto, NodeProto};
 use super::super::subgraph::Contents;
 use super::super::wire::decode;
 use super::super::{attributes, tensors};
-use super::{CANONICAL_OPSET, domain, normalise, upgrade};
+use super::{CANONICAL_OPSET, domain, microsoft, normalise, upgrade};
 use crate::attributes::{AttributeValue, Attributes};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, ValueId};
@@ -193,15 +193,24 @@ pub(super) fn build(
     used: &HashSet<String>,
 ) -> Result<bool> {
     let mut portable = true;
+    // Rules that ask for ranks and types are followed where they are noted.
+    let lowers = |source: &Source| source.proto.domain == microsoft::DOMAIN;
+    let noted = sources.iter().any(lowers);
     for source in sources {
         if !source.is_constant() {
-            portable &= add(graph, &source, files, used).map_err(|error| source.at(error))?;
+            portable &= add(graph, &source, files, used, noted).map_err(|error| source.at(error))?;
         }
     }
     Ok(portable)
 }
 
-fn add(graph: &mut Graph, source: &Source, files: &Files, used: &HashSet<String>) -> Result<bool> {
+fn add(
+    graph: &mut Graph,
+    source: &Source,
+    files: &Files,
+    used: &HashSet<String>,
+    noted: bool,
+) -> Result<bool> {
     let proto = &source.proto;
     let mut inputs = vec![];
     for (index, name) in proto.input.iter().enumerate() {
@@ -216,7 +225,8 @@ fn add(graph: &mut Graph, source: &Source, files: &Files, used: &HashSet<String>
     let node =
         Draft { name: source.name.clone(), op_type: proto.op_type.clone(), attributes, inputs, outputs };
     let domain = domain(&proto.domain);
-    if !domain.is_empty() || !captures.is_empty() || has_graph(&node.attributes) {
+    let lowered = domain == microsoft::DOMAIN && microsoft::knows(&proto.op_type);
+    if !domain.is_empty() && !lowered || !captures.is_empty() || has_graph(&node.attributes) {
         let captured = captures.len();
         let inputs = [node.inputs, captures].concat();
         let op = Opaque::new(domain, node.op_type, node.attributes, captured, source.opset);
@@ -225,6 +235,12 @@ fn add(graph: &mut Graph, source: &Source, files: &Files, used: &HashSet<String>
         let inside = source.contents.operators.iter().map(String::as_str);
         let own = domain.is_empty().then_some(proto.op_type.as_str());
         return Ok(inside.chain(own).all(|op_type| !upgrade::changed_since(op_type, opset)));
+    }
+    if lowered {
+        let mut lift = Lift { graph, node, used };
+        microsoft::lower(&mut lift)?;
+        let Lift { node, .. } = lift;
+        return finish(graph, node, true);
     }
     let Some(opset) = source.opset else {
         return Err(Error::Malformed(
@@ -235,7 +251,12 @@ fn add(graph: &mut Graph, source: &Source, files: &Files, used: &HashSet<String>
     let mut lift = Lift { graph, node, used };
     upgrade::upgrade(&mut lift, opset)?;
     normalise::normalise(&mut lift)?;
-    let Lift { mut node, .. } = lift;
+    let Lift { node, .. } = lift;
+    finish(graph, node, noted || opset < upgrade::RANKS_BEFORE)
+}
+
+/// Adds a node that stands in our spelling.
+fn finish(graph: &mut Graph, mut node: Draft, noted: bool) -> Result<bool> {
     while node.inputs.last().is_some_and(Option::is_none) {
         node.inputs.pop();
     }
@@ -244,7 +265,7 @@ fn add(graph: &mut Graph, source: &Source, files: &Files, used: &HashSet<String>
     }
     let op = read_op(&node.op_type, node.attributes)?;
     let id = graph.add_node_defining(&node.name, op, &node.inputs, &node.outputs)?;
-    if opset < upgrade::RANKS_BEFORE {
+    if noted {
         note_types(graph, id);
     }
     Ok(true)
@@ -252,7 +273,7 @@ fn add(graph: &mut Graph, source: &Source, files: &Files, used: &HashSet<String>
 
 /// Notes what follows from the inputs of a node, where the file says nothing: some rules ask for ranks. What does not fit
 /// together is for inference to say.
-fn note_types(graph: &mut Graph, id: NodeId) {
+pub(super) fn note_types(graph: &mut Graph, id: NodeId) {
     let node = graph.node(id);
     let info = |input: &Option<ValueId>| {
         input.map(|id| InputInfo { ty: graph.ty(id), constant: graph.constant(id), extents: None })
@@ -277,7 +298,7 @@ fn has_graph(attributes: &Attributes) -> bool {
 }
 
 /// Reads an operator of ONNX's own domain; one that we do not know, or not in this variant, stays opaque.
-fn read_op(op_type: &str, attributes: Attributes) -> Result<Op> {
+pub(super) fn read_op(op_type: &str, attributes: Attributes) -> Result<Op> {
     match Op::read(op_type, attributes.clone()) {
         Ok(Some(op)) => Ok(op),
         Ok(None) | Err(Error::Unsupported(_)) => {

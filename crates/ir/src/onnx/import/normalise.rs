@@ -34,6 +34,11 @@ pub(super) fn normalise(lift: &mut Lift<'_>) -> Result<()> {
             Ok(())
         }
         "SwiGLU" => swiglu(lift),
+        // ONNX Runtime has it in ONNX's own domain.
+        "SimplifiedLayerNormalization" => {
+            "RMSNormalization".clone_into(&mut lift.node.op_type);
+            Ok(())
+        }
         _ => Ok(()),
     }
 }
