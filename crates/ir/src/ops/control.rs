@@ -1,9 +1,10 @@
-//! `If` and `Loop`: operators that hold graphs. Such a node is an [`Opaque`](super::Opaque) whose attributes are passed
+//! `If`, `Loop` and `Scan`: operators that hold graphs. Such a node is an [`Opaque`](super::Opaque) whose attributes are passed
 //! through; this is what they mean.
 //!
 //! A graph inside reads values of the graph around it by name. Here these names are inputs of its own, after those that ONNX
 //! gives it, in the order of the node's captured inputs.
 
+use super::control_scan::Scan;
 use super::{InputInfo, Op};
 use crate::attributes::{AttributeValue, Attributes};
 use crate::dim::Dim;
@@ -33,6 +34,8 @@ pub enum Control {
         /// Values that are carried.
         carried: usize,
     },
+    /// A graph over slices.
+    Scan(Box<Scan>),
 }
 
 /// Loops one inside the other that are accepted: types are inferred twice for each.
@@ -43,12 +46,13 @@ impl fmt::Debug for Control {
         f.write_str(match self {
             Self::If { .. } => "If",
             Self::Loop { .. } => "Loop",
+            Self::Scan(_) => "Scan",
         })
     }
 }
 
 impl Control {
-    /// Of an operator of ONNX's own domain; `Ok(None)` where it is neither.
+    /// Of an operator of ONNX's own domain; `Ok(None)` where it is none of them.
     ///
     /// # Errors
     /// When a graph is missing or malformed.
@@ -91,6 +95,15 @@ impl Control {
                 }
                 Some(Self::Loop { body, carried })
             }
+            "Scan" => {
+                let scan = Scan::read(attributes, captures, opset)?;
+                if loops(scan.body()) >= MOST_LOOPS {
+                    return Err(Error::Unsupported(format!(
+                        "more than {MOST_LOOPS} loops one inside the other"
+                    )));
+                }
+                Some(Self::Scan(Box::new(scan)))
+            }
             _ => None,
         })
     }
@@ -100,6 +113,7 @@ impl Control {
         match self {
             Self::If { then_branch, else_branch } => vec![then_branch, else_branch],
             Self::Loop { body, .. } => vec![body],
+            Self::Scan(scan) => vec![scan.body()],
         }
     }
 
@@ -115,6 +129,7 @@ impl Control {
 
     pub(super) fn infer(&self, inputs: &[Option<InputInfo<'_>>], outputs: usize) -> Result<Vec<ValueType>> {
         match self {
+            Self::Scan(scan) => scan.infer(inputs, outputs),
             Self::If { .. } => {
                 let captured = inputs.get(1..).unwrap_or_default();
                 let condition = inputs.first().copied().flatten();
@@ -178,6 +193,7 @@ impl Control {
                 run(graph, inputs.get(1..).unwrap_or_default().iter().map(|input| input.cloned()))
             }
             Self::Loop { body, carried } => repeat(body, *carried, inputs),
+            Self::Scan(scan) => scan.eval(inputs),
         }
     }
 }
@@ -188,6 +204,7 @@ fn loops(graph: &Graph) -> usize {
         Op::Opaque(op) => match op.control() {
             Ok(Control::If { then_branch, else_branch }) => loops(then_branch).max(loops(else_branch)),
             Ok(Control::Loop { body, .. }) => 1 + loops(body),
+            Ok(Control::Scan(scan)) => 1 + loops(scan.body()),
             Err(_) => 0,
         },
         _ => 0,
@@ -247,7 +264,7 @@ fn repeat(body: &Graph, carried: usize, inputs: &[Option<&Tensor>]) -> Result<Ve
 }
 
 /// Rows of the same type and shape as one tensor.
-fn stack(rows: &[Tensor]) -> Result<Tensor> {
+pub(super) fn stack(rows: &[Tensor]) -> Result<Tensor> {
     let [first, ..] = rows else { return Err(Error::Graph("a round gives too few values".into())) };
     if let Some(other) = rows.iter().find(|row| row.dtype() != first.dtype() || row.shape() != first.shape())
     {
@@ -265,7 +282,7 @@ fn stack(rows: &[Tensor]) -> Result<Tensor> {
 }
 
 /// Runs a graph on values for its inputs, in order.
-fn run(graph: &Graph, inputs: impl Iterator<Item = Option<Tensor>>) -> Result<Vec<Tensor>> {
+pub(super) fn run(graph: &Graph, inputs: impl Iterator<Item = Option<Tensor>>) -> Result<Vec<Tensor>> {
     let named = graph.inputs().iter().zip(inputs).map(|(&id, tensor)| {
         let name = graph.value(id).name.as_str();
         Ok((name, tensor.ok_or_else(|| Error::Graph(format!("`{name}` is missing")))?))
@@ -275,7 +292,7 @@ fn run(graph: &Graph, inputs: impl Iterator<Item = Option<Tensor>>) -> Result<Ve
 }
 
 /// A graph with these types for its inputs, and what follows from them.
-fn typed(graph: &Graph, types: impl Iterator<Item = ValueType>) -> Result<Graph> {
+pub(super) fn typed(graph: &Graph, types: impl Iterator<Item = ValueType>) -> Result<Graph> {
     let mut graph = graph.clone();
     for (id, ty) in graph.inputs().to_vec().into_iter().zip(types) {
         graph.set_ty(id, ty);
