@@ -163,7 +163,7 @@ impl Scan {
             let slices = scanned.iter().map(|(tensor, axis, backwards)| {
                 slice(tensor, *axis, if *backwards { length - 1 - round } else { round })
             });
-            let own = state.drain(..).collect::<Vec<_>>().into_iter().map(Ok).chain(slices);
+            let own = std::mem::take(&mut state).into_iter().map(Ok).chain(slices);
             let own = own.map(|tensor| tensor.map(Some)).collect::<Result<Vec<_>>>()?;
             let mut results = run(&self.body, own.into_iter().chain(captured.iter().cloned()))?.into_iter();
             state = results.by_ref().take(self.states).collect();

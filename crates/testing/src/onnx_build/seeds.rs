@@ -107,6 +107,70 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
             [tensor_head("s", 8, &[2]), field(6, "ab"), field(6, "")].concat(),
         ],
     );
+    let foreign = |op: &str, inputs: &[&str], outputs: &[&str], attributes: &[Message]| {
+        [node(op, inputs, outputs, attributes), field(7, "com.microsoft")].concat()
+    };
+    let lowered = one(
+        vec![
+            foreign("FusedConv", &["x", "w", "b"], &["a"], &[text_attribute("activation", "Relu")]),
+            foreign("FusedMatMul", &["a", "a"], &["c"], &[int_attribute("transA", 1)]),
+            foreign("QuickGelu", &["c"], &["y"], &[]),
+        ],
+        vec![floats("w", &[2, 2, 1, 1], &[0.5; 4]), floats("b", &[2], &[0.0; 2])],
+    );
+    let item = Graph {
+        inputs: vec![untyped("item")],
+        outputs: vec![untyped("mapped")],
+        nodes: vec![node("Relu", &["item"], &["mapped"], &[])],
+        ..Graph::default()
+    };
+    let listed = one(
+        vec![
+            node("SplitToSequence", &["x"], &["s"], &[int_attribute("axis", 2)]),
+            node("SequenceMap", &["s"], &["m"], &[graph_attribute("body", &item.encode())]),
+            node("SequenceAt", &["m", "i"], &["p"], &[]),
+            node("SequenceInsert", &["m", "p", "i"], &["t"], &[]),
+            node("Optional", &["t"], &["o"], &[]),
+            node("OptionalGetElement", &["o"], &["u"], &[]),
+            node(
+                "ConcatFromSequence",
+                &["u"],
+                &["y"],
+                &[int_attribute("axis", 1), int_attribute("new_axis", 1)],
+            ),
+        ],
+        vec![ints("i", &[], &[1])],
+    );
+    let round = Graph {
+        inputs: vec![untyped("state"), untyped("slice")],
+        outputs: vec![untyped("sum"), untyped("row")],
+        nodes: vec![node("Add", &["state", "slice"], &["sum"], &[]), node("Neg", &["sum"], &["row"], &[])],
+        ..Graph::default()
+    };
+    let scanning = one(
+        vec![node(
+            "Scan",
+            &["b", "x"],
+            &["e", "y"],
+            &[
+                graph_attribute("body", &round.encode()),
+                int_attribute("num_scan_inputs", 1),
+                ints_attribute("scan_input_axes", &[-1]),
+                ints_attribute("scan_output_directions", &[1]),
+            ],
+        )],
+        vec![floats("b", &[], &[1.0])],
+    );
+    let signal = one(
+        vec![
+            node("DFT", &["x", "", "axis"], &["f"], &[]),
+            node("Reshape", &["f", "shape"], &["g"], &[]),
+            node("STFT", &["g", "step"], &["h"], &[int_attribute("onesided", 0)]),
+            node("Attention", &["x", "x", "x"], &["k"], &[int_attribute("is_causal", 1)]),
+            node("Cast", &["h"], &["y"], &[int_attribute("to", 17)]),
+        ],
+        vec![ints("axis", &[], &[2]), ints("shape", &[3], &[1, -1, 2]), ints("step", &[], &[3])],
+    );
     let mut symbolic = conv("ConvTranspose", deconv);
     symbolic.inputs = vec![value("x", &["N", "2", "H", "2"])];
     vec![
@@ -121,6 +185,10 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         typed.model(13),
         with_external("data.bin", "0").model(17),
         symbolic.model(17),
+        lowered.model(17),
+        listed.model(17),
+        scanning.model(17),
+        signal.model(24),
     ]
 }
 

@@ -5,6 +5,7 @@ mod microsoft;
 mod nodes;
 mod normalise;
 mod order;
+mod sequences;
 mod upgrade;
 
 use super::files::Files;

@@ -5,6 +5,7 @@ use super::super::proto::{AttributeProto, NodeProto};
 use super::super::subgraph::Contents;
 use super::super::wire::decode;
 use super::super::{attributes, tensors};
+use super::sequences::{self, Sequences};
 use super::{CANONICAL_OPSET, domain, microsoft, normalise, upgrade};
 use crate::attributes::{AttributeValue, Attributes};
 use crate::error::{Error, Result};
@@ -194,14 +195,63 @@ pub(super) fn build(
 ) -> Result<bool> {
     let mut portable = true;
     // Rules that ask for ranks and types are followed where they are noted.
-    let lowers = |source: &Source| source.proto.domain == microsoft::DOMAIN;
+    let lowers = |source: &Source| {
+        source.proto.domain == microsoft::DOMAIN || sequences::handles(&source.proto.op_type)
+    };
     let noted = sources.iter().any(lowers);
+    let mut lists = Sequences::default();
     for source in sources {
         if !source.is_constant() {
+            if followed(graph, &source, files, used, &mut lists).map_err(|error| source.at(error))? {
+                continue;
+            }
             portable &= add(graph, &source, files, used, noted).map_err(|error| source.at(error))?;
         }
     }
     Ok(portable)
+}
+
+/// Follows a node on sequences or optionals; false for any other.
+fn followed(
+    graph: &mut Graph,
+    source: &Source,
+    files: &Files,
+    used: &HashSet<String>,
+    lists: &mut Sequences,
+) -> Result<bool> {
+    let proto = &source.proto;
+    let own = domain(&proto.domain).is_empty();
+    let copies = proto.op_type == "Identity" && proto.input.iter().any(|name| lists.holds(name));
+    if !own || !(copies || sequences::handles(&proto.op_type)) {
+        if let Some(name) = source.reads().find(|name| lists.holds(name)) {
+            return Err(Error::Unsupported(format!(
+                "`{name}` is a sequence or optional; such values are followed between nodes that take them apart, \
+                 not into graphs inside of others"
+            )));
+        }
+        return Ok(false);
+    }
+    let mut inputs = vec![];
+    for (index, name) in proto.input.iter().enumerate() {
+        let plain = !name.is_empty() && !lists.holds(name);
+        inputs.push(if plain { Some(find(graph, name, &format!("input {index}"))?) } else { None });
+    }
+    let mut captures = vec![];
+    for name in &source.contents.free {
+        captures.push(find(graph, name, "a subgraph's input")?);
+    }
+    let attributes = attributes::read(proto, files)?;
+    let body = match attributes.get("body") {
+        Some(AttributeValue::Opaque(bytes)) if proto.op_type == "SequenceMap" => {
+            Some((crate::onnx::read_subgraph(bytes, &attributes, source.opset)?, captures))
+        }
+        _ => None,
+    };
+    let outputs = proto.output.iter().map(|name| graph.find_value(name)).collect();
+    let draft =
+        Draft { name: source.name.clone(), op_type: proto.op_type.clone(), attributes, inputs, outputs };
+    lists.follow(graph, (draft, used), (&proto.input, &proto.output), body)?;
+    Ok(true)
 }
 
 fn add(
