@@ -1,7 +1,7 @@
 //! Times of named ConvTranspose layers and of the networks in `models/`, on one thread and on two. Throughput is in
 //! multiply-adds, counted alike for every form: of a layer, each input element times each tap of its group.
 //!
-//! `cargo bench --bench layers -- dcgan4` times those whose name contains `dcgan4`.
+//! `cargo bench -p tconvc-benches -- dcgan4` times those whose name contains `dcgan4`.
 
 use criterion::{Bencher, BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
 use std::path::Path;
@@ -178,7 +178,7 @@ fn layers(criterion: &mut Criterion) {
 fn networks(criterion: &mut Criterion) -> Result<()> {
     let mut group = criterion.benchmark_group("network");
     for (name, input, shape) in NETWORKS {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name).with_extension("onnx");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models").join(name).with_extension("onnx");
         let model = Model::from_path(path)?;
         let known = Compiler::new().input_shape(input, shape);
         let rewritten = known.without_pass("forms").rewrite(&model)?;

@@ -1,7 +1,9 @@
 //! Runs every case under `tests/filetests`: a graph, the passes its directives name, and the graph that is expected.
 //! `TCONVC_BLESS=1 cargo test --test filetests` writes what was found; see `docs/text-form.md`.
 
-use std::path::Path;
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use tconvc_ir::Graph;
 use tconvc_passes::pipeline::{find, run_passes};
 use tconvc_passes::{Form, Options, Pass, optimise};
@@ -25,10 +27,11 @@ fn apply(directives: &Directives, graph: &mut Graph) -> Result<(), String> {
     Ok(())
 }
 
-fn case(path: &Path) -> datatest_stable::Result<()> {
-    Ok(filetest::run(path, &apply)?)
-}
-
-datatest_stable::harness! {
-    { test = case, root = "tests/filetests", pattern = r"\.tir$" },
+fn main() -> ExitCode {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/filetests");
+    let case = |(name, path): (String, PathBuf)| {
+        Trial::test(name, move || filetest::run(&path, &apply).map_err(Failed::from))
+    };
+    let trials = filetest::cases(&root).into_iter().map(case).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -20,7 +20,7 @@
 
 use crate::compare::check_same_meaning;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tconvc_ir::text::{Weights, parse, print};
 use tconvc_ir::{Graph, infer, verify};
 
@@ -56,6 +56,30 @@ impl Directives {
         let list = self.get("passes").unwrap_or_default();
         list.split(',').map(str::trim).filter(|name| !name.is_empty()).collect()
     }
+}
+
+/// The cases below a folder by name (`FOLDER/FILE.tir`), in the order of their names.
+///
+/// # Panics
+/// When a folder cannot be read, or there is no case: a harness that runs nothing must not pass.
+pub fn cases(root: &Path) -> Vec<(String, PathBuf)> {
+    fn visit(folder: &Path, found: &mut Vec<PathBuf>) {
+        let entries =
+            std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        for path in entries.map(|entry| entry.expect("a folder that can be read").path()) {
+            match path.extension() {
+                _ if path.is_dir() => visit(&path, found),
+                Some(extension) if extension == "tir" => found.push(path),
+                _ => {}
+            }
+        }
+    }
+    let mut found = vec![];
+    visit(root, &mut found);
+    assert!(!found.is_empty(), "there is no case below {}", root.display());
+    found.sort();
+    let name = |path: &Path| path.strip_prefix(root).unwrap_or(path).display().to_string().replace('\\', "/");
+    found.into_iter().map(|path| (name(&path), path)).collect()
 }
 
 /// What runs the passes that the directives name.

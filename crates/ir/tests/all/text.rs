@@ -115,7 +115,7 @@ fn real_models_print_and_parse() {
 
 #[test]
 fn the_documented_example_is_printed_as_it_stands() {
-    let page = include_str!("../../../docs/text-form.md");
+    let page = include_str!("../../../../docs/text-form.md");
     let example = page.split("```text\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     let mut graph: Graph = example.parse().unwrap();
     infer::infer(&mut graph).unwrap();

@@ -1,10 +1,7 @@
 //! Proof by exhaustion, in exact integers, that the three forms of a transposed convolution are what they say: on every
 //! small geometry each equals the definition and the transposed matrix of a convolution.
 
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod common;
-
-use common::{AxisNumbers, Case, eval};
+use crate::common::{self, AxisNumbers, Case, eval};
 use std::ops::RangeInclusive;
 use tconvc_ir::Tensor;
 use tconvc_ir::ops::{

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tconvc_ir::{infer, onnx, verify};
 use tconvc_testing::onnx_build::damage::{Damage, Random, damage_bytes};
 use tconvc_testing::onnx_build::*;
+use tconvc_testing::{Cases, in_child};
 
 /// Cases in the default tests.
 const DEFAULT_CASES: u64 = 4000;
@@ -94,9 +95,13 @@ fn hostile_places_of_external_data_are_errors() {
     assert!((2..=4).contains(&accepted), "{accepted} are accepted");
 }
 
-/// Messages that would take far more memory than the file has bytes.
+/// Messages that would take far more memory than the file has bytes; in a process of their own, whose memory is looked at.
 #[test]
 fn swollen_models_take_no_memory() {
+    in_child("onnx_damage::swollen_models_take_no_memory", swollen);
+}
+
+fn swollen(tell: &mut Cases) {
     let many = |tag: u64, count: usize| -> Message { field(tag, "").repeat(count) };
     let graph = |fields: Message| [int(1, 8), field(7, fields), field(8, int(2, 17))].concat();
     let tensor = |fields: Message| graph(field(5, fields));
@@ -126,6 +131,7 @@ fn swollen_models_take_no_memory() {
         ("groups", vec![0x0b; 100_000]),
     ];
     for (name, bytes) in cases {
+        tell.begin(&name);
         guarded(name, || survive(|| onnx::read_bytes(&bytes)));
     }
     if let Some(peak) = peak_bytes() {

@@ -1,9 +1,6 @@
 //! The convolution family apart from its geometry: element types, epilogues, inference, attributes, errors.
 
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod common;
-
-use common::{AxisNumbers, Case, eval, integers};
+use crate::common::{AxisNumbers, Case, eval, integers};
 use tconvc_ir::ops::{
     ColumnGemm, Conv, ConvTranspose, Epilogue, EpilogueStep, InputInfo, Interleave, OverlapAdd, Padding,
     PhaseConv, Unary, ZeroInsert,
