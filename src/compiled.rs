@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use std::ops::Index;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tconvc_ir::{Graph, Tensor, TensorView};
+use tconvc_ir::{Graph, Tensor, TensorView, ValueType};
+use tconvc_runtime::executor::Executor;
 use tconvc_runtime::program::Program;
 
 /// Programs that are kept for different input shapes.
@@ -22,7 +23,8 @@ const PROGRAM_BYTES: usize = 512 << 20;
 /// The same for the rest of a network behind extents that follow from data.
 const REST_BYTES: usize = 64 << 20;
 
-/// A compiled network. Cloning is cheap and shares the code.
+/// A compiled network. Cloning is cheap and shares code and threads. Where no shape is open, it keeps packed weights alone, not
+/// the network that it was made of.
 #[derive(Clone)]
 pub struct CompiledModel {
     inner: Arc<Inner>,
@@ -31,7 +33,10 @@ pub struct CompiledModel {
 struct Inner {
     compiler: Compiler,
     /// The network with the given shapes bound, and with the defaults of inputs that may be left out; extents may still be open.
-    graph: Graph,
+    /// None where it is not compiled again: its weights are not needed any more.
+    graph: Option<Graph>,
+    /// Types of the inputs that have to be given.
+    types: Vec<ValueType>,
     /// The same with every input, where some may be left out.
     open: Option<Graph>,
     defaults: Defaults,
@@ -147,28 +152,43 @@ impl CompiledModel {
         warnings: Vec<String>,
         cuts: usize,
     ) -> Result<Self> {
-        let whole = open.as_ref().unwrap_or(&graph);
-        let ports = (Model::from_graph(whole.clone()).inputs(), Model::from_graph(graph.clone()).outputs());
         let bytes = if cuts == 0 { PROGRAM_BYTES } else { REST_BYTES };
-        let cache = Cache::new(PROGRAMS).with_bytes(bytes);
+        Self::with_cache(compiler, (graph, open), warnings, cuts, bytes)
+    }
+
+    fn with_cache(
+        compiler: Compiler,
+        (graph, open): (Graph, Option<Graph>),
+        warnings: Vec<String>,
+        cuts: usize,
+        cache_bytes: usize,
+    ) -> Result<Self> {
+        let whole = open.as_ref().unwrap_or(&graph);
+        let types: Vec<ValueType> = graph.inputs().iter().map(|&id| graph.ty(id).clone()).collect();
         let mut inner = Inner {
             compiler,
             defaults: Defaults::of(whole)?,
-            ports,
+            ports: (Model::from_graph(whole.clone()).inputs(), Model::from_graph(graph.clone()).outputs()),
             warnings,
-            programs: Mutex::new(Programs { cache, by_value: vec![] }),
+            programs: Mutex::new(Programs {
+                cache: Cache::new(PROGRAMS).with_bytes(cache_bytes),
+                by_value: vec![],
+            }),
             first: None,
             compiled: AtomicUsize::new(0),
-            graph,
+            graph: None,
+            types,
             open,
             cuts,
         };
-        let shapes: Option<Vec<_>> =
-            inner.graph.inputs().iter().map(|&id| inner.graph.ty(id).known_shape()).collect();
-        if shapes.is_some() {
-            let first = inner.compiler.specialise(inner.graph.clone(), Given::default(), cuts)?;
+        if inner.types.iter().all(|ty| ty.known_shape().is_some()) {
+            // With inputs that may be left out, and of which there is no other graph, this one is needed once more.
+            inner.graph = (inner.open.is_none() && !graph.all_inputs_required()).then(|| graph.clone());
+            let first = inner.compiler.specialise(graph, Given::default(), cuts)?;
             inner.first = Some(Arc::new(first.with_warnings(&inner.warnings)));
             inner.compiled = AtomicUsize::new(1);
+        } else {
+            inner.graph = Some(graph);
         }
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -229,7 +249,7 @@ impl CompiledModel {
         Ok(self.inner.defaults.complete(slots).into_iter().flatten().collect())
     }
 
-    /// Workspace and threads of its own, for many runs.
+    /// Workspace of its own, for many runs. Its threads are those of the compiler; see also [`Session::with_executor`].
     pub fn session(&self) -> Session {
         Session::new(self.clone())
     }
@@ -265,8 +285,9 @@ impl CompiledModel {
         programs.cache.len() + usize::from(self.is_static())
     }
 
-    pub(crate) fn threads(&self) -> usize {
-        self.inner.compiler.threads
+    /// The threads that its runs share.
+    pub(crate) fn executor(&self) -> Arc<dyn Executor> {
+        self.inner.compiler.threads.executor()
     }
 
     /// True when a program fits a call with these inputs, whose shapes are those that it was made for.
@@ -278,16 +299,22 @@ impl CompiledModel {
     pub(crate) fn specialise(&self, inputs: &[TensorView<'_>]) -> Result<Arc<Specialised>> {
         let inner = &self.inner;
         let all = inner.defaults.all_given(inputs.len())?;
-        let graph = if all { inner.open.as_ref().unwrap_or(&inner.graph) } else { &inner.graph };
+        let graph = if all { inner.open.as_ref().or(inner.graph.as_ref()) } else { inner.graph.as_ref() };
         let ports = inner.ports.0.iter().filter(|port| all || !port.optional);
-        for ((port, &id), view) in ports.zip(graph.inputs()).zip(inputs) {
-            if let Some(error) = given::misfit(port, graph.ty(id), view) {
+        let types: Vec<&ValueType> = match graph {
+            Some(graph) => graph.inputs().iter().map(|&id| graph.ty(id)).collect(),
+            None => inner.types.iter().collect(),
+        };
+        for ((port, ty), view) in ports.zip(types).zip(inputs) {
+            if let Some(error) = given::misfit(port, ty, view) {
                 return Err(error);
             }
         }
-        if let Some(first) = inner.first.as_ref().filter(|_| !all) {
-            return Ok(first.clone());
-        }
+        let graph = match (&inner.first, graph) {
+            (Some(first), _) if !all => return Ok(first.clone()),
+            (_, Some(graph)) => graph,
+            (_, None) => unreachable!("a graph is there while it may be compiled again"),
+        };
         let shapes: Vec<Vec<usize>> = inputs.iter().map(|view| view.shape().to_vec()).collect();
         let mut programs = inner.programs.lock().unwrap_or_else(PoisonError::into_inner);
         let same = |(known, given): &(Vec<Vec<usize>>, Given)| *known == shapes && self.fits(given, inputs);
@@ -334,5 +361,38 @@ impl CompiledModel {
             inner.warnings.iter().filter(|known| !warnings.contains(known)).cloned().collect::<Vec<_>>(),
         );
         Ok(inner.compiler.specialise(graph, given, inner.cuts)?.with_warnings(&warnings))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tconvc_ir::DType;
+
+    /// Programs that are kept of two, and the bytes of code and packed weights of each.
+    fn kept(cache_bytes: usize) -> (usize, [usize; 2]) {
+        let text = "input %x : f32[1, 8, H, 5]\nconst @w : f32[8, 8, 3, 3] = seeded(3)\n\
+                    %y = Conv(%x, @w)\noutput %y\n";
+        let mut graph: Graph = text.parse().unwrap();
+        tconvc_ir::infer::infer(&mut graph).unwrap();
+        let model =
+            CompiledModel::with_cache(Compiler::new(), (graph, None), vec![], 0, cache_bytes).unwrap();
+        let bytes = [4, 9].map(|height| {
+            let x = Tensor::seeded(DType::F32, [1, 8, height, 5], 1).unwrap();
+            model.run([("x", x.view())]).unwrap();
+            let report = model.report();
+            report.code_bytes + report.weight_bytes
+        });
+        assert_eq!(model.compilations(), 2);
+        (model.programs(), bytes)
+    }
+
+    #[test]
+    fn programs_count_with_their_code_and_their_weights() {
+        let (all, bytes) = kept(usize::MAX);
+        assert_eq!(all, 2);
+        let both = bytes.iter().sum();
+        assert_eq!(kept(both), (2, bytes));
+        assert_eq!(kept(both - 1), (1, bytes));
     }
 }

@@ -7,6 +7,7 @@ use crate::given::Given;
 use crate::model::Model;
 use crate::report::Report;
 use crate::stages::Rest;
+use crate::threads::Threads;
 use crate::tune::Tuning;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,12 +20,13 @@ use tconvc_passes::cost::Machine;
 use tconvc_passes::cut::cut;
 use tconvc_passes::plan::{Plan, plan};
 use tconvc_passes::{Form, Journal, Options, optimise};
+use tconvc_runtime::executor::Executor;
 
 /// Compiles models. Every option has a default: this machine, one thread, the form chosen for each layer.
 #[derive(Debug, Clone)]
 pub struct Compiler {
     pub(crate) target: Target,
-    pub(crate) threads: usize,
+    pub(crate) threads: Threads,
     pub(crate) form: Form,
     pub(crate) shapes: BTreeMap<String, Vec<usize>>,
     pub(crate) disabled: Vec<String>,
@@ -57,7 +59,7 @@ impl Compiler {
     pub fn new() -> Self {
         Self {
             target: Target::host(),
-            threads: 1,
+            threads: Threads::default(),
             form: Form::Auto,
             shapes: BTreeMap::new(),
             disabled: vec![],
@@ -76,10 +78,23 @@ impl Compiler {
         self
     }
 
-    /// Threads that share each layer of a run; results do not depend on their number. Compiling takes what processors there are.
+    /// Threads that share the work of compiling, and each layer of a run; results do not depend on their number. By default as
+    /// many as a given [`Compiler::executor`] has, else one. 0 counts as 1.
+    ///
+    /// A pool of so many is started when it is first needed, and shared by the compiler, its clones, and all that they
+    /// compile. It spreads one call at a time; calls that come meanwhile run on their caller's thread alone. For sessions
+    /// that run side by side on several threads each, see [`Session::with_executor`](crate::Session::with_executor).
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = threads.max(1);
+        self.threads = self.threads.with_count(threads);
+        self
+    }
+
+    /// Compiles and runs on these threads instead of a pool of its own. With [`Compiler::threads`], layers are shared among
+    /// another number than it has.
+    #[must_use]
+    pub fn executor(mut self, executor: Arc<dyn Executor>) -> Self {
+        self.threads = self.threads.with_executor(executor);
         self
     }
 
@@ -203,7 +218,12 @@ impl Compiler {
         let caches = self.target.caches();
         let kib = [caches.l1d.bytes, caches.l2.bytes, caches.l3.bytes].map(|bytes| (bytes >> 10).to_string());
         let filtering = if self.fast_math { "" } else { ", fast math off" };
-        format!("{}, caches of {} KiB, {} thread(s){filtering}", self.target, kib.join(", "), self.threads)
+        format!(
+            "{}, caches of {} KiB, {} thread(s){filtering}",
+            self.target,
+            kib.join(", "),
+            self.threads.count()
+        )
     }
 
     pub(crate) fn optimise(&self, graph: &mut Graph) -> Result<Journal> {
@@ -214,7 +234,7 @@ impl Compiler {
     pub(crate) fn pass_options(&self) -> Result<Options> {
         Ok(Options {
             form: self.form,
-            machine: Machine::with_lanes(self.target.lanes(), self.threads),
+            machine: Machine::with_lanes(self.target.lanes(), self.threads.count()),
             disabled: self.disabled.clone(),
             stop_after: self.stop_after.as_deref().map(str::parse).transpose()?,
             measured: self.tuning.forms(&self.setting()),
@@ -223,12 +243,13 @@ impl Compiler {
     }
 
     fn generate(&self, graph: &Graph, plan: &Plan) -> Result<Compiled> {
-        Ok(compile::compile(graph, plan, &self.code_options())?)
+        Ok(compile::compile(graph, plan, &self.code_options(), &*self.threads.executor())?)
     }
 
     pub(crate) fn code_options(&self) -> options::Options {
         options::Options {
-            threads: self.threads,
+            threads: self.threads.count(),
+            workspace_limit: self.workspace_limit,
             keep_text: self.keep_text,
             fast_math: if self.fast_math { FastMath::WherePays } else { FastMath::Off },
             schedules: self.tuning.schedules(&self.setting()),
@@ -253,13 +274,6 @@ impl Compiler {
         Ok(if clif { code.module().clif() } else { code.module().asm() })
     }
 
-    fn within_limit(&self, bytes: usize) -> Result<()> {
-        if bytes <= self.workspace_limit {
-            return Ok(());
-        }
-        Err(Error::Workspace { bytes, limit: self.workspace_limit })
-    }
-
     /// A program for a graph whose shapes are bound, with its report, and with what is left to compile where extents follow from
     /// data. `cuts` of this kind lie before it.
     pub(crate) fn specialise(&self, mut graph: Graph, given: Given, cuts: usize) -> Result<Specialised> {
@@ -273,12 +287,10 @@ impl Compiler {
             }
         };
         let plan = plan(&graph)?;
-        self.within_limit(plan.arena_bytes)?;
+        if plan.arena_bytes > self.workspace_limit {
+            return Err(Error::Workspace { bytes: plan.arena_bytes, limit: self.workspace_limit });
+        }
         let program = self.generate(&graph, &plan)?.finish()?;
-        let constants = graph.values().filter_map(|(id, _)| graph.constant(id));
-        let constants: usize = constants.map(|tensor| tensor.bytes().len()).sum();
-        let packing = program.weight_bytes().saturating_sub(constants);
-        self.within_limit(program.workspace_bytes().saturating_add(packing))?;
         let compile_ms = start.elapsed().as_secs_f64() * 1e3;
         let report = Report::new(self, &journal, (&graph, &plan), &program, compile_ms);
         Ok(Specialised { given, program, report, rest })

@@ -1,5 +1,7 @@
 //! The error of the public API.
 
+use tconvc_codegen::error::CompileError;
+
 /// What can go wrong. Messages name the file, node, attribute and value, and what would be accepted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -12,7 +14,7 @@ pub enum Error {
     Passes(#[from] tconvc_passes::Error),
     /// The network cannot be compiled; names the node, the operator and what about it.
     #[error(transparent)]
-    Compile(#[from] tconvc_codegen::error::CompileError),
+    Compile(CompileError),
     /// The compiled network could not run.
     #[error(transparent)]
     Run(#[from] tconvc_runtime::error::RunError),
@@ -47,3 +49,12 @@ pub enum Error {
 
 /// Result of the public API.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl From<CompileError> for Error {
+    fn from(error: CompileError) -> Self {
+        match error {
+            CompileError::Workspace { bytes, limit } => Self::Workspace { bytes, limit },
+            error => Self::Compile(error),
+        }
+    }
+}

@@ -51,7 +51,7 @@ impl Explanation {
         });
         Self {
             target: compiler.target.to_string(),
-            threads: compiler.threads,
+            threads: compiler.threads.count(),
             layers: layers.collect(),
             warnings,
         }

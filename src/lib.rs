@@ -23,6 +23,22 @@
 //! # }
 //! ```
 //!
+//! A host with threads of its own, or with several models that shall share some, hands in an [`Executor`]:
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//! use tconvc::{Compiler, Model, ThreadPool};
+//!
+//! let pool = Arc::new(ThreadPool::new(2)?);
+//! let model = Model::from_path("models/fsrcnn_x3.onnx")?;
+//! let compiled = Compiler::new().executor(pool.clone()).compile(&model)?;
+//! let mut session = compiled.session();
+//! let mut other = compiled.session().with_executor(Arc::new(ThreadPool::new(2)?));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Shapes that a model leaves open can be given with [`Compiler::input_shape`], or left to the calls: code is then made
 //! for each shape when it is first used, and kept.
 
@@ -39,6 +55,7 @@ mod model;
 mod report;
 mod session;
 mod stages;
+mod threads;
 mod tune;
 
 pub use check::{Agreement, Tolerance, compare};
@@ -54,6 +71,8 @@ pub use tconvc_ir::onnx::read_tensor;
 pub use tconvc_ir::{DType, Element, Tensor, TensorView, TensorViewMut};
 pub use tconvc_machine::Target;
 pub use tconvc_passes::{Error as OptionError, Form, Journal};
+pub use tconvc_runtime::executor::{Executor, Serial};
+pub use tconvc_runtime::thread_pool::ThreadPool;
 pub use tune::{TuneProgress, Tuning};
 
 /// The example in the README, compiled and run with the other examples.

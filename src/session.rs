@@ -1,4 +1,4 @@
-//! Many runs of one compiled network: workspace and threads are kept from run to run.
+//! Many runs of one compiled network: the workspace is kept from run to run.
 
 use crate::cache::Cache;
 use crate::compiled::{CompiledModel, Outputs};
@@ -8,19 +8,22 @@ use crate::stages::RestSession;
 use std::sync::Arc;
 use std::time::Duration;
 use tconvc_ir::{DType, Tensor, TensorView, TensorViewMut};
-use tconvc_runtime::pool::{Executor, Pool, Serial};
+use tconvc_runtime::executor::Executor;
 use tconvc_runtime::program::Port;
 use tconvc_runtime::session;
 
 /// Shapes for which a session keeps a workspace.
 const WORKSPACES: usize = 4;
 
-/// Owns the workspace and the threads; runs one call at a time.
+/// Owns the workspace; runs one call at a time, on the threads of its model unless it is given others.
 pub struct Session {
     model: CompiledModel,
     executor: Arc<dyn Executor>,
-    workspaces: Cache<(Vec<(DType, Vec<usize>)>, Given), Workspace>,
+    workspaces: Cache<Inputs, Workspace>,
 }
+
+/// Types and shapes of inputs, and which of them are given.
+type Inputs = (Vec<(DType, Vec<usize>)>, Given);
 
 /// For inputs of one set of shapes.
 struct Workspace {
@@ -29,22 +32,13 @@ struct Workspace {
     rest: Option<RestSession>,
 }
 
-/// Threads that run a session's work.
-pub(crate) fn executor(threads: usize) -> Arc<dyn Executor> {
-    match Pool::new(threads) {
-        Ok(pool) if threads > 1 => Arc::new(pool),
-        // One thread needs no pool; where the system gives none, one thread computes the same.
-        _ => Arc::new(Serial),
-    }
-}
-
 impl Session {
     pub(crate) fn new(model: CompiledModel) -> Self {
-        let executor = executor(model.threads());
+        let executor = model.executor();
         Self { model, executor, workspaces: Cache::new(WORKSPACES) }
     }
 
-    /// Runs on threads of the host's own instead of the session's.
+    /// Runs on these threads instead of those that the model's sessions share.
     #[must_use]
     pub fn with_executor(mut self, executor: Arc<dyn Executor>) -> Self {
         self.executor = executor;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tconvc_codegen::compile::check_operators;
 use tconvc_ir::{Graph, Tensor, interp};
-use tconvc_runtime::pool::Executor;
+use tconvc_runtime::executor::Executor;
 
 /// Most cuts one behind the other: each is a level of calls.
 const MOST_CUTS: usize = 64;

@@ -14,7 +14,6 @@ pub use tuning::Tuning;
 use crate::compiler::Compiler;
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::session::executor;
 use search::{BLOCKS, Space, climb, is_faster};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,7 +24,7 @@ use tconvc_ir::{DType, Graph, NodeId, Op, Tensor, TensorView, TensorViewMut};
 use tconvc_passes::cost::{Machine, form_costs};
 use tconvc_passes::plan::plan;
 use tconvc_passes::{Form, optimise};
-use tconvc_runtime::pool::Executor;
+use tconvc_runtime::executor::Executor;
 use tconvc_runtime::session::Session;
 
 /// How far [`Compiler::tune`] has come.
@@ -63,7 +62,7 @@ impl Compiler {
     ) -> Result<()> {
         let compiler = Self { stop_after: None, ..self.clone() };
         let layers = compiler.layers(model)?;
-        let executor = executor(compiler.threads);
+        let executor = compiler.threads.executor();
         let mut progress = TuneProgress { done: 0, layers: layers.len(), layer: String::new() };
         for layer in &layers {
             progress.layer.clone_from(&layer.name);
@@ -138,8 +137,10 @@ impl Layer {
         let forms = match (&node.op, shapes.as_slice()) {
             (Op::ConvTranspose(op), [x, w, ..]) => {
                 let geometry = op.geometry(x, w)?;
-                let mut costs =
-                    form_costs(&geometry, &Machine::with_lanes(compiler.target.lanes(), compiler.threads));
+                let mut costs = form_costs(
+                    &geometry,
+                    &Machine::with_lanes(compiler.target.lanes(), compiler.threads.count()),
+                );
                 costs.sort_by(|a, b| a.predicted_us.total_cmp(&b.predicted_us));
                 let least = costs[0].predicted_us;
                 let forms = match compiler.form {
@@ -265,7 +266,7 @@ impl Tuner<'_> {
         let mut graph = self.layer.graph.clone();
         optimise(&mut graph, &compiler.pass_options()?)?;
         let options = tconvc_codegen::options::Options { list_choices: true, ..compiler.code_options() };
-        let compiled = compile::compile(&graph, &plan(&graph)?, &options)?;
+        let compiled = compile::compile(&graph, &plan(&graph)?, &options, &**self.executor)?;
         let choice = match compiled.choices() {
             [choice] => Some(choice.clone()),
             _ => None,

@@ -25,7 +25,7 @@ use tconvc_codegen::options::{FastMath, Options, Schedules};
 use tconvc_ir::Graph;
 use tconvc_ir::text::print;
 use tconvc_passes::plan::plan;
-use tconvc_runtime::pool::Serial;
+use tconvc_runtime::executor::Serial;
 use tconvc_runtime::program::{Program, Step, Work};
 use tconvc_runtime::session::Session;
 use tconvc_testing::{Cases, Edge, Guarded, graphs, in_child};
@@ -72,7 +72,7 @@ fn check(
     let plan = plan(rewritten.graph()).unwrap();
     let schedules = schedules.clone();
     let options = Options { threads, fast_math, schedules, ..Options::new(target.clone()) };
-    let program = compile::compile(rewritten.graph(), &plan, &options).unwrap().finish().unwrap();
+    let program = compile::compile(rewritten.graph(), &plan, &options, &Serial).unwrap().finish().unwrap();
     let mut session = Session::new(&program, Arc::new(Serial)).unwrap();
     let views: Vec<TensorView<'_>> = inputs.iter().map(|(_, tensor)| tensor.view()).collect();
     let mut run = |apart: Option<Edge>| {

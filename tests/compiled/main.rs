@@ -26,6 +26,8 @@ mod large;
 #[cfg(test)]
 mod layer;
 #[cfg(test)]
+mod memory;
+#[cfg(test)]
 mod models;
 mod networks;
 mod products;
@@ -35,3 +37,5 @@ mod schedules;
 mod stages;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod threads;

@@ -14,7 +14,7 @@ use tconvc_codegen::compile::{self, Compiled};
 use tconvc_codegen::options::{Choice, FastMath, Options, Schedules};
 use tconvc_ir::Graph;
 use tconvc_passes::plan::plan;
-use tconvc_runtime::pool::Serial;
+use tconvc_runtime::executor::Serial;
 use tconvc_runtime::session::Session;
 
 /// A layer rewritten into a form.
@@ -27,7 +27,7 @@ fn rewritten(layer: &Layer, form: Form) -> Graph {
 
 fn compiled(graph: &Graph, target: &Target, fast_math: FastMath, schedules: Schedules) -> Compiled {
     let options = Options { fast_math, schedules, list_choices: true, ..Options::new(target.clone()) };
-    compile::compile(graph, &plan(graph).unwrap(), &options).unwrap()
+    compile::compile(graph, &plan(graph).unwrap(), &options, &Serial).unwrap()
 }
 
 /// What a network of one input and one output computes.

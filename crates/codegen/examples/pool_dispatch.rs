@@ -4,12 +4,12 @@
 
 use std::time::Instant;
 
-use tconvc_runtime::pool::Pool;
+use tconvc_runtime::thread_pool::ThreadPool;
 
 #[expect(clippy::print_stdout, reason = "what the program is for")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads = std::env::args().nth(1).map_or(Ok(2), |n| n.parse())?;
-    let pool = Pool::new(threads)?;
+    let pool = ThreadPool::new(threads)?;
     let mut nanoseconds: Vec<u128> = (0..200_000)
         .map(|_| {
             let start = Instant::now();

@@ -1,11 +1,11 @@
 //! What the makers of kernels share: the module that collects code, packed weights, places of values, names.
 
 use crate::error::CompileError;
-use crate::jobs::Queue;
 use crate::module::{CodeError, CodeModule, FunctionBuilder};
 use crate::options::{Choice, FastMath, Options, Schedules};
 use crate::packing::{Pack, Packing};
 use crate::split;
+use crate::tasks::Queue;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tconvc_ir::{Graph, NodeId, Tensor, ValueId};
@@ -16,7 +16,6 @@ use tconvc_runtime::memory::{ALIGNMENT, AlignedBytes};
 use tconvc_runtime::program::{Kernel, Operand, Port, Space, Step, Work};
 use tconvc_tile::backend::LowerError;
 use tconvc_tile::{Tile, TileBuilder, TileError};
-use typed_arena::Arena;
 
 /// Collects a program step by step.
 pub(crate) struct Builder<'a> {
@@ -46,12 +45,11 @@ pub(crate) struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// Weights go into `blocks`, and jobs into `queue`.
+    /// Tasks go into `queue`.
     pub(crate) fn new(
         (graph, plan): (&'a Graph, &'a Plan),
         options: &Options,
         module: CodeModule,
-        blocks: &'a Arena<AlignedBytes>,
         queue: &Arc<Queue<'a>>,
     ) -> Self {
         Self {
@@ -63,7 +61,7 @@ impl<'a> Builder<'a> {
             schedules: options.schedules.clone(),
             choices: options.list_choices.then(Vec::new),
             module,
-            weights: Packing::new(blocks),
+            weights: Packing::default(),
             queue: Arc::clone(queue),
             constants: HashMap::new(),
             guests: HashMap::new(),
@@ -124,7 +122,6 @@ impl<'a> Builder<'a> {
                     (Some(&whole), _) => whole,
                     (None, Some(tensor)) => {
                         let whole = self.weights.copy(tensor.bytes());
-                        self.hand_out();
                         self.constants.insert(value, whole);
                         whole
                     }
@@ -168,16 +165,12 @@ impl<'a> Builder<'a> {
 
     /// Appends bytes, aligned to a cache line.
     pub(crate) fn pack_bytes(&mut self, data: &[u8]) -> Operand {
-        let operand = self.weights.copy(data.to_vec());
-        self.hand_out();
-        operand
+        self.weights.copy(data.to_vec())
     }
 
-    /// Appends weights, aligned to a cache line, which are written by jobs.
+    /// Appends weights, aligned to a cache line, which are written by tasks.
     pub(crate) fn pack_later(&mut self, pack: impl Pack + 'a) -> Operand {
-        let operand = self.weights.pack(pack);
-        self.hand_out();
-        operand
+        self.weights.pack(pack)
     }
 
     /// A tile builder for the target.
@@ -223,8 +216,7 @@ impl<'a> Builder<'a> {
 
     /// Lets others do what is new.
     fn hand_out(&mut self) {
-        self.module.jobs().for_each(|job| self.queue.push(job));
-        self.weights.jobs().for_each(|job| self.queue.push(job));
+        self.module.tasks().for_each(|task| self.queue.push(task));
     }
 
     /// A name of code that is not taken yet.
@@ -280,10 +272,42 @@ impl<'a> Builder<'a> {
         CompileError::Unsupported { node, op, problem }
     }
 
-    /// Does what jobs are left. Gives steps, bytes of packed weights, scratch bytes of a thread, and the functions.
-    pub(crate) fn finish(self) -> Result<(Vec<Step>, usize, usize, CodeModule), CompileError> {
-        let bytes = self.weights.finish()?;
+    /// Bytes of packed weights so far.
+    pub(crate) fn weight_bytes(&self) -> usize {
+        self.weights.bytes()
+    }
+
+    /// Bytes that the program needs at run time beside the constants of its graph: what packing adds to these, activations, and
+    /// scratch memory of all threads.
+    fn workspace_bytes(&self) -> usize {
+        let constants = self.graph.values().filter_map(|(id, _)| self.graph.constant(id));
+        let constants: usize = constants.map(|tensor| tensor.bytes().len()).sum();
+        let scratch = self.scratch_bytes.saturating_mul(self.threads);
+        let packing = self.weights.bytes().saturating_sub(constants);
+        self.arena_bytes().saturating_add(scratch).saturating_add(packing)
+    }
+
+    /// Takes memory for packed weights, and does what tasks are left. Gives steps, scratch bytes of a thread, and the
+    /// functions.
+    ///
+    /// # Errors
+    /// When that is more than `limit` allows, before any of it is taken, or more than there is.
+    pub(crate) fn finish(
+        self,
+        memory: &'a mut Option<AlignedBytes>,
+        limit: usize,
+    ) -> Result<(Vec<Step>, usize, CodeModule), CompileError> {
+        let bytes = self.workspace_bytes();
+        if bytes > limit {
+            return Err(CompileError::Workspace { bytes, limit });
+        }
+        let bytes = self.weights.bytes();
+        let taken = AlignedBytes::zeroed(bytes);
+        let taken = taken.ok_or(CompileError::Memory { what: "packed weights", bytes })?;
+        for task in self.weights.write(memory.insert(taken).as_mut_slice()) {
+            self.queue.push(task);
+        }
         self.queue.finish();
-        Ok((self.steps, bytes, self.scratch_bytes, self.module))
+        Ok((self.steps, self.scratch_bytes, self.module))
     }
 }

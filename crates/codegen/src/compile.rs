@@ -2,17 +2,17 @@
 
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::jobs;
 use crate::kernels;
 use crate::module::{self, CodeModule, LOWERING_NS, LoweredModule};
 use crate::options::{Choice, Options};
 use crate::packing::PACKED_PER_NS;
+use crate::tasks;
 use std::sync::Arc;
 use tconvc_ir::{Graph, ValueId};
 use tconvc_passes::plan::Plan;
+use tconvc_runtime::executor::Executor;
 use tconvc_runtime::memory::AlignedBytes;
 use tconvc_runtime::program::{Layout, Operand, Program, Space, Work};
-use typed_arena::Arena;
 
 /// Refuses a graph with operators that cannot be compiled whatever the extents.
 ///
@@ -53,25 +53,31 @@ impl Compiled {
     }
 }
 
-/// Compiles a graph along its plan.
+/// Compiles a graph along its plan, on the threads of the executor.
 ///
 /// # Errors
-/// When a node cannot be compiled; names node, operator and attribute.
-pub fn compile(graph: &Graph, plan: &Plan, options: &Options) -> Result<Compiled, CompileError> {
-    let blocks = Arena::new();
+/// When a node cannot be compiled; names node, operator and attribute. When the program needs more memory than the options allow.
+pub fn compile(
+    graph: &Graph,
+    plan: &Plan,
+    options: &Options,
+    executor: &dyn Executor,
+) -> Result<Compiled, CompileError> {
+    let mut weights = None;
+    let memory = &mut weights;
     let make_ready = || module::make_ready(&options.target);
     let ((layout, choices), module) =
-        jobs::with_helpers(expected_ns(graph, plan), jobs::processors, make_ready, |queue| {
+        tasks::with_helpers(executor, expected_ns(graph, plan), make_ready, |queue| {
             let mut module = CodeModule::new(&options.target)?;
             if options.keep_text {
                 module = module.keep_text();
             }
-            build(Builder::new((graph, plan), options, module, &blocks, queue))
+            build(Builder::new((graph, plan), options, module, queue), memory, options.workspace_limit)
         })?;
-    Ok(Compiled { module: module.lower()?, weights: blocks.into_vec(), layout, choices })
+    Ok(Compiled { module: module.lower()?, weights: weights.into_iter().collect(), layout, choices })
 }
 
-/// What the jobs of a program take, about.
+/// What the tasks of a program take, about.
 fn expected_ns(graph: &Graph, plan: &Plan) -> usize {
     let constants = graph.values().filter_map(|(id, _)| graph.constant(id));
     let floats: usize = constants.map(|tensor| tensor.bytes().len() / 4).sum();
@@ -81,7 +87,11 @@ fn expected_ns(graph: &Graph, plan: &Plan) -> usize {
 /// On an average, about.
 const FUNCTIONS_OF_A_STEP: usize = 4;
 
-fn build(mut builder: Builder<'_>) -> Result<((Layout, Vec<Choice>), CodeModule), CompileError> {
+fn build<'a>(
+    mut builder: Builder<'a>,
+    memory: &'a mut Option<AlignedBytes>,
+    limit: usize,
+) -> Result<((Layout, Vec<Choice>), CodeModule), CompileError> {
     let (graph, plan) = (builder.graph, builder.plan);
     for step in &plan.steps {
         builder.set_step(step);
@@ -98,7 +108,8 @@ fn build(mut builder: Builder<'_>) -> Result<((Layout, Vec<Choice>), CodeModule)
     }
     let (threads, arena_bytes) = (builder.threads, builder.arena_bytes());
     let choices = builder.choices.take().unwrap_or_default();
-    let (steps, weight_bytes, scratch_bytes, module) = builder.finish()?;
+    let weight_bytes = builder.weight_bytes();
+    let (steps, scratch_bytes, module) = builder.finish(memory, limit)?;
     let layout = Layout { steps, inputs, outputs, weight_bytes, arena_bytes, scratch_bytes, threads };
     Ok(((layout, choices), module))
 }

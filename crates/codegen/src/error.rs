@@ -31,6 +31,14 @@ pub enum CompileError {
     /// Machine code could not be made or placed.
     #[error(transparent)]
     Code(#[from] CodeError),
+    /// The program needs more memory than [`Options::workspace_limit`](crate::options::Options) allows.
+    #[error("the network needs {bytes} bytes of workspace; the limit is {limit}")]
+    Workspace {
+        /// What it needs.
+        bytes: usize,
+        /// What is allowed.
+        limit: usize,
+    },
     /// Packed weights or workspace are larger than there is memory.
     #[error("no memory for {bytes} bytes of {what}")]
     Memory {

@@ -5,9 +5,9 @@
 mod builder;
 pub mod compile;
 pub mod error;
-mod jobs;
 mod kernels;
 pub mod module;
 pub mod options;
 mod packing;
 mod split;
+mod tasks;

@@ -17,12 +17,15 @@ pub struct Options {
     pub fast_math: FastMath,
     /// Schedules of convolutions that are not to be chosen by estimate.
     pub schedules: Schedules,
+    /// The most bytes that the program may need beside the constants of its graph: for activations, for scratch memory of all
+    /// threads, and for what packing adds to the constants.
+    pub workspace_limit: usize,
     /// Whether [`Compiled::choices`] are collected.
     pub list_choices: bool,
 }
 
 impl Options {
-    /// One thread, no listing, filtering where it pays, every schedule chosen by estimate.
+    /// One thread, no listing, any amount of memory, filtering where it pays, every schedule chosen by estimate.
     pub fn new(target: Target) -> Self {
         Self {
             target,
@@ -30,6 +33,7 @@ impl Options {
             keep_text: false,
             fast_math: FastMath::WherePays,
             schedules: Schedules::default(),
+            workspace_limit: usize::MAX,
             list_choices: false,
         }
     }

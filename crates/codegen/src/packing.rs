@@ -1,12 +1,10 @@
-//! Packed weights: places are given out while kernels are made, and jobs write there, once.
+//! Packed weights: places are allocated while kernels are made. Memory is taken when all are known, and tasks write there.
 
-use crate::error::CompileError;
-use crate::jobs::Job;
+use crate::tasks::Task;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tconvc_runtime::memory::{ALIGNMENT, AlignedBytes, give_back};
+use tconvc_runtime::memory::ALIGNMENT;
 use tconvc_runtime::program::{Operand, Space};
-use typed_arena::Arena;
 
 /// Weights in another order, written by tasks that may run at the same time.
 pub(crate) trait Pack: Send + Sync {
@@ -38,121 +36,93 @@ pub(crate) fn prefetch(soon: &[[u8; 4]]) {
 const COPIED_PER_NS: usize = 10;
 pub(crate) const PACKED_PER_NS: usize = 1;
 
-/// Fewer bytes than these are not worth a job.
-const WORTH_A_JOB: usize = 1 << 16;
+/// Fewer bytes than these are not worth a task.
+const WORTH_A_TASK: usize = 1 << 16;
 
-/// From so many bytes on, things have a block of their own.
-const OWN_BLOCK: usize = 1 << 21;
-
-/// Blocks that others share are as large as all before, within these bounds.
-const BLOCK_BYTES: [usize; 2] = [1 << 14, 1 << 25];
-
-/// Gives out places for weights, in blocks that stay where they are, and jobs that write there.
+/// Allocates places for weights in memory that is taken later.
+#[derive(Default)]
 pub(crate) struct Packing<'a> {
-    blocks: &'a Arena<AlignedBytes>,
-    /// What is left of a block: its number, where that begins, and the bytes, which are zero.
-    rest: (usize, usize, &'a mut [u8]),
-    /// Bytes that were given out: in blocks of their own, and in shared ones.
-    bytes: [usize; 2],
-    /// Bytes of a block for which there was no memory.
-    missing: Option<usize>,
-    jobs: Vec<Job<'a>>,
+    bytes: usize,
+    /// Lengths in bytes of what lies one behind the other, each from a cache line on, and where it comes from.
+    pieces: Vec<(usize, Source<'a>)>,
+}
+
+enum Source<'a> {
+    Bytes(Box<dyn AsRef<[u8]> + Send + 'a>),
+    Pack(Box<dyn Pack + 'a>),
 }
 
 impl<'a> Packing<'a> {
-    /// Takes blocks for weights.
-    pub(crate) fn new(blocks: &'a Arena<AlignedBytes>) -> Self {
-        Self { blocks, rest: (0, 0, &mut []), bytes: [0; 2], missing: None, jobs: vec![] }
-    }
-
     /// A place at a cache line for a copy of bytes.
     pub(crate) fn copy(&mut self, bytes: impl AsRef<[u8]> + Send + 'a) -> Operand {
         let len = bytes.as_ref().len();
-        let (operand, memory) = self.place(len);
-        if len < WORTH_A_JOB {
-            memory.copy_from_slice(&bytes.as_ref()[..memory.len()]);
-        } else if memory.len() == len {
-            let work = Box::new(move || memory.copy_from_slice(bytes.as_ref()));
-            self.jobs.push(Job { nanoseconds: len / COPIED_PER_NS, work });
-        }
-        operand
+        self.place(len, Source::Bytes(Box::new(bytes)))
     }
 
     /// A place at a cache line for weights.
     pub(crate) fn pack(&mut self, pack: impl Pack + 'a) -> Operand {
-        let stretches = pack.stretches();
-        let len = 4 * stretches.iter().map(|(floats, _)| floats).sum::<usize>();
-        let (operand, mut memory) = self.place(len);
-        if memory.len() < len {
-            return operand;
-        }
-        let mut by_task: BTreeMap<usize, Vec<&mut [f32]>> = BTreeMap::new();
-        for (floats, task) in stretches {
-            let (stretch, behind) = memory.split_at_mut(4 * floats);
-            memory = behind;
-            by_task.entry(task).or_default().push(bytemuck::cast_slice_mut(stretch));
-        }
-        let pack = Arc::new(pack);
-        self.jobs.extend(by_task.into_iter().map(|(task, mut stretches)| {
-            let pack = Arc::clone(&pack);
-            let floats: usize = stretches.iter().map(|floats| floats.len()).sum();
-            Job {
-                nanoseconds: floats / PACKED_PER_NS,
-                work: Box::new(move || pack.write(task, &mut stretches)),
-            }
-        }));
+        let len = 4 * pack.stretches().iter().map(|(floats, _)| floats).sum::<usize>();
+        self.place(len, Source::Pack(Box::new(pack)))
+    }
+
+    fn place(&mut self, len: usize, source: Source<'a>) -> Operand {
+        let operand = Operand::new(Space::Weights(0), self.bytes, len);
+        self.bytes += len.next_multiple_of(ALIGNMENT);
+        self.pieces.push((len, source));
         operand
     }
 
-    /// The jobs that there are since the last call.
-    pub(crate) fn jobs(&mut self) -> impl Iterator<Item = Job<'a>> + use<'a, '_> {
-        self.jobs.drain(..)
+    /// Bytes that all of it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
-    /// Bytes that were given out. What was not goes back to the system.
-    ///
-    /// # Errors
-    /// When there was no memory for them.
-    pub(crate) fn finish(self) -> Result<usize, CompileError> {
-        give_back(self.rest.2);
-        match self.missing {
-            None => Ok(self.bytes.iter().sum()),
-            Some(bytes) => Err(CompileError::Memory { what: "packed weights", bytes }),
+    /// What writes all of it into memory of that size, which is zero: little of it now, the rest in tasks.
+    pub(crate) fn write(self, mut memory: &'a mut [u8]) -> Vec<Task<'a>> {
+        let mut tasks = vec![];
+        for (len, source) in self.pieces {
+            let (place, behind) = memory.split_at_mut(len.next_multiple_of(ALIGNMENT));
+            memory = behind;
+            let place = &mut place[..len];
+            match source {
+                Source::Bytes(bytes) if len < WORTH_A_TASK => place.copy_from_slice((*bytes).as_ref()),
+                Source::Bytes(bytes) => {
+                    let work = Box::new(move || place.copy_from_slice((*bytes).as_ref()));
+                    tasks.push(Task { nanoseconds: len / COPIED_PER_NS, work });
+                }
+                Source::Pack(pack) => tasks.extend(tasks_of(pack, place)),
+            }
         }
-    }
-
-    /// A place, and its memory; none where there is no more, see [`Packing::bytes`].
-    fn place(&mut self, len: usize) -> (Operand, &'a mut [u8]) {
-        let lines = len.next_multiple_of(ALIGNMENT);
-        let is_shared = lines < OWN_BLOCK;
-        self.bytes[usize::from(is_shared)] += lines;
-        if self.rest.2.len() >= lines && self.blocks.len() > 0 {
-            let (block, offset, rest) = &mut self.rest;
-            let (memory, behind) = std::mem::take(rest).split_at_mut(lines);
-            let operand = Operand::new(Space::Weights(*block), *offset, len);
-            (*offset, *rest) = (*offset + lines, behind);
-            return (operand, &mut memory[..len]);
-        }
-        let size = if is_shared { self.bytes[1].clamp(BLOCK_BYTES[0], BLOCK_BYTES[1]) } else { lines };
-        let Some(bytes) = AlignedBytes::zeroed(size) else {
-            self.missing = Some(size);
-            return (Operand::new(Space::Weights(0), 0, len), &mut []);
-        };
-        let block = self.blocks.len();
-        let (memory, behind) = self.blocks.alloc(bytes).as_mut_slice().split_at_mut(lines);
-        if is_shared {
-            self.rest = (block, lines, behind);
-        }
-        (Operand::new(Space::Weights(block), 0, len), &mut memory[..len])
+        tasks
     }
 }
 
-/// Does all jobs, one after the other.
+/// Tasks that write packed weights to their place.
+fn tasks_of<'a>(pack: Box<dyn Pack + 'a>, mut place: &'a mut [u8]) -> impl Iterator<Item = Task<'a>> {
+    let mut by_task: BTreeMap<usize, Vec<&mut [f32]>> = BTreeMap::new();
+    for (floats, task) in pack.stretches() {
+        let (stretch, behind) = place.split_at_mut(4 * floats);
+        place = behind;
+        by_task.entry(task).or_default().push(bytemuck::cast_slice_mut(stretch));
+    }
+    let pack: Arc<dyn Pack + 'a> = Arc::from(pack);
+    by_task.into_iter().map(move |(task, mut stretches)| {
+        let pack = Arc::clone(&pack);
+        let floats: usize = stretches.iter().map(|floats| floats.len()).sum();
+        Task { nanoseconds: floats / PACKED_PER_NS, work: Box::new(move || pack.write(task, &mut stretches)) }
+    })
+}
+
+/// Packs at once, into memory of its own.
 #[cfg(test)]
-pub(crate) fn pack_into<'a>(blocks: &'a Arena<AlignedBytes>, pack: impl FnOnce(&mut Packing<'a>)) {
-    let mut packing = Packing::new(blocks);
+pub(crate) fn pack_alone<'a>(pack: impl FnOnce(&mut Packing<'a>)) -> tconvc_runtime::memory::AlignedBytes {
+    let mut packing = Packing::default();
     pack(&mut packing);
-    packing.jobs().for_each(|job| (job.work)());
+    let mut memory = tconvc_runtime::memory::AlignedBytes::zeroed(packing.bytes()).unwrap();
+    for task in packing.write(memory.as_mut_slice()) {
+        (task.work)();
+    }
+    memory
 }
 
 #[cfg(test)]
@@ -177,27 +147,26 @@ mod tests {
     #[test]
     fn every_stretch_is_written_by_its_task() {
         for factor in [1, 1 << 20] {
-            let (borrowed, long) = ([9u8; 3], vec![7; WORTH_A_JOB]);
+            let (borrowed, long) = ([9u8; 3], vec![7; WORTH_A_TASK]);
             let mut places = vec![];
-            let blocks = Arena::new();
-            pack_into(&blocks, |packing| {
+            let memory = pack_alone(|packing| {
                 places.push(packing.copy(borrowed));
                 places.push(packing.pack(Numbers(vec![(factor, 2), (2, 1), (3, 2), (0, 7)])));
-                places.push(packing.copy(long.as_slice()));
+                places.push(packing.copy(long.clone()));
                 places.push(packing.copy([]));
                 places.push(packing.copy(vec![8; 5]));
-                assert_eq!(
-                    packing.bytes.iter().sum::<usize>(),
-                    64 + (4 * (factor + 5)).next_multiple_of(64) + (1 << 16) + 64
-                );
             });
-            let blocks = blocks.into_vec();
+            assert_eq!(
+                memory.len(),
+                64 + (4 * (factor + 5)).next_multiple_of(64) + (1 << 16) + 64,
+                "nothing is taken but what is asked for"
+            );
             let found = |index: usize| {
-                let Operand { space: Space::Weights(block), buffer: [start, end], .. } = places[index] else {
+                let Operand { space: Space::Weights(0), buffer: [start, end], .. } = places[index] else {
                     panic!("{places:?}");
                 };
                 assert_eq!(start % ALIGNMENT, 0);
-                &blocks[block].as_slice()[start..end]
+                &memory.as_slice()[start..end]
             };
             assert_eq!(found(0), borrowed);
             let floats: &[f32] = bytemuck::cast_slice(found(1));

@@ -3,7 +3,8 @@
 use tconvc_codegen::module::{CodeError, CodeModule, JitCode};
 use tconvc_machine::Target;
 use tconvc_runtime::code::FunctionId;
-use tconvc_runtime::pool::{Executor, Pool};
+use tconvc_runtime::executor::Executor;
+use tconvc_runtime::thread_pool::ThreadPool;
 use tconvc_tile::{Tile, TileBuilder};
 
 /// `y[0 .. lanes] = x[0 .. lanes] * w + 1`.
@@ -65,7 +66,7 @@ fn steps_call_tiles_on_ranges_and_threads() {
             let table =
                 [x.as_ptr().cast_mut().cast::<u8>(), w.as_ptr().cast_mut().cast(), y.as_mut_ptr().cast()];
             let table = table.map(|p| p as usize);
-            let pool = Pool::new(threads).unwrap();
+            let pool = ThreadPool::new(threads).unwrap();
             let parts = pool.threads();
             Executor::run(&pool, parts, &|part| {
                 let (begin, end) = (rows * part / parts, rows * (part + 1) / parts);

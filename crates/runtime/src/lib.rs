@@ -4,8 +4,9 @@
 
 pub mod code;
 pub mod error;
+pub mod executor;
 pub mod memory;
-pub mod pool;
 pub mod program;
 pub mod session;
-pub mod start;
+mod sync;
+pub mod thread_pool;

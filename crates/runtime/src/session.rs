@@ -4,8 +4,8 @@
 
 use crate::code::StepFn;
 use crate::error::RunError;
+use crate::executor::Executor;
 use crate::memory::AlignedBytes;
-use crate::pool::Executor;
 use crate::program::{Operand, Plain, PlainInput, Port, Program, Space, Work};
 use std::sync::Arc;
 use tconvc_ir::{Tensor, TensorView, TensorViewMut};
@@ -19,8 +19,8 @@ pub struct Session {
     arena: AlignedBytes,
     /// One stretch a thread.
     scratch: AlignedBytes,
-    /// Operand pointers of all kernels, one after the other. Those of inputs and outputs are set by each run.
-    table: Vec<*mut u8>,
+    /// Where the operands of all kernels are, one after the other. Those of inputs and outputs are set by each run.
+    table: Vec<Address>,
     /// Entries of the table that point into the caller's buffers.
     patches: Vec<(usize, Operand)>,
     calls: Vec<Call>,
@@ -33,9 +33,22 @@ struct Call {
     operands: usize,
 }
 
-// SAFETY: the pointers in the table are into memory that the session owns (arena, weights) or that the caller lends for
-// one run; nothing else keeps or uses them, so the session can move to another thread.
-unsafe impl Send for Session {}
+/// Where an operand is. An address by itself lets nobody read or write; [`Task::run`] says who may, and why.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Address(*mut u8);
+
+// SAFETY: other threads can do no more with an address than this one: compare it, or pass it on.
+unsafe impl Send for Address {}
+// SAFETY: as above.
+unsafe impl Sync for Address {}
+
+impl Address {
+    /// The address so many bytes on.
+    fn at(self, offset: usize) -> Self {
+        Self(self.0.wrapping_add(offset))
+    }
+}
 
 impl Session {
     /// Makes the workspace.
@@ -57,11 +70,12 @@ impl Session {
                 if matches!(operand.space, Space::Input(_) | Space::Output(_)) {
                     patches.push((table.len(), operand));
                 }
-                table.push(match operand.space {
-                    Space::Weights(i) => program.weights[i].as_ptr().wrapping_add(operand.offset).cast_mut(),
-                    Space::Arena => arena.as_mut_ptr().wrapping_add(operand.offset),
+                let start = match operand.space {
+                    Space::Weights(i) => program.weights[i].as_ptr().cast_mut(),
+                    Space::Arena => arena.as_mut_ptr(),
                     Space::Input(_) | Space::Output(_) => std::ptr::null_mut(),
-                });
+                };
+                table.push(Address(start).at(operand.offset));
             }
         }
         Ok(Self { program: program.clone(), executor, arena, scratch, table, patches, calls })
@@ -101,8 +115,8 @@ impl Session {
         check("output", &self.program.layout.outputs, outputs.len(), |i| outputs[i].bytes())?;
         for &(entry, operand) in &self.patches {
             self.table[entry] = match operand.space {
-                Space::Input(i) => inputs[i].bytes().as_ptr().wrapping_add(operand.offset).cast_mut(),
-                Space::Output(i) => outputs[i].bytes_mut().as_mut_ptr().wrapping_add(operand.offset),
+                Space::Input(i) => Address(inputs[i].bytes().as_ptr().cast_mut()).at(operand.offset),
+                Space::Output(i) => Address(outputs[i].bytes_mut().as_mut_ptr()).at(operand.offset),
                 Space::Weights(_) | Space::Arena => continue,
             };
         }
@@ -117,9 +131,8 @@ impl Session {
                     next += 1;
                     let task = Task {
                         function: call.function,
-                        // In bounds: `new` put the kernel's operands there.
-                        operands: self.table[call.operands..].as_ptr(),
-                        scratch: self.scratch.as_mut_ptr(),
+                        operands: &self.table[call.operands..][..kernel.operands.len()],
+                        scratch: Address(self.scratch.as_mut_ptr()),
                         stride: self.program.layout.scratch_bytes,
                         splits: &kernel.splits,
                     };
@@ -232,25 +245,22 @@ impl Session {
 /// A step as the threads see it.
 struct Task<'a> {
     function: StepFn,
-    operands: *const *mut u8,
-    scratch: *mut u8,
+    operands: &'a [Address],
+    scratch: Address,
     stride: usize,
     splits: &'a [u64],
 }
-
-// SAFETY: threads share the task to call its function on disjoint ranges of work units with scratch memory of their own;
-// that the units write disjoint memory is the contract of a step function.
-unsafe impl Sync for Task<'_> {}
 
 impl Task<'_> {
     fn run(&self, part: usize, round: u64) {
         let before = round * self.splits.last().copied().unwrap_or(0);
         let (begin, end) = (before + self.splits[part], before + self.splits[part + 1]);
-        let scratch = self.scratch.wrapping_add(part * self.stride);
+        let scratch = self.scratch.at(part * self.stride);
         // SAFETY: the code was made for exactly these operands, whose buffers the session has checked to be as large as the
-        // program's ports say; ranges of units are those the kernel was split into, in
-        // each of its rounds; each part has its own scratch.
-        unsafe { (self.function)(self.operands, begin, end, scratch) };
+        // program's ports say, and which it keeps to itself meanwhile: `Session::run` borrows it and the caller's buffers.
+        // What the parts of a kernel write is disjoint, by contract of `Program::new`, each has scratch memory of its own,
+        // and the executor runs each once and waits for it, by contract of `Executor`.
+        unsafe { (self.function)(self.operands.as_ptr().cast(), begin, end, scratch.0) };
     }
 }
 

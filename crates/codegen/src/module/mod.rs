@@ -22,7 +22,7 @@ pub use self::function_builder::FunctionBuilder;
 pub use self::jit::JitCode;
 use self::lowered::Compiled;
 pub use self::lowered::LoweredModule;
-use crate::jobs::Job;
+use crate::tasks::Task;
 use tconvc_runtime::code::FunctionId;
 use tconvc_tile::backend::{self, AllocatedTile, LowerError, TileBackend, cranelift};
 
@@ -102,8 +102,8 @@ enum Body {
 pub struct CodeModule {
     setting: Arc<Setting>,
     functions: Vec<Arc<Declared>>,
-    /// How many of them [`CodeModule::jobs`] has given out.
-    given_out: usize,
+    /// How many of them [`CodeModule::tasks`] has handed out.
+    handed_out: usize,
     names: HashMap<String, FunctionId>,
     builder: FunctionBuilderContext,
 }
@@ -145,7 +145,7 @@ impl CodeModule {
         Ok(CodeModule {
             setting: Arc::new(setting),
             functions: Vec::new(),
-            given_out: 0,
+            handed_out: 0,
             names: HashMap::new(),
             builder: FunctionBuilderContext::new(),
         })
@@ -239,17 +239,17 @@ impl CodeModule {
         Ok(id)
     }
 
-    /// Jobs that make the code of the functions that there are since the last call, so that [`CodeModule::lower`] finds it.
-    pub(crate) fn jobs(&mut self) -> impl Iterator<Item = Job<'static>> + use<'_> {
-        let fresh = &self.functions[self.given_out..];
-        self.given_out = self.functions.len();
+    /// Tasks that make the code of the functions that there are since the last call, so that [`CodeModule::lower`] finds it.
+    pub(crate) fn tasks(&mut self) -> impl Iterator<Item = Task<'static>> + use<'_> {
+        let fresh = &self.functions[self.handed_out..];
+        self.handed_out = self.functions.len();
         fresh.iter().map(|function| {
             let (function, setting) = (Arc::clone(function), Arc::clone(&self.setting));
             let work = Box::new(move || {
                 let code = function.lower(&setting);
                 *function.code.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
             });
-            Job { nanoseconds: LOWERING_NS, work }
+            Task { nanoseconds: LOWERING_NS, work }
         })
     }
 

@@ -7,9 +7,10 @@ use tconvc_codegen::options::{FastMath, Options};
 use tconvc_ir::{Attributes, DType, Graph, Op, Tensor, TensorView, TensorViewMut, ValueType, infer};
 use tconvc_machine::Target;
 use tconvc_passes::plan::plan;
-use tconvc_runtime::pool::{Executor, Pool};
+use tconvc_runtime::executor::{Executor, Serial};
 use tconvc_runtime::program::Work;
 use tconvc_runtime::session::Session;
+use tconvc_runtime::thread_pool::ThreadPool;
 use tconvc_testing::{Edge, Guarded};
 
 /// An input of the operator under test.
@@ -100,14 +101,14 @@ impl Case {
             let mut first: Option<Vec<Vec<u8>>> = None;
             for threads in [1, 2] {
                 let options = Options { threads, fast_math, ..Options::new(target.clone()) };
-                let program = compile(&graph, &plan, &options).unwrap().finish().unwrap();
+                let program = compile(&graph, &plan, &options, &Serial).unwrap().finish().unwrap();
                 kernels.extend(program.steps().iter().filter_map(|step| match &step.work {
                     Work::Kernel(kernel) => Some(kernel.name.clone()),
                     _ => None,
                 }));
                 let plain = program.steps().iter().any(|step| matches!(step.work, Work::Plain(_)));
                 assert_eq!(!plain, self.native, "{:?} {target}: {:?}", self.op, program.steps());
-                let executor: Arc<dyn Executor> = Arc::new(Pool::new(threads).unwrap());
+                let executor: Arc<dyn Executor> = Arc::new(ThreadPool::new(threads).unwrap());
                 let mut session = Session::new(&program, executor).unwrap();
                 for (edge, apart) in [(Edge::End, false), (Edge::End, true), (Edge::Start, true)] {
                     let found = self.run(&mut session, &expected, edge, apart);

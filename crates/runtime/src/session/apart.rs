@@ -1,7 +1,7 @@
 //! Runs a program with every buffer of every kernel in a block of its own. For tests, which put the blocks between pages that
 //! must not be touched.
 
-use super::{Session, Task, check};
+use super::{Address, Session, Task, check};
 use crate::code::StepFn;
 use crate::error::RunError;
 use crate::program::{Kernel, Operand, Space, Step, Work};
@@ -33,7 +33,7 @@ impl Session {
         self.arena.as_mut_slice().fill(UNWRITTEN);
         let (layout, code) = (Arc::clone(&self.program.layout), Arc::clone(&self.program.code));
         let steps = &layout.steps;
-        for step in steps.iter() {
+        for step in steps {
             let Work::Kernel(kernel) = &step.work else {
                 self.run_data(&step.work, inputs, outputs)?;
                 continue;
@@ -62,7 +62,7 @@ impl Session {
             copy.copy_from_slice(self.read(whole, end - start, inputs, outputs));
             blocks.push(copy);
         }
-        let starts: Vec<*mut u8> =
+        let starts: Vec<Address> =
             blocks.iter_mut().zip(&spans).map(|(block, (_, [from, to]))| start(block, to - from)).collect();
         let pointer = |operand: &Operand| {
             let [from, to] = operand.buffer;
@@ -72,16 +72,15 @@ impl Session {
             let Some(number) = spans.iter().position(inside) else {
                 unreachable!("the spans are made of the operands")
             };
-            starts[number].wrapping_add(operand.offset.wrapping_sub(spans[number].1[0]))
+            starts[number].at(operand.offset.wrapping_sub(spans[number].1[0]))
         };
-        let table: Vec<*mut u8> = kernel.operands.iter().map(pointer).collect();
+        let table: Vec<Address> = kernel.operands.iter().map(pointer).collect();
         let parts = |round| (1..kernel.splits.len()).map(move |part| (round, part - 1));
         for (round, part) in (0..kernel.rounds).flat_map(parts) {
             let mut scratch = block(kernel.scratch_bytes);
             let scratch = start(&mut scratch, kernel.scratch_bytes);
             // The task counts scratch memory from that of the first share.
-            let task =
-                Task { function, operands: table.as_ptr(), scratch, stride: 0, splits: &kernel.splits };
+            let task = Task { function, operands: &table, scratch, stride: 0, splits: &kernel.splits };
             task.run(part, round);
         }
         for ((space, [start, end]), block) in spans.into_iter().zip(blocks) {
@@ -114,10 +113,10 @@ fn spans(operands: &[Operand]) -> Vec<(Space, [usize; 2])> {
 }
 
 /// Address of a block, which must be as the code was promised.
-fn start(block: &mut impl DerefMut<Target = [u8]>, bytes: usize) -> *mut u8 {
+fn start(block: &mut impl DerefMut<Target = [u8]>, bytes: usize) -> Address {
     let block: &mut [u8] = block;
     assert_eq!((block.len(), block.as_ptr().align_offset(4)), (bytes, 0));
-    block.as_mut_ptr()
+    Address(block.as_mut_ptr())
 }
 
 #[cfg(test)]

@@ -8,8 +8,6 @@ mod elements;
 mod emulator;
 mod encoding;
 #[cfg(test)]
-mod filetests;
-#[cfg(test)]
 mod lanes;
 #[cfg(test)]
 mod math;

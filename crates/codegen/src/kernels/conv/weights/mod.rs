@@ -319,8 +319,7 @@ fn every_avx512(step: usize, from: &[[u8; 4]], to: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packing::pack_into;
-    use typed_arena::Arena;
+    use crate::packing::pack_alone;
 
     #[test]
     fn blocks_hold_each_weight_at_its_place() {
@@ -339,10 +338,8 @@ mod tests {
                     for (block, grain) in [(1, 1), (3, 1), (8, 8), (16, 4)] {
                         let blocks = Blocks { weights, parts: parts.clone(), run: 1, block, grain };
                         let starts = blocks.starts();
-                        let memory = Arena::new();
-                        pack_into(&memory, |packing| _ = packing.pack(blocks));
-                        let memory = memory.into_vec();
-                        let floats: &[f32] = bytemuck::cast_slice(memory[0].as_slice());
+                        let memory = pack_alone(|packing| _ = packing.pack(blocks));
+                        let floats: &[f32] = bytemuck::cast_slice(memory.as_slice());
                         for (taps, start) in parts.iter().zip(starts) {
                             let mut at = start;
                             for group in 0..groups {
@@ -381,10 +378,8 @@ mod tests {
         let taps = vec![3, 4, 5, NO_TAP, 0, 1, 2, NO_TAP];
         for block in 1..=cout {
             let blocks = Blocks { weights, parts: vec![taps.clone()], run: 4, block, grain: 1 };
-            let memory = Arena::new();
-            pack_into(&memory, |packing| _ = packing.pack(blocks));
-            let memory = memory.into_vec();
-            let floats: &[f32] = bytemuck::cast_slice(memory[0].as_slice());
+            let memory = pack_alone(|packing| _ = packing.pack(blocks));
+            let floats: &[f32] = bytemuck::cast_slice(memory.as_slice());
             let mut expected = vec![];
             for first in (0..cout).step_by(block) {
                 for ci in 0..cin {

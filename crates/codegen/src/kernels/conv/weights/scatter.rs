@@ -76,9 +76,8 @@ impl Pack for Columns<'_> {
 mod tests {
     use super::*;
     use crate::kernels::conv::weights::Layout;
-    use crate::packing::pack_into;
+    use crate::packing::pack_alone;
     use tconvc_ir::{DType, Tensor};
-    use typed_arena::Arena;
 
     #[test]
     fn columns_lie_in_the_order_of_tiles() {
@@ -88,10 +87,8 @@ mod tests {
         let values = tensor.elements::<f32>().unwrap();
         for taps in [(0..all).collect::<Vec<_>>(), vec![1, 2, 5], vec![]] {
             for (block, lanes, tile) in [(1, 4, 4), (2, 4, 8), (5, 8, 16), (3, 4, 64)] {
-                let memory = Arena::new();
                 let columns = Columns { weights, block, lanes, tile, taps: taps.clone() };
-                pack_into(&memory, |packing| _ = packing.pack(columns));
-                let memory = memory.into_vec();
+                let memory = pack_alone(|packing| _ = packing.pack(columns));
                 let mut expected = vec![];
                 for group in 0..groups {
                     for first in (0..cout).step_by(block) {
@@ -107,7 +104,7 @@ mod tests {
                         }
                     }
                 }
-                let floats: &[f32] = bytemuck::cast_slice(memory[0].as_slice());
+                let floats: &[f32] = bytemuck::cast_slice(memory.as_slice());
                 assert_eq!(
                     floats[..expected.len()],
                     expected,
