@@ -91,9 +91,28 @@ pub type Apply<'a> = dyn Fn(&Directives, &mut Graph) -> Result<(), String> + 'a;
 /// # Errors
 /// Says what failed, with the lines that differ.
 pub fn run(path: &Path, apply: &Apply<'_>) -> Result<(), String> {
+    run_on(path, |text| check(text, apply))
+}
+
+/// Runs the case of a file that holds something else than a graph: `find` gets the directives and what stands before the line
+/// `; expect`, and what it answers must be what stands behind that.
+///
+/// # Errors
+/// Says what failed, with the lines that differ.
+pub fn run_text(
+    path: &Path,
+    find: &dyn Fn(&Directives, &str) -> Result<String, String>,
+) -> Result<(), String> {
+    run_on(path, |text| {
+        let (given, expected) = split(text);
+        Ok(outcome(given, expected, &find(&Directives::read(given), given)?))
+    })
+}
+
+fn run_on(path: &Path, check: impl FnOnce(&str) -> Result<Outcome, String>) -> Result<(), String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let bless = std::env::var_os("TCONVC_BLESS").is_some_and(|value| !value.is_empty());
-    match check(&text, apply).map_err(|error| format!("{}: {error}", path.display()))? {
+    match check(&text).map_err(|error| format!("{}: {error}", path.display()))? {
         Outcome::Same => Ok(()),
         Outcome::Differs { blessed, .. } if bless => {
             std::fs::write(path, blessed).map_err(|error| format!("{}: {error}", path.display()))
@@ -136,14 +155,16 @@ fn check(text: &str, apply: &Apply<'_>) -> Result<Outcome, String> {
             print(&graph)
         }
     };
-    if expected.map(str::trim) == Some(found.trim()) {
-        return Ok(Outcome::Same);
+    Ok(outcome(given, expected, &found))
+}
+
+fn outcome(given: &str, expected: Option<&str>, found: &str) -> Outcome {
+    let (wanted, found) = (expected.unwrap_or_default().trim_matches('\n').trim_end(), found.trim_end());
+    if expected.is_some() && wanted == found {
+        return Outcome::Same;
     }
-    let report = difference(expected.unwrap_or_default().trim(), found.trim());
-    Ok(Outcome::Differs {
-        report,
-        blessed: format!("{}\n\n{EXPECT}\n\n{}\n", given.trim_end(), found.trim_end()),
-    })
+    let report = difference(wanted, found);
+    Outcome::Differs { report, blessed: format!("{}\n\n{EXPECT}\n\n{found}\n", given.trim_end()) }
 }
 
 /// The part before the line `; expect`, and the part behind it.

@@ -1,12 +1,12 @@
 //! Code as text: Cranelift's IR and tile listings, and disassembly.
 
 use std::fmt::Write as _;
-
-use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter};
+use std::ops::Range;
 
 use super::lowered::Compiled;
 use super::{JitCode, LoweredModule};
 use cranelift_module::ModuleRelocTarget;
+use tconvc_tile::backend::x86;
 
 impl LoweredModule {
     /// Cranelift's IR of each function; an assembled tile shows as its listing. Needs [`super::CodeModule::keep_text`].
@@ -54,25 +54,10 @@ fn asm(functions: &[Compiled]) -> String {
 }
 
 fn disassemble(functions: &[Compiled], function: &Compiled, text: &mut String) {
-    let mut formatter = IntelFormatter::new();
-    formatter.options_mut().set_hex_prefix("0x");
-    formatter.options_mut().set_hex_suffix("");
-    formatter.options_mut().set_space_after_operand_separator(true);
-    let code = &function.bytes[..function.code_len];
-    let mut decoder = Decoder::with_ip(64, code, 0, DecoderOptions::NONE);
-    let mut instruction = Instruction::default();
-    while decoder.can_decode() {
-        decoder.decode_out(&mut instruction);
-        let mut line = String::new();
-        formatter.format(&instruction, &mut line);
-        let _ = write!(text, "{:6x}:  {line}", instruction.ip());
-        let range = instruction.ip()..instruction.next_ip();
-        for reloc in function.relocs.iter().filter(|r| range.contains(&u64::from(r.offset))) {
-            if let ModuleRelocTarget::User { index, .. } = reloc.name {
-                let name = functions.get(index as usize).map_or("?", |f| f.name.as_str());
-                let _ = write!(text, "  ; {name}");
-            }
-        }
-        text.push('\n');
-    }
+    let callee = |range: Range<usize>| {
+        let reloc = function.relocs.iter().find(|r| range.contains(&(r.offset as usize)))?;
+        let ModuleRelocTarget::User { index, .. } = reloc.name else { return None };
+        functions.get(index as usize).map(|f| f.name.as_str())
+    };
+    *text += &x86::disassemble(&function.bytes[..function.code_len], callee);
 }

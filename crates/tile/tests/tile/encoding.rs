@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use iced_x86::{CpuidFeature, Decoder, DecoderOptions, Mnemonic};
 
+use crate::emulator;
 use crate::support::lower;
 use tconvc_machine::Target;
 use tconvc_tile::backend::{self, Settings};
@@ -73,6 +74,7 @@ fn only_instructions_of_the_level_are_used() {
         let (mut used, mut mnemonics) = (BTreeSet::new(), Vec::new());
         for i in &mut Decoder::new(64, &code.bytes, DecoderOptions::NONE) {
             assert!(!i.is_invalid());
+            assert!(emulator::knows(i.mnemonic()), "{:?} is not emulated", i.mnemonic());
             mnemonics.push(i.mnemonic());
             if i.mnemonic() == Mnemonic::Ret {
                 break;

@@ -8,6 +8,8 @@ mod elements;
 mod emulator;
 mod encoding;
 #[cfg(test)]
+mod filetests;
+#[cfg(test)]
 mod lanes;
 #[cfg(test)]
 mod math;

@@ -101,7 +101,7 @@ pub fn execute(tile: &Tile, target: &Target, case: &Case, edge: Edge) -> Vec<Vec
 /// The buffers after the emulator ran the machine code.
 pub fn emulate(tile: &Tile, target: &Target, case: &Case) -> Vec<Vec<f32>> {
     let code = lower(tile, target);
-    emulator::run(&code.bytes, target.convention(), &case.buffers, &case.offsets, &case.counts)
+    emulator::run(&code, target.convention(), &case.buffers, &case.offsets, &case.counts)
 }
 
 /// Equal bits, or both NaN.

@@ -8,6 +8,7 @@ mod codes;
 mod elements;
 mod emit;
 mod frame;
+mod listing;
 mod shuffle;
 
 use iced_x86::{Code, Instruction, Register};
@@ -15,6 +16,7 @@ use iced_x86::{Code, Instruction, Register};
 use self::asm::Asm;
 use self::emit::needs;
 use self::frame::Order;
+pub use self::listing::disassemble;
 use super::{AllocatedTile, Assignment, LowerError, MachineCode, Needs, RegisterFile, TileBackend};
 use crate::{Inst, Loop, Stmt, Tile, Trips};
 use tconvc_machine::{CallingConvention, Isa, Target, VectorIsa};

@@ -1,9 +1,12 @@
 //! A small emulator of the x86-64 instructions that tiles are made of, so that AVX-512 code is tested without the
 //! hardware. What it knows of AVX2 is checked against the processor by the same tests.
 
+mod known;
 mod narrow;
 
+use self::known::step_of;
 use tconvc_machine::CallingConvention;
+use tconvc_tile::backend::MachineCode;
 
 use iced_x86::{Code, ConditionCode, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
@@ -29,17 +32,26 @@ pub struct Emulator {
     rip: u64,
 }
 
+/// Whether an instruction can be run.
+pub fn knows(mnemonic: Mnemonic) -> bool {
+    step_of(mnemonic).is_some()
+}
+
 /// Runs a function on buffers of floats; `offsets` are in bytes. Whatever the convention wants kept must be as it was.
 pub fn run(
-    code: &[u8],
+    code: &MachineCode,
     convention: &CallingConvention,
     buffers: &[Vec<f32>],
     offsets: &[i64],
     counts: &[u64],
 ) -> Vec<Vec<f32>> {
+    // Whatever is executed of it.
+    for instruction in &mut Decoder::new(64, &code.bytes[..code.code_len], DecoderOptions::NONE) {
+        assert!(knows(instruction.mnemonic()), "{:?} is not emulated", instruction.mnemonic());
+    }
     let bytes = |floats: &Vec<f32>| floats.iter().flat_map(|x| x.to_le_bytes()).collect();
     let mut emulator = Emulator {
-        code: code.to_vec(),
+        code: code.bytes.clone(),
         stack: vec![0; STACK_BYTES],
         buffers: buffers.iter().map(bytes).collect(),
         // What is not set by the caller must not be relied on.
@@ -93,7 +105,7 @@ impl Emulator {
             let instruction = decoder.decode();
             assert!(!instruction.is_invalid(), "not an instruction at {start:#x}");
             self.rip = instruction.next_ip();
-            self.step(&instruction);
+            step_of(instruction.mnemonic()).unwrap()(self, &instruction);
             steps += 1;
             assert!(steps < 10_000_000, "does not come to an end");
         }
@@ -165,7 +177,7 @@ impl Emulator {
     }
 
     /// A vector operand, `lanes` of it.
-    fn vector(&mut self, i: &Instruction, operand: u32, lanes: usize) -> Lanes {
+    pub(super) fn vector(&mut self, i: &Instruction, operand: u32, lanes: usize) -> Lanes {
         if i.op_kind(operand) == OpKind::Register {
             return self.vectors[i.op_register(operand).number()];
         }
@@ -199,188 +211,36 @@ impl Emulator {
     }
 
     /// The destination from two sources, lane by lane.
-    fn lanewise(&mut self, i: &Instruction, op: impl Fn(u32, u32) -> u32) {
+    pub(super) fn lanewise(&mut self, i: &Instruction, op: impl Fn(u32, u32) -> u32) {
         let lanes = i.op_register(0).size() / 4;
         let (a, b) = (self.vector(i, 1, lanes), self.vector(i, 2, lanes));
         self.set(i, |lane| op(a[lane], b[lane]));
     }
 
-    fn floats(&mut self, i: &Instruction, op: impl Fn(f32, f32) -> f32) {
+    pub(super) fn floats(&mut self, i: &Instruction, op: impl Fn(f32, f32) -> f32) {
         self.lanewise(i, |a, b| op(f32::from_bits(a), f32::from_bits(b)).to_bits());
     }
 
     /// The destination from one source, lane by lane.
-    fn map(&mut self, i: &Instruction, op: impl Fn(u32) -> u32) {
+    pub(super) fn map(&mut self, i: &Instruction, op: impl Fn(u32) -> u32) {
         let a = self.vector(i, 1, i.op_register(0).size() / 4);
         self.set(i, |lane| op(a[lane]));
     }
 
     /// The destination from lanes of two sources, `pick` counting through the first and then the second by 16.
-    fn pick(&mut self, i: &Instruction, operands: [u32; 2], pick: impl Fn(usize) -> usize) {
+    pub(super) fn pick(&mut self, i: &Instruction, operands: [u32; 2], pick: impl Fn(usize) -> usize) {
         let lanes = i.op_register(0).size() / 4;
         let sources = operands.map(|operand| self.vector(i, operand, lanes));
         self.set(i, |lane| sources[pick(lane) / 16][pick(lane) % 16]);
     }
 
-    fn fma(&mut self, i: &Instruction, op: impl Fn(f32, f32, f32) -> f32) {
+    pub(super) fn fma(&mut self, i: &Instruction, op: impl Fn(f32, f32, f32) -> f32) {
         let lanes = i.op_register(0).size() / 4;
         let [d, a, b] = [0, 1, 2].map(|operand| self.vector(i, operand, lanes).map(f32::from_bits));
         self.set(i, |lane| op(d[lane], a[lane], b[lane]).to_bits());
     }
 
-    fn step(&mut self, i: &Instruction) {
-        let immediate = || usize::from(i.immediate8());
-        match i.mnemonic() {
-            Mnemonic::Nop | Mnemonic::Prefetcht0 => {}
-            Mnemonic::Vzeroupper => {
-                for v in &mut self.vectors[..16] {
-                    v[4..].fill(0);
-                }
-            }
-            Mnemonic::Mov
-            | Mnemonic::Lea
-            | Mnemonic::Add
-            | Mnemonic::Sub
-            | Mnemonic::Imul
-            | Mnemonic::Shl
-            | Mnemonic::Dec
-            | Mnemonic::Cmp
-            | Mnemonic::Test
-            | Mnemonic::Cmovb
-            | Mnemonic::Bzhi
-            | Mnemonic::Push
-            | Mnemonic::Pop
-            | Mnemonic::Jne
-            | Mnemonic::Jmp
-            | Mnemonic::Je
-            | Mnemonic::Ret
-            | Mnemonic::Kmovw => self.integer(i),
-
-            Mnemonic::Vcvtph2ps
-            | Mnemonic::Vcvtps2ph
-            | Mnemonic::Vpmovsxbd
-            | Mnemonic::Vpmovzxbd
-            | Mnemonic::Vpmovsxwd
-            | Mnemonic::Vpmovzxwd
-            | Mnemonic::Vpmovsdb
-            | Mnemonic::Vpmovusdb
-            | Mnemonic::Vpmovsdw
-            | Mnemonic::Vpmovdw
-            | Mnemonic::Vpbroadcastb
-            | Mnemonic::Vpbroadcastw
-            | Mnemonic::Vmovd
-            | Mnemonic::Vmovq
-            | Mnemonic::Vpinsrb
-            | Mnemonic::Vpinsrw
-            | Mnemonic::Vpinsrd
-            | Mnemonic::Vpextrb
-            | Mnemonic::Vpextrw
-            | Mnemonic::Vpextrd
-            | Mnemonic::Vpackssdw
-            | Mnemonic::Vpackusdw
-            | Mnemonic::Vpacksswb
-            | Mnemonic::Vpackuswb => self.narrow(i),
-
-            Mnemonic::Vpmaxsd => self.lanewise(i, |a, b| (a as i32).max(b as i32) as u32),
-            Mnemonic::Vaddps => self.floats(i, |a, b| a + b),
-            Mnemonic::Vsubps => self.floats(i, |a, b| a - b),
-            Mnemonic::Vmulps => self.floats(i, |a, b| a * b),
-            Mnemonic::Vdivps => self.floats(i, |a, b| a / b),
-            Mnemonic::Vmaxps => self.floats(i, |a, b| if a > b { a } else { b }),
-            Mnemonic::Vminps => self.floats(i, |a, b| if a < b { a } else { b }),
-            Mnemonic::Vandps => self.lanewise(i, |a, b| a & b),
-            Mnemonic::Vorps => self.lanewise(i, |a, b| a | b),
-            Mnemonic::Vxorps | Mnemonic::Vpxor | Mnemonic::Vpxord => self.lanewise(i, |a, b| a ^ b),
-            Mnemonic::Vpaddd => self.lanewise(i, u32::wrapping_add),
-            Mnemonic::Vpsubd => self.lanewise(i, u32::wrapping_sub),
-            Mnemonic::Vfmadd231ps => self.fma(i, |d, a, b| a.mul_add(b, d)),
-            Mnemonic::Vfnmadd231ps => self.fma(i, |d, a, b| (-a).mul_add(b, d)),
-            Mnemonic::Vfmadd213ps => self.fma(i, |d, a, b| a.mul_add(d, b)),
-            Mnemonic::Vsqrtps => self.map(i, |a| f32::from_bits(a).sqrt().to_bits()),
-            Mnemonic::Vroundps | Mnemonic::Vrndscaleps => {
-                let round = match immediate() {
-                    8 => f32::round_ties_even,
-                    9 => f32::floor,
-                    10 => f32::ceil,
-                    11 => f32::trunc,
-                    other => panic!("rounding {other}"),
-                };
-                self.map(i, |a| round(f32::from_bits(a)).to_bits());
-            }
-            Mnemonic::Vcvttps2dq => self.map(i, |a| {
-                let x = f32::from_bits(a);
-                if (-2_147_483_648.0..2_147_483_648.0).contains(&x) { x as i32 as u32 } else { 1 << 31 }
-            }),
-            Mnemonic::Vcvtdq2ps => self.map(i, |a| (a as i32 as f32).to_bits()),
-            Mnemonic::Vpslld => self.map(i, |a| a << immediate()),
-            Mnemonic::Vpsrld => self.map(i, |a| a >> immediate()),
-            Mnemonic::Vpsrad => self.map(i, |a| (a as i32 >> immediate()) as u32),
-            Mnemonic::Vcmpps => self.compare(i),
-            Mnemonic::Vblendvps => {
-                let lanes = i.op_register(0).size() / 4;
-                let [a, b, mask] = [1, 2, 3].map(|operand| self.vector(i, operand, lanes));
-                self.set(i, |lane| if mask[lane] >> 31 == 1 { b[lane] } else { a[lane] });
-            }
-            Mnemonic::Vblendmps => {
-                // The mask chooses here, it does not protect.
-                let mask = self.mask(i);
-                let (a, b) = (self.vector(i, 1, 16), self.vector(i, 2, 16));
-                let number = i.op_register(0).number();
-                self.vectors[number] =
-                    std::array::from_fn(|lane| if mask >> lane & 1 == 1 { b[lane] } else { a[lane] });
-            }
-
-            Mnemonic::Vmovups
-            | Mnemonic::Vmovaps
-            | Mnemonic::Vmaskmovps
-            | Mnemonic::Vbroadcastss
-            | Mnemonic::Vgatherdps
-            | Mnemonic::Vmovss
-            | Mnemonic::Vmovsd
-            | Mnemonic::Vmovlps
-            | Mnemonic::Vextractps
-            | Mnemonic::Vextractf128
-            | Mnemonic::Vextracti128
-            | Mnemonic::Vextractf32x4
-            | Mnemonic::Vextractf64x4
-            | Mnemonic::Vinsertps
-            | Mnemonic::Vinsertf128 => self.mov(i),
-
-            Mnemonic::Vblendps => self.pick(i, [1, 2], |l| l + 16 * (immediate() >> l & 1)),
-            Mnemonic::Vunpcklps => self.pick(i, [1, 2], |l| l / 4 * 4 + l % 4 / 2 + 16 * (l % 2)),
-            Mnemonic::Vunpckhps => self.pick(i, [1, 2], |l| l / 4 * 4 + 2 + l % 4 / 2 + 16 * (l % 2)),
-            Mnemonic::Vshufps => {
-                self.pick(i, [1, 2], |l| l / 4 * 4 + (immediate() >> (2 * (l % 4)) & 3) + l % 4 / 2 * 16);
-            }
-            Mnemonic::Vpermilps => {
-                self.pick(i, [1, 1], |l| l / 4 * 4 + (immediate() >> (2 * (l % 4)) & 3));
-            }
-            Mnemonic::Vperm2f128 => self.pick(i, [1, 2], |l| {
-                let choice = immediate() >> (l / 4 * 4);
-                assert_eq!(choice & 8, 0, "zeroing");
-                choice % 2 * 4 + l % 4 + 16 * (choice >> 1 & 1)
-            }),
-            Mnemonic::Vshuff32x4 => {
-                self.pick(i, [1, 2], |l| (immediate() >> (l / 4 * 2) & 3) * 4 + l % 4 + l / 8 * 16);
-            }
-            Mnemonic::Vpermps => {
-                let lanes = i.op_register(0).size() / 4;
-                let index = self.vector(i, 1, lanes);
-                self.pick(i, [2, 2], |l| index[l] as usize % lanes);
-            }
-            Mnemonic::Vpermi2ps => {
-                let index = self.vector(i, 0, 16);
-                self.pick(i, [1, 2], |l| index[l] as usize % 32);
-            }
-            Mnemonic::Vpermt2ps => {
-                let index = self.vector(i, 1, 16);
-                self.pick(i, [0, 2], |l| index[l] as usize % 32);
-            }
-            other => panic!("{other:?} is not emulated"),
-        }
-    }
-
-    fn compare(&mut self, i: &Instruction) {
+    pub(super) fn compare(&mut self, i: &Instruction) {
         let lanes = i.op_register(1).size() / 4;
         let (a, b) = (self.vector(i, 1, lanes), self.vector(i, 2, lanes));
         let holds = |lane: usize| {
@@ -405,7 +265,7 @@ impl Emulator {
     }
 
     /// Loads, stores, and moves of lanes.
-    fn mov(&mut self, i: &Instruction) {
+    pub(super) fn mov(&mut self, i: &Instruction) {
         if i.op_kind(0) == OpKind::Memory {
             return self.store(i);
         }
@@ -499,7 +359,7 @@ impl Emulator {
         (0..8).map(|lane| u64::from(v[lane] >> 31) << lane).sum()
     }
 
-    fn integer(&mut self, i: &Instruction) {
+    pub(super) fn integer(&mut self, i: &Instruction) {
         let dst = i.op0_register();
         match i.mnemonic() {
             Mnemonic::Kmovw => {
