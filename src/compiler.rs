@@ -17,7 +17,7 @@ use tconvc_codegen::options::{self, FastMath};
 use tconvc_ir::{Graph, Op, infer};
 use tconvc_machine::Target;
 use tconvc_passes::cost::Machine;
-use tconvc_passes::cut::cut;
+use tconvc_passes::cut::{constant_texts, cut};
 use tconvc_passes::plan::{Plan, plan};
 use tconvc_passes::{Form, Journal, Options, optimise};
 use tconvc_runtime::executor::Executor;
@@ -282,8 +282,9 @@ impl Compiler {
         let rest = match cut(&graph)? {
             None => None,
             Some(parts) => {
+                let texts = constant_texts(&graph);
                 graph = parts.before;
-                Some(Rest::new(self, parts.middle, parts.after, cuts + 1)?)
+                Some(Rest::new(self, parts.middle, parts.after, texts, cuts + 1)?)
             }
         };
         let plan = plan(&graph)?;

@@ -38,4 +38,6 @@ mod stages;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod text;
+#[cfg(test)]
 mod threads;
