@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 use tconvc_codegen::compile::{self, Compiled};
+use tconvc_codegen::costs::KernelCosts;
 use tconvc_codegen::options::{self, FastMath};
 use tconvc_ir::{Graph, Op, infer};
 use tconvc_machine::Target;
@@ -234,7 +235,8 @@ impl Compiler {
     pub(crate) fn pass_options(&self) -> Result<Options> {
         Ok(Options {
             form: self.form,
-            machine: Machine::with_lanes(self.target.lanes(), self.threads.count()),
+            machine: Machine::new(self.target.rates(), self.threads.count()),
+            algorithms: Arc::new(KernelCosts::new(&self.code_options())),
             disabled: self.disabled.clone(),
             stop_after: self.stop_after.as_deref().map(str::parse).transpose()?,
             measured: self.tuning.forms(&self.setting()),

@@ -87,7 +87,7 @@ impl Report {
         program: &Program,
         compile_ms: f64,
     ) -> Self {
-        let machine = Machine::with_lanes(compiler.target.lanes(), compiler.threads.count());
+        let machine = Machine::new(compiler.target.rates(), compiler.threads.count());
         let mut rooflines: HashMap<&str, f64> = HashMap::new();
         for step in &plan.steps {
             if let Some(&node) = step.nodes.last() {

@@ -4,6 +4,10 @@
 
 mod builder;
 pub mod compile;
+/// What kernels cost, for the choice of a form.
+pub mod costs {
+    pub use crate::kernels::{Decided, KernelCosts};
+}
 pub mod error;
 mod kernels;
 pub mod module;

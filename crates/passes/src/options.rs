@@ -1,6 +1,6 @@
 //! What the caller can ask of the pipeline.
 
-use crate::cost::Machine;
+use crate::cost::{AlgorithmCosts, AtPeak, Machine};
 use crate::error::{Error, Result};
 use crate::pass::Pass;
 use std::collections::BTreeMap;
@@ -87,6 +87,8 @@ pub struct Options {
     pub form: Form,
     /// The machine that the program will run on, for the cost model.
     pub machine: Machine,
+    /// What the kernels of each form cost: code generation knows.
+    pub algorithms: Arc<dyn AlgorithmCosts>,
     /// Forms measured to be the fastest, by the text of the geometry; estimates choose the others.
     pub measured: BTreeMap<String, Form>,
     /// Names of passes to leave out.
@@ -106,6 +108,7 @@ impl Default for Options {
         Self {
             form: Form::Auto,
             machine: Machine::default(),
+            algorithms: Arc::new(AtPeak(Machine::default().rates)),
             measured: BTreeMap::new(),
             disabled: vec![],
             stop_after: None,
@@ -122,6 +125,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("form", &self.form)
             .field("machine", &self.machine)
+            .field("algorithms", &self.algorithms)
             .field("measured", &self.measured)
             .field("disabled", &self.disabled)
             .field("stop_after", &self.stop_after)

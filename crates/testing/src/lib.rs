@@ -1,5 +1,5 @@
 //! What the tests of several crates share: random graphs, comparison of results, the runner of file tests, ONNX models built
-//! field by field and damaged, memory between pages that must not be touched, and processes that may end at those.
+//! field by field and damaged, named layers, memory between pages that must not be touched, and processes that may end at those.
 //! Only ever a dev-dependency.
 
 mod child;
@@ -8,6 +8,7 @@ pub mod filetest;
 mod graphs;
 #[cfg(unix)]
 mod guarded;
+pub mod layers;
 pub mod onnx_build;
 
 pub use child::{Cases, in_child};

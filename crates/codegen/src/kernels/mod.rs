@@ -15,6 +15,7 @@ mod softmax;
 mod unary;
 mod walk;
 
+pub use conv::costs::{Decided, KernelCosts};
 pub(crate) use interpreted::check as check_operator;
 
 use crate::builder::Builder;

@@ -5,6 +5,7 @@
 //! - [`weights`] packs the weights, [`microkernel`] writes the tiles, [`emit`] the loops around them.
 
 mod algorithms;
+pub(crate) mod costs;
 mod emit;
 mod layer;
 mod microkernel;
@@ -51,7 +52,7 @@ pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     if let (Op::ColumnGemm(columns), Op::OverlapAdd(add)) = (&first.op, &last.op) {
         let geometry = add.geometry(columns, &x_shape, &w_shape)?;
         let taps = geometry.axes().iter().fold(1usize, |taps, axis| taps.saturating_mul(axis.kernel()));
-        if taps > scatter::MOST_TAPS {
+        if taps > schedule::scatter::MOST_TAPS {
             return interpreted::build(builder, step);
         }
         let channels = geometry.channels();

@@ -83,6 +83,39 @@ pub(crate) enum Algorithm {
     Decomposed(Vec<(Columns, Algorithm)>),
 }
 
+impl Algorithm {
+    /// What the lanes of a vector run along.
+    pub fn vectors_along(&self) -> &'static str {
+        match self {
+            Self::Direct(_, schedule) if schedule.dataflow.is_by_channels() => "channels",
+            Self::Direct(_, schedule) if schedule.dataflow == direct::Dataflow::Phases => "phases",
+            Self::Direct(..) => "width",
+            Self::Winograd(_) => "tiles",
+            Self::Transformed(_, algorithm) => algorithm.vectors_along(),
+            Self::Decomposed(ranges) => {
+                ranges.first().map_or("width", |(_, algorithm)| algorithm.vectors_along())
+            }
+        }
+    }
+
+    /// Bytes that are copied or transformed in between.
+    pub fn moved_bytes(&self, problem: &Problem) -> u64 {
+        match self {
+            Self::Direct(parts, schedule) => {
+                let of_part = schedule.packed_bytes(&of_part(problem, *parts));
+                of_part.saturating_mul(*parts as u64)
+            }
+            Self::Winograd(schedule) => schedule.moved_bytes(problem),
+            Self::Transformed(transform, algorithm) => {
+                transform.of(problem).map_or(0, |transformed| algorithm.moved_bytes(&transformed))
+            }
+            Self::Decomposed(ranges) => ranges.iter().fold(0, |bytes, (columns, algorithm)| {
+                bytes.saturating_add(algorithm.moved_bytes(&columns.problem))
+            }),
+        }
+    }
+}
+
 impl fmt::Display for Algorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -129,6 +162,11 @@ impl<'a> Setting<'a> {
 
     /// The algorithm that takes the fewest cycles by estimate.
     pub fn choose(self, problem: &Problem) -> Algorithm {
+        self.choose_with_cycles(problem).1
+    }
+
+    /// The same, with the cycles that it is estimated to take on one core; these do not depend on the number of threads.
+    pub fn choose_with_cycles(self, problem: &Problem) -> (f64, Algorithm) {
         let (mut whole, mut algorithm) = self.choose_whole(problem);
         let asked_for = self.fast_math == FastMath::Always && matches!(algorithm, Algorithm::Winograd(_));
         for transform in Transform::all(problem).filter(|_| !asked_for) {
@@ -139,8 +177,10 @@ impl<'a> Setting<'a> {
             }
         }
         match self.all_decomposed(problem).min_by(|a, b| a.0.total_cmp(&b.0)) {
-            Some((cycles, decomposed)) if cycles < whole || self.fast_math == FastMath::Always => decomposed,
-            _ => algorithm,
+            Some((cycles, decomposed)) if cycles < whole || self.fast_math == FastMath::Always => {
+                (cycles, decomposed)
+            }
+            _ => (whole, algorithm),
         }
     }
 
@@ -150,7 +190,8 @@ impl<'a> Setting<'a> {
         let of_columns = |columns: Columns| {
             let (own, algorithm) = self.choose_whole(&columns.problem);
             // Estimates leave out what it takes to copy rows that do not fill a vector.
-            let narrow = self.target.lanes() == 16 && columns.problem.axes[2].output < NARROW;
+            let is_line = self.target.vector_bytes() == self.target.caches().line_bytes;
+            let narrow = is_line && columns.problem.axes[2].output < NARROW;
             cycles += if narrow { 2.0 * own } else { own };
             (columns, algorithm)
         };

@@ -231,6 +231,17 @@ impl Schedule {
         across < packing + stream * reads(weights) as f64
     }
 
+    /// Bytes of all input tiles that are packed.
+    pub fn packed_bytes(&self, problem: &Problem) -> u64 {
+        let [z, y, x] = &problem.axes;
+        if self.source == Source::Direct {
+            return 0;
+        }
+        let of_tile =
+            problem.cin * z.reach(self.planes(problem)) * y.reach(self.rows) * x.reach(self.columns);
+        (4 * self.input_tiles(problem) as u64).saturating_mul(of_tile as u64)
+    }
+
     /// Cycles to pack all input tiles once.
     pub fn packing(&self, problem: &Problem, target: &Target) -> f64 {
         let [z, y, x] = &problem.axes;

@@ -248,6 +248,21 @@ impl Schedule {
 }
 
 impl Schedule {
+    /// Bytes of all transformed inputs and of all products.
+    pub fn moved_bytes(&self, problem: &Problem) -> u64 {
+        let [z, y, x] = &problem.axes;
+        let terms = |axis: &Axis, m: usize, pieces: usize| -> usize {
+            if pieces > 1 {
+                return Matrices::products(m, m);
+            }
+            axis.phases.iter().map(|phase| Matrices::products(m, phase.taps.len())).sum()
+        };
+        let tiles = z.steps() * y.steps().div_ceil(self.m[0]) * x.steps().div_ceil(self.m[1]);
+        let terms = z.phases.len() * terms(y, self.m[0], 1) * terms(x, self.m[1], self.pieces);
+        let planes = problem.batch * problem.groups * (problem.cin + problem.cout);
+        (4 * planes as u64).saturating_mul((tiles * terms) as u64)
+    }
+
     /// Vectors of product tiles in each block of all images.
     pub fn block_vectors(&self, problem: &Problem, lanes: usize) -> Vec<u64> {
         self.of_image(problem, lanes).repeat(problem.batch * problem.groups)
