@@ -90,6 +90,7 @@ fn write_node(writer: &mut Writer<'_>, id: NodeId) -> Result<()> {
     let node = graph.node(id);
     match &node.op {
         Op::Opaque(op) => return writer.opaque(node, op),
+        Op::BatchNormalization(op) if op.training_mode => writer.with_outputs(node, 3),
         Op::Unary(op) => elementwise::unary(Chain::new(writer, node)?, *op)?,
         Op::Softmax(op) => elementwise::softmax(Chain::new(writer, node)?, op.kind.name(), op.attributes()),
         Op::Conv(op) => convolution::conv(Chain::new(writer, node)?, op.attributes(), &op.epilogue)?,

@@ -69,6 +69,17 @@ impl<'g> Writer<'g> {
         self.put(&node.name, domain, op_type, attributes, inputs, outputs);
     }
 
+    /// A node of the graph that ONNX has, where it has to name at least so many outputs.
+    pub fn with_outputs(&mut self, node: &Node, least: usize) {
+        let inputs = node.inputs().iter().map(|&id| self.name(id)).collect();
+        let mut outputs: Vec<String> = node.outputs().iter().map(|&id| self.name(id)).collect();
+        outputs.resize(outputs.len().max(least), String::new());
+        for output in outputs.iter_mut().filter(|name| name.is_empty()) {
+            *output = self.values.unique(&format!("{}.unread", node.name));
+        }
+        self.put(&node.name, "", node.op.name(), encode(&node.op.attributes()), inputs, outputs);
+    }
+
     /// A node that we do not know, as it came. What its subgraphs read may have been renamed since.
     pub fn opaque(&mut self, node: &Node, op: &Opaque) -> Result<()> {
         let own = node.inputs().len().checked_sub(op.captures).ok_or_else(|| {
