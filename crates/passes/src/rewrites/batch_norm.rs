@@ -25,7 +25,7 @@ pub enum Found {
         /// What is normalised.
         data: ValueId,
         /// Scale, B, mean, variance.
-        parameters: [Tensor; 4],
+        parameters: Box<[Tensor; 4]>,
         /// Added to the variance.
         epsilon: f32,
     },
@@ -69,12 +69,12 @@ impl Rewrite for BatchNorm {
             [parameter(1, "scale")?, parameter(2, "B")?, parameter(3, "mean")?, parameter(4, "variance")?];
         let rank = graph.ty(data).rank().ok_or_else(|| Miss::Refused("the rank is not known".into()))?;
         require(rank >= 2, || "the data has no axis of channels")?;
-        Ok(Found::Affine { data, parameters, epsilon: op.epsilon })
+        Ok(Found::Affine { data, parameters: Box::new(parameters), epsilon: op.epsilon })
     }
 
     fn apply(&self, graph: &mut Graph, node: NodeId, found: Found) -> Result<Decision> {
         let (data, [scale, shift, mean, variance], epsilon) = match found {
-            Found::Affine { data, parameters, epsilon } => (data, parameters, epsilon),
+            Found::Affine { data, parameters, epsilon } => (data, *parameters, epsilon),
             Found::Instance { inputs, epsilon } => {
                 let Some(old) = graph.remove_node(node) else {
                     return Err(tconvc_ir::Error::Graph("a node to replace is not there".into()).into());

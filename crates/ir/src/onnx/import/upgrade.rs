@@ -4,7 +4,7 @@
 //! A rule holds for nodes of an opset before the one it names; several may apply to one node, one after the other. An
 //! operator without a rule has been spelled the same way all along, or has only gained types and optional parts.
 
-use super::nodes::{Lift, read_op};
+use super::lift::{Lift, read_op};
 use crate::attributes::Attributes;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -105,7 +105,7 @@ pub(super) fn upgrade(lift: &mut Lift<'_>, opset: i64) -> Result<()> {
 }
 
 /// True when the operator means something else, or nothing, in the canonical opset.
-pub(super) fn changed_since(op_type: &str, opset: i64) -> bool {
+pub(in super::super) fn changed_since(op_type: &str, opset: i64) -> bool {
     RULES.iter().any(|rule| opset < rule.before && rule.operators.contains(&op_type))
 }
 
