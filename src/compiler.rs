@@ -192,8 +192,9 @@ impl Compiler {
     /// # Errors
     /// As [`Compiler::compile`]; extents that stay open leave their layers undecided.
     pub fn explain(&self, model: &Model) -> Result<Explanation> {
-        let rewritten = self.rewrite(model)?;
-        Ok(Explanation::new(self, &rewritten.journal, rewritten.warnings))
+        let (mut graph, warnings) = self.bound(model)?;
+        let journal = optimise(&mut graph, &Options { inside: true, ..self.pass_options()? })?;
+        Ok(Explanation::new(self, &journal, warnings))
     }
 
     /// The network, of which every input has to be given that the options have a shape for.

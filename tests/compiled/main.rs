@@ -16,6 +16,8 @@ mod depth;
 mod dynamic;
 #[cfg(test)]
 mod epilogue;
+#[cfg(test)]
+mod exports;
 mod filtering;
 mod geometries;
 #[cfg(test)]

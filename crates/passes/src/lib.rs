@@ -12,6 +12,7 @@ pub mod cost;
 pub mod cut;
 mod error;
 mod forms;
+mod inside;
 mod journal;
 pub mod matching;
 mod options;

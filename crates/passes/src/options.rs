@@ -97,6 +97,10 @@ pub struct Options {
     pub stop_after: Option<StopAfter>,
     /// Whether the graph is for other runtimes: weights stay quantised, and graphs inside of operators are rewritten as well.
     pub portable: bool,
+    /// Whether what would be done to graphs inside of operators is noted; nothing is done to them unless it is [`portable`].
+    ///
+    /// [`portable`]: Options::portable
+    pub inside: bool,
     /// The caller's own passes; run to a fixpoint before the forms are chosen.
     pub custom: Vec<Arc<dyn Pass + Send + Sync>>,
     /// Whether each pass's result is checked (verifier, graph outputs); on in debug builds.
@@ -113,6 +117,7 @@ impl Default for Options {
             disabled: vec![],
             stop_after: None,
             portable: false,
+            inside: false,
             custom: vec![],
             check: cfg!(debug_assertions),
         }
@@ -130,6 +135,7 @@ impl fmt::Debug for Options {
             .field("disabled", &self.disabled)
             .field("stop_after", &self.stop_after)
             .field("portable", &self.portable)
+            .field("inside", &self.inside)
             .field("custom", &custom)
             .field("check", &self.check)
             .finish()

@@ -12,8 +12,8 @@ use crate::matching::OrElsewhere;
 use crate::options::{Form, Options};
 use crate::pass::{About, Miss, Rewrite, Site};
 use tconvc_ir::geometry::DeconvGeometry;
-use tconvc_ir::ops::ConvTranspose;
-use tconvc_ir::{Graph, NodeId, Op};
+use tconvc_ir::ops::{ConvTranspose, Padding};
+use tconvc_ir::{Graph, NodeId, Op, ValueType};
 
 /// Rewrites every transposed convolution whose extents are known into the cheapest form, or the one asked for.
 ///
@@ -47,12 +47,30 @@ impl Rewrite for ChooseForm {
         let Op::ConvTranspose(op) = &graph.node(node).op else { return Err(Miss::Elsewhere) };
         let shape = |index: usize| {
             let ty = graph.ty(graph.node(node).input(index).or_elsewhere()?);
-            ty.known_shape().ok_or_else(|| Miss::Refused(format!("extents are not all known: {ty}")))
+            let mut dims = ty.shape.clone();
+            // Every form holds for any number of images.
+            if let Some(batch) = dims.as_mut().and_then(|dims| dims.first_mut()).filter(|_| index == 0)
+                && batch.known().is_none()
+            {
+                *batch = 1usize.into();
+            }
+            let known = ValueType { dtype: ty.dtype, shape: dims }.known_shape();
+            known.ok_or_else(|| Miss::Refused(format!("extents are not all known: {ty}")))
         };
-        let geometry =
-            op.geometry(&shape(0)?, &shape(1)?).map_err(|error| Miss::Refused(error.to_string()))?;
+        let weights = shape(1)?;
+        let known = shape(0);
+        let geometry = match &known {
+            Ok(data) => op.geometry(data, &weights).map_err(|error| Miss::Refused(error.to_string()))?,
+            Err(_) if options.portable => for_any_extent(op, &weights)?,
+            Err(_) => return Err(known.err().unwrap_or(Miss::Elsewhere)),
+        };
         let [costs, alone] = form_costs(&geometry, &options.machine, &*options.algorithms);
-        let (chosen, reason) = choose(&geometry, [&costs, &alone], options);
+        let (chosen, reason) = match known {
+            Ok(_) => choose(&geometry, [&costs, &alone], options),
+            Err(_) => {
+                (Form::ZeroInsert, "its extents are open, and the other forms are made for known ones".into())
+            }
+        };
         Ok(Found { op: op.clone(), geometry, costs, chosen, reason })
     }
 
@@ -83,6 +101,27 @@ impl Rewrite for ChooseForm {
             advice,
         })
     }
+}
+
+/// A geometry that stands for every extent: the zero-insertion form of one is that of all.
+fn for_any_extent(op: &ConvTranspose, weights: &[usize]) -> Site<DeconvGeometry> {
+    let open = || Miss::Refused("extents are not all known, and its pads follow from them".into());
+    let within = weights.len() > 2 && op.output_shape.is_empty();
+    let (pads, steps) = match &op.padding {
+        Padding::Explicit { begin, end } => (begin.iter().chain(end), op.dilations.iter().max().copied()),
+        _ => ([].iter().chain(&[]), op.dilations.iter().max().copied()),
+    };
+    let reach = weights[2.min(weights.len())..].iter().max().copied().unwrap_or(1);
+    let most = pads.map(|pad| pad.unsigned_abs() as usize).max().unwrap_or(0);
+    let extent = reach.checked_mul(steps.unwrap_or(1)).and_then(|reach| reach.checked_add(2 * most + 2));
+    let (true, Some(extent)) = (within, extent) else { return Err(open()) };
+    let data: Vec<usize> = [1, weights[0]].into_iter().chain(weights[2..].iter().map(|_| extent)).collect();
+    let geometry = op.geometry(&data, weights).map_err(|error| Miss::Refused(error.to_string()))?;
+    // Of a short input more might be cropped than there is.
+    if geometry.axes().iter().any(|axis| axis.insertion_pads().0.iter().any(|&pad| pad < 0)) {
+        return Err(open());
+    }
+    Ok(geometry)
 }
 
 /// The form to use, and why, from the costs on the threads asked for and on one.

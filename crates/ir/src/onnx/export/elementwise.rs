@@ -1,6 +1,6 @@
 //! Elementwise operators and softmax where our spelling is not ONNX's.
 
-use super::writer::{Chain, attribute};
+use super::chain::{Chain, attribute};
 use crate::attributes::{AttributeValue, Attributes};
 use crate::dispatch_numeric;
 use crate::dtype::{DType, Element};

@@ -1,9 +1,11 @@
 //! A [`Graph`] becomes a model in ONNX's words. This file writes the model around the nodes.
 
+mod chain;
 mod convolution;
 mod elementwise;
 mod forms;
 mod opset;
+mod since;
 mod writer;
 
 use super::import::DOC_STRING;
@@ -13,9 +15,11 @@ use crate::attributes::{AttributeValue, Attributes};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
 use crate::ops::{Op, Operator};
+use chain::Chain;
 use forms::{scatter, sub_pixel, zero_insert};
+pub(super) use opset::choose as choose_opset;
 use prost::Message;
-use writer::{Chain, Writer};
+use writer::Writer;
 
 /// Largest file that a protocol buffer can be.
 const MAX_FILE_BYTES: usize = i32::MAX as usize;
@@ -36,12 +40,9 @@ pub(super) fn model(graph: &Graph) -> Result<Vec<u8>> {
     check_size(graph)?;
     let opset = opset::choose(graph)?;
     let order = graph.order()?;
-    let mut writer = Writer::new(graph, &order)?;
-    for id in order {
-        let node = graph.node(id);
-        write_node(&mut writer, id).map_err(|error| error.at(&node.name, node.op.name()))?;
-    }
-    let graph_bytes = writer.finish()?;
+    let mut writer = Writer::new(graph, &order, opset)?;
+    write_nodes(&mut writer, &order)?;
+    let graph_bytes = writer.into_bytes()?;
 
     let mut opsets = graph.opsets.clone();
     opsets.insert(String::new(), opset);
@@ -70,6 +71,19 @@ pub(super) fn model(graph: &Graph) -> Result<Vec<u8>> {
     Ok(out)
 }
 
+/// Writes the encoded attribute of a graph; see [`super::write_subgraph`].
+pub(super) fn subgraph(name: &str, graph: &Graph, captured: &[String]) -> Result<Vec<u8>> {
+    Ok(writer::subgraph(name, graph, captured)?.into())
+}
+
+fn write_nodes(writer: &mut Writer<'_>, order: &[NodeId]) -> Result<()> {
+    for &id in order {
+        let node = writer.graph().node(id);
+        write_node(writer, id).map_err(|error| error.at(&node.name, node.op.name()))?;
+    }
+    Ok(())
+}
+
 /// Refuses early what would not fit into a file.
 fn check_size(graph: &Graph) -> Result<()> {
     let sizes = graph.values().filter_map(|(id, _)| Some(graph.constant(id)?.bytes().len()));
@@ -90,6 +104,7 @@ fn write_node(writer: &mut Writer<'_>, id: NodeId) -> Result<()> {
     let node = graph.node(id);
     match &node.op {
         Op::Opaque(op) => return writer.opaque(node, op),
+        Op::BatchNormalization(op) if op.training_mode => writer.with_outputs(node, 3),
         Op::Unary(op) => elementwise::unary(Chain::new(writer, node)?, *op)?,
         Op::Softmax(op) => elementwise::softmax(Chain::new(writer, node)?, op.kind.name(), op.attributes()),
         Op::Conv(op) => convolution::conv(Chain::new(writer, node)?, op.attributes(), &op.epilogue)?,
