@@ -4,6 +4,7 @@
 
 mod builder;
 pub mod compile;
+pub mod declined;
 pub mod error;
 mod kernels;
 pub mod module;

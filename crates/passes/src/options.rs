@@ -2,6 +2,7 @@
 
 use crate::cost::Machine;
 use crate::error::{Error, Result};
+use crate::limits::Limits;
 use crate::pass::Pass;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -87,6 +88,8 @@ pub struct Options {
     pub form: Form,
     /// The machine that the program will run on, for the cost model.
     pub machine: Machine,
+    /// How many operands the code of a step may have.
+    pub limits: Limits,
     /// Forms measured to be the fastest, by the text of the geometry; estimates choose the others.
     pub measured: BTreeMap<String, Form>,
     /// Names of passes to leave out.
@@ -106,6 +109,7 @@ impl Default for Options {
         Self {
             form: Form::Auto,
             machine: Machine::default(),
+            limits: Limits::default(),
             measured: BTreeMap::new(),
             disabled: vec![],
             stop_after: None,
@@ -122,6 +126,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("form", &self.form)
             .field("machine", &self.machine)
+            .field("limits", &self.limits)
             .field("measured", &self.measured)
             .field("disabled", &self.disabled)
             .field("stop_after", &self.stop_after)

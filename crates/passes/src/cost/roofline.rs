@@ -53,7 +53,7 @@ output %y"
             .parse()
             .unwrap();
         tconvc_ir::infer::infer(&mut graph).unwrap();
-        let plan = plan(&graph).unwrap();
+        let plan = plan(&graph, &crate::Limits::default()).unwrap();
         let machine = Machine { macs_per_ns: 10.0, bytes_per_ns: 1.0, ..Machine::default() };
         let costs: Vec<Cost> = plan.steps.iter().map(|step| step_cost(&graph, step, &machine)).collect();
         assert_eq!((costs[0].macs, costs[0].bytes), (3200, 4 * (400 + 800 + 32)));
