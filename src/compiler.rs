@@ -20,7 +20,7 @@ use tconvc_machine::Target;
 use tconvc_passes::cost::Machine;
 use tconvc_passes::cut::{constant_texts, cut};
 use tconvc_passes::plan::{Plan, plan};
-use tconvc_passes::{Form, Journal, Options, optimise};
+use tconvc_passes::{Form, Journal, Limits, Options, optimise};
 use tconvc_runtime::executor::Executor;
 
 /// Compiles models. Every option has a default: this machine, one thread, the form chosen for each layer.
@@ -238,11 +238,22 @@ impl Compiler {
             form: self.form,
             machine: Machine::new(self.target.rates(), self.threads.count()),
             algorithms: Arc::new(KernelCosts::new(&self.code_options())),
+            limits: self.limits(),
             disabled: self.disabled.clone(),
             stop_after: self.stop_after.as_deref().map(str::parse).transpose()?,
             measured: self.tuning.forms(&self.setting()),
             ..Options::default()
         })
+    }
+
+    /// How many operands code for the target may have.
+    pub(crate) fn limits(&self) -> Limits {
+        let vectors = self.target.vectors();
+        Limits {
+            post_op_operands: vectors.post_op_operands(),
+            fused_inputs: vectors.fused_inputs(),
+            ..Limits::default()
+        }
     }
 
     fn generate(&self, graph: &Graph, plan: &Plan) -> Result<Compiled> {
@@ -273,7 +284,7 @@ impl Compiler {
         if is_bound && let Some(parts) = cut(&graph)? {
             graph = parts.before;
         }
-        let code = compiler.generate(&graph, &plan(&graph)?)?;
+        let code = compiler.generate(&graph, &plan(&graph, &compiler.limits())?)?;
         Ok(if clif { code.module().clif() } else { code.module().asm() })
     }
 
@@ -290,13 +301,16 @@ impl Compiler {
                 Some(Rest::new(self, parts.middle, parts.after, texts, cuts + 1)?)
             }
         };
-        let plan = plan(&graph)?;
+        let plan = plan(&graph, &self.limits())?;
         if plan.arena_bytes > self.workspace_limit {
             return Err(Error::Workspace { bytes: plan.arena_bytes, limit: self.workspace_limit });
         }
-        let program = self.generate(&graph, &plan)?.finish()?;
+        let compiled = self.generate(&graph, &plan)?;
+        let declined = compiled.declined().iter().map(ToString::to_string).collect();
+        let program = compiled.finish()?;
         let compile_ms = start.elapsed().as_secs_f64() * 1e3;
-        let report = Report::new(self, &journal, (&graph, &plan), &program, compile_ms);
+        let report =
+            Report { declined, ..Report::new(self, &journal, (&graph, &plan), &program, compile_ms) };
         Ok(Specialised { given, program, report, rest })
     }
 }

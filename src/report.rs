@@ -21,6 +21,9 @@ pub struct Report {
     pub layers: Vec<LayerReport>,
     /// The steps, in order.
     pub steps: Vec<StepReport>,
+    /// Algorithms that the target has too few registers for, and what took their place, a sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub declined: Vec<String>,
     /// Milliseconds from the model's graph to code that can run, packing of weights included.
     pub compile_ms: f64,
     /// Bytes of machine code.
@@ -135,6 +138,7 @@ impl Report {
             threads: compiler.threads.count(),
             layers: layers.collect(),
             steps: steps.clone(),
+            declined: vec![],
             compile_ms,
             code_bytes: program.code_bytes(),
             weight_bytes: program.weight_bytes(),
@@ -149,6 +153,7 @@ impl Report {
     pub(crate) fn followed_by(mut self, next: Self) -> Self {
         self.layers.extend(next.layers);
         self.steps.extend(next.steps);
+        self.declined.extend(next.declined);
         self.compile_ms += next.compile_ms;
         self.code_bytes += next.code_bytes;
         self.weight_bytes += next.weight_bytes;
@@ -216,6 +221,9 @@ impl fmt::Display for Report {
                 writeln!(f, "{}: {}, because {}", layer.node, layer.form, layer.reason)?;
             }
             writeln!(f)?;
+        }
+        for declined in &self.declined {
+            writeln!(f, "{declined}")?;
         }
         writeln!(f, "target     {}, {} thread(s)", self.target, self.threads)?;
         writeln!(f, "steps      {}", self.steps.len())?;

@@ -264,7 +264,8 @@ impl Tuner<'_> {
         let mut graph = self.layer.graph.clone();
         optimise(&mut graph, &compiler.pass_options()?)?;
         let options = tconvc_codegen::options::Options { list_choices: true, ..compiler.code_options() };
-        let compiled = compile::compile(&graph, &plan(&graph)?, &options, &**self.executor)?;
+        let compiled =
+            compile::compile(&graph, &plan(&graph, &compiler.limits())?, &options, &**self.executor)?;
         let choice = match compiled.choices() {
             [choice] => Some(choice.clone()),
             _ => None,

@@ -69,7 +69,7 @@ fn check(
     let compiler =
         inputs.iter().fold(compiler, |compiler, (name, tensor)| compiler.input_shape(name, tensor.shape()));
     let rewritten = compiler.rewrite(&Model::from_graph(graph.clone())).unwrap();
-    let plan = plan(rewritten.graph()).unwrap();
+    let plan = plan(rewritten.graph(), &tconvc_passes::Limits::default()).unwrap();
     let schedules = schedules.clone();
     let options = Options { threads, fast_math, schedules, ..Options::new(target.clone()) };
     let program = compile::compile(rewritten.graph(), &plan, &options, &Serial).unwrap().finish().unwrap();

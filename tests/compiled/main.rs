@@ -7,6 +7,10 @@
 //! Modules with helpers are under `cfg(test)`: there clippy lets these unwrap, as it lets tests.
 
 #[cfg(test)]
+mod any_convolution;
+#[cfg(test)]
+mod budgets;
+#[cfg(test)]
 mod control;
 #[cfg(test)]
 mod defaults;

@@ -27,7 +27,8 @@ fn rewritten(layer: &Layer, form: Form) -> Graph {
 
 fn compiled(graph: &Graph, target: &Target, fast_math: FastMath, schedules: Schedules) -> Compiled {
     let options = Options { fast_math, schedules, list_choices: true, ..Options::new(target.clone()) };
-    compile::compile(graph, &plan(graph).unwrap(), &options, &Serial).unwrap()
+    compile::compile(graph, &plan(graph, &tconvc_passes::Limits::default()).unwrap(), &options, &Serial)
+        .unwrap()
 }
 
 /// What a network of one input and one output computes.

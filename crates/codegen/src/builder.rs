@@ -1,5 +1,6 @@
 //! What the makers of kernels share: the module that collects code, packed weights, places of values, names.
 
+use crate::declined::Declined;
 use crate::error::CompileError;
 use crate::module::{CodeError, CodeModule, FunctionBuilder};
 use crate::options::{Choice, FastMath, Options, Schedules};
@@ -27,6 +28,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) schedules: Schedules,
     /// Where they are asked for.
     pub(crate) choices: Option<Vec<Choice>>,
+    /// Algorithms that were passed over.
+    pub(crate) declined: Vec<Declined>,
     module: CodeModule,
     weights: Packing<'a>,
     queue: Arc<Queue<'a>>,
@@ -60,6 +63,7 @@ impl<'a> Builder<'a> {
             fast_math: options.fast_math,
             schedules: options.schedules.clone(),
             choices: options.list_choices.then(Vec::new),
+            declined: vec![],
             module,
             weights: Packing::default(),
             queue: Arc::clone(queue),
@@ -84,6 +88,13 @@ impl<'a> Builder<'a> {
     /// How the kernels that come next are cut up.
     pub(crate) fn set_schedule(&mut self, schedule: &impl std::fmt::Display) {
         self.schedule = schedule.to_string();
+    }
+
+    /// Says what the kernels that come next have become, where the schedule's tiles were too large.
+    pub(crate) fn refine_schedule<S: std::fmt::Display + PartialEq>(&mut self, chosen: &S, made: &S) {
+        if chosen != made {
+            self.schedule = self.schedule.replace(&chosen.to_string(), &made.to_string());
+        }
     }
 
     /// Name and extents of an f32 value that are known; the plan has checked that they are.
@@ -197,7 +208,8 @@ impl<'a> Builder<'a> {
         build: impl FnOnce(&mut FunctionBuilder<'_>),
     ) -> Result<FunctionId, CompileError> {
         let name = self.unique(name);
-        let id = self.module.step(&name, build)?;
+        let made = self.module.step(&name, build);
+        let id = made.map_err(|error| self.refused(error))?;
         self.hand_out();
         Ok(id)
     }
@@ -209,7 +221,8 @@ impl<'a> Builder<'a> {
         params: usize,
         build: impl FnOnce(&mut FunctionBuilder<'_>),
     ) -> Result<FunctionId, CompileError> {
-        let id = self.module.function(name, params, build)?;
+        let made = self.module.function(name, params, build);
+        let id = made.map_err(|error| self.refused(error))?;
         self.hand_out();
         Ok(id)
     }
@@ -247,6 +260,28 @@ impl<'a> Builder<'a> {
         self.push(Work::Kernel(kernel));
     }
 
+    /// Steps of the program so far.
+    pub(crate) fn steps_made(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Takes back what the current step has added to the program behind the first `steps` ones. Its functions stay, unused.
+    pub(crate) fn undo(&mut self, steps: usize) {
+        self.steps.truncate(steps);
+        self.shared[0] = 0;
+        self.schedule.clear();
+    }
+
+    /// Notes that the current node's algorithm has no code, and which one takes its place.
+    pub(crate) fn decline(&mut self, algorithm: String, error: &CompileError, instead: String) {
+        let reason = match error {
+            CompileError::Tile { source, .. } => source.kind.to_string(),
+            CompileError::Size { what, found, most, .. } => format!("{found} {what}, {most} at most"),
+            other => other.to_string(),
+        };
+        self.declined.push(Declined { node: self.at_name().0, algorithm, reason, instead });
+    }
+
     /// Appends any step to the program.
     pub(crate) fn push(&mut self, work: Work) {
         let (node, _) = self.at_name();
@@ -264,6 +299,27 @@ impl<'a> Builder<'a> {
             let node = self.graph.node(node);
             (node.name.clone(), node.op.name().to_owned())
         })
+    }
+
+    /// Refuses code of which there would be more than `most`.
+    ///
+    /// # Errors
+    /// [`CompileError::Size`] about the current node.
+    pub(crate) fn within(&self, what: &'static str, found: usize, most: usize) -> Result<(), CompileError> {
+        if found <= most {
+            return Ok(());
+        }
+        Err(CompileError::Size { node: self.at_name().0, what, found, most })
+    }
+
+    /// What is wrong with a function around tiles, of the current node.
+    fn refused(&self, error: CodeError) -> CompileError {
+        match error {
+            CodeError::Size { what, found, most, .. } => {
+                CompileError::Size { node: self.at_name().0, what, found, most }
+            }
+            error => error.into(),
+        }
     }
 
     /// An error about the current node.

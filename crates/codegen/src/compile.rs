@@ -1,6 +1,7 @@
 //! From a planned graph to a program.
 
 use crate::builder::Builder;
+use crate::declined::Declined;
 use crate::error::CompileError;
 use crate::kernels;
 use crate::module::{self, CodeModule, LOWERING_NS, LoweredModule};
@@ -12,7 +13,7 @@ use tconvc_ir::{Graph, ValueId};
 use tconvc_passes::plan::Plan;
 use tconvc_runtime::executor::Executor;
 use tconvc_runtime::memory::AlignedBytes;
-use tconvc_runtime::program::{Layout, Operand, Program, Space, Work};
+use tconvc_runtime::program::{Layout, Operand, Program, Space, Step, Work};
 
 /// Refuses a graph with operators that cannot be compiled whatever the extents.
 ///
@@ -28,12 +29,23 @@ pub struct Compiled {
     weights: Vec<AlignedBytes>,
     layout: Layout,
     choices: Vec<Choice>,
+    declined: Vec<Declined>,
 }
 
 impl Compiled {
     /// The schedules of the convolutions that have several, where [`Options::list_choices`] asks for them.
     pub fn choices(&self) -> &[Choice] {
         &self.choices
+    }
+
+    /// Algorithms that the target has too few registers for, and what took their place.
+    pub fn declined(&self) -> &[Declined] {
+        &self.declined
+    }
+
+    /// The steps of the program, in order.
+    pub fn steps(&self) -> &[Step] {
+        &self.layout.steps
     }
 
     /// The code, for listings.
@@ -66,7 +78,7 @@ pub fn compile(
     let mut weights = None;
     let memory = &mut weights;
     let make_ready = || module::make_ready(&options.target);
-    let ((layout, choices), module) =
+    let ((layout, choices, declined), module) =
         tasks::with_helpers(executor, expected_ns(graph, plan), make_ready, |queue| {
             let mut module = CodeModule::new(&options.target)?;
             if options.keep_text {
@@ -74,7 +86,13 @@ pub fn compile(
             }
             build(Builder::new((graph, plan), options, module, queue), memory, options.workspace_limit)
         })?;
-    Ok(Compiled { module: module.lower()?, weights: weights.into_iter().collect(), layout, choices })
+    Ok(Compiled {
+        module: module.lower()?,
+        weights: weights.into_iter().collect(),
+        layout,
+        choices,
+        declined,
+    })
 }
 
 /// What the tasks of a program take, about.
@@ -87,11 +105,14 @@ fn expected_ns(graph: &Graph, plan: &Plan) -> usize {
 /// On an average, about.
 const FUNCTIONS_OF_A_STEP: usize = 4;
 
+/// What there is of a program beside code and weights.
+type Parts = (Layout, Vec<Choice>, Vec<Declined>);
+
 fn build<'a>(
     mut builder: Builder<'a>,
     memory: &'a mut Option<AlignedBytes>,
     limit: usize,
-) -> Result<((Layout, Vec<Choice>), CodeModule), CompileError> {
+) -> Result<(Parts, CodeModule), CompileError> {
     let (graph, plan) = (builder.graph, builder.plan);
     for step in &plan.steps {
         builder.set_step(step);
@@ -108,8 +129,9 @@ fn build<'a>(
     }
     let (threads, arena_bytes) = (builder.threads, builder.arena_bytes());
     let choices = builder.choices.take().unwrap_or_default();
+    let declined = std::mem::take(&mut builder.declined);
     let weight_bytes = builder.weight_bytes();
     let (steps, scratch_bytes, module) = builder.finish(memory, limit)?;
     let layout = Layout { steps, inputs, outputs, weight_bytes, arena_bytes, scratch_bytes, threads };
-    Ok(((layout, choices), module))
+    Ok(((layout, choices, declined), module))
 }

@@ -8,6 +8,7 @@ pub mod compile;
 pub mod costs {
     pub use crate::kernels::{Decided, KernelCosts};
 }
+pub mod declined;
 pub mod error;
 mod kernels;
 pub mod module;

@@ -2,6 +2,7 @@
 
 use crate::cost::{AlgorithmCosts, AtPeak, Machine};
 use crate::error::{Error, Result};
+use crate::limits::Limits;
 use crate::pass::Pass;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -89,6 +90,8 @@ pub struct Options {
     pub machine: Machine,
     /// What the kernels of each form cost: code generation knows.
     pub algorithms: Arc<dyn AlgorithmCosts>,
+    /// How many operands the code of a step may have.
+    pub limits: Limits,
     /// Forms measured to be the fastest, by the text of the geometry; estimates choose the others.
     pub measured: BTreeMap<String, Form>,
     /// Names of passes to leave out.
@@ -113,6 +116,7 @@ impl Default for Options {
             form: Form::Auto,
             machine: Machine::default(),
             algorithms: Arc::new(AtPeak(Machine::default().rates)),
+            limits: Limits::default(),
             measured: BTreeMap::new(),
             disabled: vec![],
             stop_after: None,
@@ -131,6 +135,7 @@ impl fmt::Debug for Options {
             .field("form", &self.form)
             .field("machine", &self.machine)
             .field("algorithms", &self.algorithms)
+            .field("limits", &self.limits)
             .field("measured", &self.measured)
             .field("disabled", &self.disabled)
             .field("stop_after", &self.stop_after)

@@ -1,16 +1,16 @@
 //! Elementwise nodes joined into one loop over the output.
 
-use super::{interpreted, unary};
+use super::expression::Expression;
+use super::interpreted;
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::module::FunctionBuilder;
 use cranelift_codegen::ir::InstBuilder;
 use std::collections::HashMap;
-use tconvc_ir::ops::{Binary, Variadic};
-use tconvc_ir::{Graph, NodeId, Op, ValueId};
+use tconvc_ir::{Graph, ValueId};
 use tconvc_passes::plan::Step;
 use tconvc_runtime::program::Kernel;
-use tconvc_tile::{Cmp, Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
+use tconvc_tile::{Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
 
 /// Elements of a unit of work where the output is one long row.
 const BLOCK: usize = 8192;
@@ -183,12 +183,18 @@ fn write(mut b: TileBuilder, graph: &Graph, step: &Step, loops: &Loops) -> Resul
     let y = b.pointer("y");
     let (vectors, rest) = (b.count("vectors"), b.count("rest"));
     let bytes = b.vector_bytes();
+    let expression = Expression::new(graph, &step.nodes);
+    // Beyond so many registers, inputs are loaded again wherever they are used.
+    let most_kept = b.target().vector_registers() / 4;
     let mut splats: HashMap<ValueId, Vector> = HashMap::new();
     for ((&value, &pointer), &inner) in step.inputs.iter().zip(&inputs).zip(&loops.inner) {
-        if inner == Inner::Splat {
+        if inner == Inner::Splat && splats.len() < most_kept {
             splats.insert(value, b.load_splat(pointer.at(0)));
         }
     }
+    let keeps = inputs.len() <= most_kept;
+    let places: HashMap<ValueId, (Pointer, Inner)> =
+        step.inputs.iter().copied().zip(inputs.iter().copied().zip(loops.inner.iter().copied())).collect();
     let moving: Vec<Pointer> = inputs
         .iter()
         .zip(&loops.inner)
@@ -198,69 +204,31 @@ fn write(mut b: TileBuilder, graph: &Graph, step: &Step, loops: &Loops) -> Resul
         .collect();
     let advances: Vec<_> = moving.iter().map(|&pointer| (pointer, bytes)).collect();
     let body = |b: &mut TileBuilder, lanes: Lanes| {
-        let mut values = splats.clone();
-        for ((&value, &pointer), &inner) in step.inputs.iter().zip(&inputs).zip(&loops.inner) {
-            if inner == Inner::Along {
-                values.insert(value, b.load_lanes(pointer.at(0), lanes));
+        let mut kept = splats.clone();
+        let mut load = |b: &mut TileBuilder, value: ValueId| {
+            if let Some(&known) = kept.get(&value) {
+                return known;
             }
-        }
-        if let Some(result) = evaluate_all(b, graph, &step.nodes, &mut values) {
+            let loaded = match places.get(&value) {
+                Some(&(pointer, Inner::Along)) => b.load_lanes(pointer.at(0), lanes),
+                Some(&(pointer, Inner::Splat)) => b.load_splat(pointer.at(0)),
+                None => {
+                    let none = b.zero();
+                    b.misuse("an elementwise step reads a value that is not among its inputs".into(), none)
+                }
+            };
+            if keeps && expression.is_read_again(value) {
+                kept.insert(value, loaded);
+            }
+            loaded
+        };
+        if let Some(result) = expression.write(b, &mut load) {
             b.store_lanes(result, y.at(0), lanes);
         }
     };
     b.repeat(vectors, &advances, |b| body(b, Lanes::All));
     body(&mut b, Lanes::FirstOf(rest));
     b.finish()
-}
-
-/// Code for elementwise nodes in order, which adds what they make to the values; the last result.
-pub(super) fn evaluate_all(
-    b: &mut TileBuilder,
-    graph: &Graph,
-    nodes: &[NodeId],
-    values: &mut HashMap<ValueId, Vector>,
-) -> Option<Vector> {
-    let mut last = None;
-    for &node in nodes {
-        let node = graph.node(node);
-        let inputs = node.inputs().iter().flatten();
-        let arguments: Vec<Vector> = inputs.filter_map(|value| values.get(value).copied()).collect();
-        let result = evaluate(b, &node.op, &arguments);
-        if let Some(output) = node.output(0) {
-            values.insert(output, result);
-        }
-        last = Some(result);
-    }
-    last
-}
-
-fn evaluate(b: &mut TileBuilder, op: &Op, arguments: &[Vector]) -> Vector {
-    match (op, arguments) {
-        (Op::Unary(op), &[x]) => unary::apply(b, *op, x),
-        (Op::Binary(Binary::Add), &[x, y]) => b.add(x, y),
-        (Op::Binary(Binary::Sub), &[x, y]) => b.sub(x, y),
-        (Op::Binary(Binary::Mul), &[x, y]) => b.mul(x, y),
-        (Op::Binary(Binary::Div), &[x, y]) => b.div(x, y),
-        (Op::Binary(Binary::PRelu), &[x, slope]) => {
-            let scaled = b.mul(x, slope);
-            b.select(Cmp::Lt, x, 0.0, scaled, x)
-        }
-        (Op::Variadic(op), &[first, ref rest @ ..]) => {
-            let mut all = first;
-            for &next in rest {
-                all = match op {
-                    Variadic::Sum | Variadic::Mean => b.add(all, next),
-                    Variadic::Max => b.max_nan(all, next),
-                    Variadic::Min => b.min_nan(all, next),
-                };
-            }
-            if *op == Variadic::Mean { b.div(all, (rest.len() + 1) as f32) } else { all }
-        }
-        (op, _) => {
-            let none = b.zero();
-            b.misuse(format!("{} has no vector code", op.name()), none)
-        }
-    }
 }
 
 #[cfg(test)]

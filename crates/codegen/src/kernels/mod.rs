@@ -2,6 +2,7 @@
 
 mod cast;
 mod conv;
+mod expression;
 mod fused_elementwise;
 mod gemm;
 mod interpreted;
@@ -23,8 +24,20 @@ use crate::error::CompileError;
 use tconvc_ir::Op;
 use tconvc_passes::plan::{Step, StepKind};
 
-/// Makes the kernels of one step.
+/// Makes the kernels of one step; one whose code the target has no room for is interpreted, which is noted.
 pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
+    let before = builder.steps_made();
+    match of_kind(builder, step) {
+        Err(error) if error.is_of_size() => {
+            builder.undo(before);
+            builder.decline("machine code".into(), &error, "the interpreter".into());
+            interpreted::build(builder, step)
+        }
+        made => made,
+    }
+}
+
+fn of_kind(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
     match step.kind {
         StepKind::Conv | StepKind::ZeroInsertion | StepKind::SubPixel | StepKind::Scatter => {
             conv::build(builder, step)

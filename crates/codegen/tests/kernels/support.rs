@@ -96,7 +96,7 @@ impl Case {
         let expected = self.op.eval(&self.tensors(), self.outputs).unwrap();
         let types: Vec<ValueType> = expected.iter().map(ValueType::of).collect();
         let graph = self.graph(&types);
-        let plan = plan(&graph).unwrap();
+        let plan = plan(&graph, &tconvc_passes::Limits::default()).unwrap();
         for target in targets() {
             let mut first: Option<Vec<Vec<u8>>> = None;
             for threads in [1, 2] {

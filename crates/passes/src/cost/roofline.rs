@@ -53,7 +53,7 @@ output %y"
             .parse()
             .unwrap();
         tconvc_ir::infer::infer(&mut graph).unwrap();
-        let plan = plan(&graph).unwrap();
+        let plan = plan(&graph, &crate::Limits::default()).unwrap();
         // Ten multiply-adds and a byte a nanosecond.
         let mut machine = Machine::default();
         machine.rates.lanes = 1;

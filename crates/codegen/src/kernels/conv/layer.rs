@@ -7,6 +7,7 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 use tconvc_runtime::program::Operand;
 
 /// What a convolution works on.
+#[derive(Clone)]
 pub(crate) struct Layer<'a, Problem = crate::kernels::conv::problem::Problem> {
     pub name: String,
     pub problem: Problem,

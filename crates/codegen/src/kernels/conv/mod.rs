@@ -114,7 +114,7 @@ pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     let (input, output) = (builder.operand(x)?, builder.operand(y)?);
     let name = describe(&problem);
     let layer = Layer { name, problem, weights, bias, post_ops, post_op_operands, input, output };
-    algorithms::build(builder, label, layer)
+    algorithms::build(builder, label, &layer)
 }
 
 /// Bias of each channel, zero where there is none, with room to read whole vectors.

@@ -10,6 +10,8 @@ use crate::kernels::conv::layer::Layer;
 use crate::kernels::conv::microkernel::post_ops::{Broadcast, PostOps};
 use crate::kernels::conv::problem::Problem;
 use crate::kernels::conv::problem::dilation::{self, Columns};
+use crate::kernels::conv::schedule::direct::{Dataflow, Source};
+use crate::kernels::conv::schedule::tile_shape::TileShape;
 use crate::kernels::conv::schedule::{direct, winograd as winograd_schedule};
 use crate::options::{Choice, FastMath};
 use std::fmt;
@@ -50,9 +52,7 @@ impl Transform {
     fn is_for(self, algorithm: &Algorithm) -> bool {
         match (self, algorithm) {
             (Self::Collapsed, Algorithm::Direct(..)) => true,
-            (Self::HeightToPhase(_), Algorithm::Direct(_, schedule)) => {
-                schedule.dataflow == direct::Dataflow::Joint
-            }
+            (Self::HeightToPhase(_), Algorithm::Direct(_, schedule)) => schedule.dataflow == Dataflow::Joint,
             _ => false,
         }
     }
@@ -236,6 +236,23 @@ impl<'a> Setting<'a> {
         }
     }
 
+    /// What computes the same with fewer registers, where an algorithm needs more than there are: the best direct algorithm, then
+    /// one whose tiles copy nothing, then the smallest tiles that there are.
+    fn fallbacks(self, problem: &Problem, algorithm: &Algorithm) -> Vec<Algorithm> {
+        let (_, parts) = split_k::choose(problem, self.target);
+        let part = of_part(problem, parts);
+        let best = self.direct(problem, parts);
+        let tile = TileShape { m: best.m, n: best.n, stack: best.stack, cycles: 0.0 };
+        let packed = |dataflow, tile| {
+            direct::Schedule::with_tile(&part, self.target, self.threads, Source::Packed, dataflow, tile)
+        };
+        let smallest = TileShape { m: 1, n: 1, stack: 1, cycles: 0.0 };
+        let mut all = vec![best.clone(), packed(best.dataflow, tile), packed(Dataflow::Strided, smallest)];
+        all.dedup();
+        let all = all.into_iter().map(|schedule| Algorithm::Direct(parts, schedule));
+        all.filter(|other| other != algorithm).collect()
+    }
+
     /// The algorithm of that name; nothing where it does not fit.
     pub fn named(self, text: &str, problem: &Problem) -> Option<Algorithm> {
         if let Some(which) = DILATION.iter().position(|name| *name == text) {
@@ -311,7 +328,7 @@ fn of_part(problem: &Problem, parts: usize) -> Problem {
 pub(crate) fn build<'a>(
     builder: &mut Builder<'a>,
     label: &str,
-    layer: Layer<'a>,
+    layer: &Layer<'a>,
 ) -> Result<(), CompileError> {
     let setting = Setting::of(builder);
     let measured = builder.schedules.get(|| layer.problem.key());
@@ -319,7 +336,33 @@ pub(crate) fn build<'a>(
     let algorithm = algorithm.unwrap_or_else(|| setting.choose(&layer.problem));
     let choice = builder.choices.is_some().then(|| setting.choice(&layer.problem, &algorithm));
     builder.choices.iter_mut().for_each(|choices| choices.extend(choice.clone()));
-    make(builder, label, layer, algorithm)
+    make_first_that_fits(builder, label, layer, &algorithm)
+}
+
+/// Makes the kernels by the algorithm, or by the first of its fallbacks for which the target has the registers; notes what it has
+/// none for.
+fn make_first_that_fits<'a>(
+    builder: &mut Builder<'a>,
+    label: &str,
+    layer: &Layer<'a>,
+    chosen: &Algorithm,
+) -> Result<(), CompileError> {
+    let before = builder.steps_made();
+    let mut name = chosen.to_string();
+    let mut made = make(builder, label, layer.clone(), chosen.clone());
+    if !made.as_ref().is_err_and(CompileError::is_of_size) {
+        return made;
+    }
+    for other in Setting::of(builder).fallbacks(&layer.problem, chosen) {
+        match made {
+            Err(error) if error.is_of_size() => builder.decline(name, &error, other.to_string()),
+            _ => break,
+        }
+        builder.undo(before);
+        name = other.to_string();
+        made = make(builder, label, layer.clone(), other);
+    }
+    made
 }
 
 /// A range of columns of a dilated convolution.
@@ -410,7 +453,7 @@ fn in_depth<'a>(
             input: Operand { offset: layer.input.offset + first, ..layer.input },
             output: layer.output,
         };
-        emit::direct::build(builder, &part, schedule.clone())?;
+        emit::direct::build(builder, &part, schedule)?;
     }
     Ok(())
 }

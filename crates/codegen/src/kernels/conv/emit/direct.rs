@@ -27,8 +27,9 @@ use tconvc_runtime::program::{Kernel, Operand};
 pub(crate) fn build<'a>(
     builder: &mut Builder<'a>,
     layer: &Layer<'a>,
-    mut schedule: Schedule,
+    chosen: &Schedule,
 ) -> Result<(), CompileError> {
+    let mut schedule = chosen.clone();
     loop {
         match KernelPlan::new(builder, layer, &schedule) {
             // The epilogue or the interleaving may need more registers than the schedule left.
@@ -45,6 +46,7 @@ pub(crate) fn build<'a>(
             }
             plan => {
                 let (plan, packed) = plan?;
+                builder.refine_schedule(chosen, &schedule);
                 return plan.into_kernel(builder, layer, packed);
             }
         }
