@@ -88,7 +88,7 @@ impl Algorithm {
     pub fn vectors_along(&self) -> &'static str {
         match self {
             Self::Direct(_, schedule) if schedule.dataflow.is_by_channels() => "channels",
-            Self::Direct(_, schedule) if schedule.dataflow == direct::Dataflow::Phases => "phases",
+            Self::Direct(_, schedule) if schedule.dataflow == Dataflow::Phases => "phases",
             Self::Direct(..) => "width",
             Self::Winograd(_) => "tiles",
             Self::Transformed(_, algorithm) => algorithm.vectors_along(),
