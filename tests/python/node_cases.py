@@ -44,15 +44,16 @@ LEFT_OUT = [
     (r"NegativeLogLikelihoodLoss|SoftmaxCrossEntropyLoss", "losses are for training"),
     (r"(input|output) `[^`]*` is (a sequence|an optional)",
      "sequences and optionals as inputs or outputs: inside of a network they are taken apart when it is read"),
+    (r"SplitToSequence.*known at run time only", "lists whose number of tensors follows from data"),
     (r"Scan as it was before opset 9", "Scan of opset 8, with a batch of sequences of different lengths"),
 ]
 
 # What differs from the package's values, and why: a pattern of the name, the largest difference
 # (relative to the value, then absolute), the reason.
 DIFFERS = [
-    (r"test_bernoulli", np.inf, np.inf, "random numbers"),
+    (r"test_bernoulli", 0, np.inf, "random numbers"),
     (r"bf16", 2**-7, 0, "bf16: one step of the type, which the package's tolerance does not have room for"),
-    (r"fp16", 2**-10, 0, "f16: one step of the type, which the package's tolerance does not have room for"),
+    (r"fp16", 2**-9, 0, "f16: two steps of the type, after a dozen roundings to it"),
     (r"test_dft_inverse", 0, 1e-6, "the package's value is the rounding noise of its algorithm, ours is nearer to 0"),
 ]
 
