@@ -27,7 +27,7 @@ fn of_unary(unary: &Unary) -> i64 {
 }
 
 /// Operators that are newer than the oldest opset that is written.
-fn of_name(name: &str) -> i64 {
+pub(super) fn of_name(name: &str) -> i64 {
     match name {
         "HardSwish" | "Trilu" => 14,
         "Bernoulli" | "CastLike" | "Optional" | "OptionalGetElement" | "OptionalHasElement" => 15,
