@@ -1,6 +1,7 @@
 //! Generated code touches nothing but its buffers: every operand of every kernel, packed weights and biases included, and
 //! every scratch memory lies between pages that must not be touched, flush with the one behind it, then with the one before.
-//! Results must be those of an ordinary run, bit for bit; that these are right is for the other tests.
+//! Results must be those of an ordinary run, bit for bit; that these are right is for the other tests. Where steps are shared
+//! between threads, however small, each part runs alone on a copy, too: no two write the same bytes.
 //!
 //! The cases run in a process of their own, which tells each case and kernel, because one that reads too far ends it. Set
 //! `TCONVC_CHILD` to the name of a test, and run it with `--exact NAME`, to have it in a debugger.
@@ -55,6 +56,17 @@ impl Display for Way<'_> {
     }
 }
 
+/// Where a program runs.
+#[derive(Clone, Copy)]
+enum Memory {
+    /// That of its session.
+    Own,
+    /// Every buffer at the edge of memory that must not be touched.
+    Guarded(Edge),
+    /// Every part of a kernel on a copy.
+    ByPart,
+}
+
 /// Compiles a network and runs it on memory of every edge.
 fn check(
     tell: &mut Cases,
@@ -71,20 +83,27 @@ fn check(
     let rewritten = compiler.rewrite(&Model::from_graph(graph.clone())).unwrap();
     let plan = plan(rewritten.graph(), &tconvc_passes::Limits::default()).unwrap();
     let schedules = schedules.clone();
-    let options = Options { threads, fast_math, schedules, ..Options::new(target.clone()) };
+    let grain_ns = (threads > 1).then_some(0.0);
+    let options = Options { threads, fast_math, schedules, grain_ns, ..Options::new(target.clone()) };
     let program = compile::compile(rewritten.graph(), &plan, &options, &Serial).unwrap().finish().unwrap();
     let mut session = Session::new(&program, Arc::new(Serial)).unwrap();
     let views: Vec<TensorView<'_>> = inputs.iter().map(|(_, tensor)| tensor.view()).collect();
-    let mut run = |apart: Option<Edge>| {
+    let mut run = |memory: Memory| {
         let mut blocks: Vec<Guarded> =
             program.outputs().iter().map(|port| Guarded::new(port.bytes(), Edge::End)).collect();
         let outputs = program.outputs().iter().zip(&mut blocks);
         let mut outputs: Vec<TensorViewMut<'_>> = outputs
             .map(|(port, block)| TensorViewMut::from_bytes(port.dtype, &port.shape, block).unwrap())
             .collect();
-        match apart {
-            None => session.run(&views, &mut outputs).unwrap(),
-            Some(edge) => {
+        match memory {
+            Memory::Own => session.run(&views, &mut outputs).unwrap(),
+            Memory::ByPart => {
+                let (problems, shared) = session.run_parts_alone(&views, &mut outputs).unwrap();
+                assert!(problems.is_empty(), "{way}: {}\n{about}", problems.join("\n"));
+                let several = |step: &Step| matches!(&step.work, Work::Kernel(k) if k.splits.len() > 2);
+                assert_eq!(shared, program.steps().iter().filter(|step| several(step)).count());
+            }
+            Memory::Guarded(edge) => {
                 let mut last = None;
                 let block = |step: &Step, bytes| {
                     if last.replace(std::ptr::from_ref(step)) != Some(std::ptr::from_ref(step))
@@ -99,9 +118,10 @@ fn check(
         }
         blocks
     };
-    let expected = run(None);
-    for edge in Edge::ALL {
-        let found = run(Some(edge));
+    let expected = run(Memory::Own);
+    let by_part = (threads > 1).then_some(Memory::ByPart);
+    for memory in Edge::ALL.map(Memory::Guarded).into_iter().chain(by_part) {
+        let found = run(memory);
         for ((found, expected), port) in found.iter().zip(&expected).zip(program.outputs()) {
             assert!(**found == **expected, "{way}: `{}` depends on where buffers are: {about}", port.name);
         }
@@ -420,7 +440,9 @@ fn trained_networks() {
             let inputs: Vec<(String, Tensor)> = model.inputs().iter().map(input).collect();
             for target in targets() {
                 let way = Way::new(Form::Auto, &target, 2);
-                check(tell, &path.display(), model.graph(), &inputs, &way);
+                let program = check(tell, &path.display(), model.graph(), &inputs, &way);
+                let shared = |step: &Step| matches!(&step.work, Work::Kernel(k) if k.splits.len() > 2);
+                assert!(program.steps().iter().any(shared), "{}: nothing is shared", path.display());
             }
         }
     });

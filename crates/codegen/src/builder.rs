@@ -24,6 +24,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) target: Target,
     pub(crate) threads: usize,
+    /// The least work that is worth a thread, in nanoseconds.
+    grain_ns: f64,
     pub(crate) fast_math: FastMath,
     pub(crate) schedules: Schedules,
     /// Where they are asked for.
@@ -60,6 +62,7 @@ impl<'a> Builder<'a> {
             plan,
             target: options.target.clone(),
             threads: options.threads.max(1),
+            grain_ns: options.grain_ns.unwrap_or(options.target.rates().threads.worth_ns),
             fast_math: options.fast_math,
             schedules: options.schedules.clone(),
             choices: options.list_choices.then(Vec::new),
@@ -251,7 +254,7 @@ impl<'a> Builder<'a> {
 
     /// Threads that so many nanoseconds of work are worth.
     fn worth(&self, total_ns: f64) -> usize {
-        split::worth(self.threads, total_ns, self.target.rates().threads.worth_ns)
+        split::worth(self.threads, total_ns, self.grain_ns)
     }
 
     /// Appends a step of machine code to the program.

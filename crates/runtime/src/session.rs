@@ -11,6 +11,7 @@ use std::sync::Arc;
 use tconvc_ir::{Tensor, TensorView, TensorViewMut};
 
 mod apart;
+mod parts;
 
 /// Memory and threads for running one program, one call at a time.
 pub struct Session {

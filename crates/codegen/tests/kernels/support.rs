@@ -23,6 +23,16 @@ pub enum Input {
     Absent,
 }
 
+/// How a program runs.
+#[derive(Clone, Copy)]
+enum How {
+    Usual,
+    /// With each buffer of every kernel at an edge.
+    Apart,
+    /// With each part of every kernel on a copy.
+    ByPart,
+}
+
 /// One operator with its inputs.
 pub struct Case {
     pub op: Op,
@@ -100,7 +110,8 @@ impl Case {
         for target in targets() {
             let mut first: Option<Vec<Vec<u8>>> = None;
             for threads in [1, 2] {
-                let options = Options { threads, fast_math, ..Options::new(target.clone()) };
+                let grain_ns = Some(0.0);
+                let options = Options { threads, fast_math, grain_ns, ..Options::new(target.clone()) };
                 let program = compile(&graph, &plan, &options, &Serial).unwrap().finish().unwrap();
                 kernels.extend(program.steps().iter().filter_map(|step| match &step.work {
                     Work::Kernel(kernel) => Some(kernel.name.clone()),
@@ -110,8 +121,13 @@ impl Case {
                 assert_eq!(!plain, self.native, "{:?} {target}: {:?}", self.op, program.steps());
                 let executor: Arc<dyn Executor> = Arc::new(ThreadPool::new(threads).unwrap());
                 let mut session = Session::new(&program, executor).unwrap();
-                for (edge, apart) in [(Edge::End, false), (Edge::End, true), (Edge::Start, true)] {
-                    let found = self.run(&mut session, &expected, edge, apart);
+                for (edge, how) in [
+                    (Edge::End, How::Usual),
+                    (Edge::End, How::Apart),
+                    (Edge::Start, How::Apart),
+                    (Edge::End, How::ByPart),
+                ] {
+                    let found = self.run(&mut session, &expected, edge, how);
                     for (found, expected) in found.iter().zip(&expected) {
                         self.compare(found, expected, &format!("{target}, {threads} threads"));
                     }
@@ -127,8 +143,8 @@ impl Case {
         kernels
     }
 
-    /// Inputs and outputs lie at an edge; where buffers are `apart`, each of every kernel does.
-    fn run(&self, session: &mut Session, expected: &[Tensor], edge: Edge, apart: bool) -> Vec<Vec<u8>> {
+    /// Inputs and outputs lie at an edge.
+    fn run(&self, session: &mut Session, expected: &[Tensor], edge: Edge, how: How) -> Vec<Vec<u8>> {
         let given: Vec<&Tensor> = self
             .inputs
             .iter()
@@ -159,10 +175,15 @@ impl Case {
                 TensorViewMut::from_bytes(tensor.dtype(), tensor.shape(), buffer).unwrap()
             })
             .collect();
-        if apart {
-            session.run_apart(&views, &mut views_mut, |_, bytes| Guarded::new(bytes, edge)).unwrap();
-        } else {
-            session.run(&views, &mut views_mut).unwrap();
+        match how {
+            How::Usual => session.run(&views, &mut views_mut).unwrap(),
+            How::Apart => {
+                session.run_apart(&views, &mut views_mut, |_, bytes| Guarded::new(bytes, edge)).unwrap();
+            }
+            How::ByPart => {
+                let (problems, _) = session.run_parts_alone(&views, &mut views_mut).unwrap();
+                assert!(problems.is_empty(), "{:?}: {}", self.op, problems.join("\n"));
+            }
         }
         outputs.iter().map(|block| block.to_vec()).collect()
     }
