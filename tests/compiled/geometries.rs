@@ -1,4 +1,4 @@
-//! Transposed convolutions in whole numbers, where every sum is exact: results must be equal, not close. Winograd's filtering,
+//! Transposed convolutions in whole numbers, where every sum is exact: results must be equal, not close. Winograd,
 //! which divides, is off here.
 
 use crate::epilogue::with_epilogue;

@@ -7,7 +7,6 @@
 //! `TCONVC_CHILD` to the name of a test, and run it with `--exact NAME`, to have it in a debugger.
 
 use crate::epilogue::with_epilogue;
-use crate::filtering::wide_layer;
 use crate::geometries::{
     axes, banded_layer, blockwise_layer, deep_layer, layer, planes_and_volumes, random_layer, rolling_layer,
     stacked_layer, strided_layer, wrong_layers,
@@ -17,6 +16,7 @@ use crate::models::{arrays, models};
 use crate::networks::{exactly, live};
 use crate::schedules::{has_tiles_over_rows, others};
 use crate::support::{FORMS, Random, cases, targets};
+use crate::winograd::wide_layer;
 use proptest::strategy::{Strategy, ValueTree};
 use std::fmt::{self, Display};
 use std::sync::Arc;
@@ -293,16 +293,16 @@ fn bands_for_threads() {
     });
 }
 
-/// Layers for Winograd's filtering.
+/// Layers for Winograd.
 #[test]
-fn filtered_layers() {
-    in_child("guard::filtered_layers", |tell| {
+fn winograd_layers() {
+    in_child("guard::winograd_layers", |tell| {
         let layer = |number| wide_layer(6 << 32 | number);
         let ways =
             |_, target| vec![Way { fast_math: FastMath::Always, ..Way::new(Form::SubPixel, target, 1) }];
         let found =
             random_layers(tell, &targets(), cases(60), layer, ways, |step| has_kernel(step, "winograd"));
-        assert!(10 * found > 8 * cases(60), "only {found} layers were filtered");
+        assert!(10 * found > 8 * cases(60), "only {found} layers by Winograd");
     });
 }
 

@@ -1,12 +1,12 @@
 //! Every schedule that can be chosen in the place of the estimated one computes the same, in exact integers; and measuring
 //! them, keeping and taking what was found.
 
-use crate::filtering::{TOLERANCE, wide_layer};
 use crate::geometries::{
     blockwise_layer, deep_layer, random_layer, rolling_layer, stacked_layer, strided_layer,
 };
 use crate::layer::Layer;
 use crate::support::{FORMS, cases, targets};
+use crate::winograd::{TOLERANCE, wide_layer};
 use std::fs;
 use std::sync::Arc;
 use tconvc::{Compiler, DType, Error, Form, Model, Target, Tensor, TensorViewMut, Tuning};
@@ -94,9 +94,9 @@ fn all_schedules_compute_the_same() {
     );
 }
 
-/// Filtered in every way there is, and left as it is.
+/// By every Winograd schedule there is, and directly.
 #[test]
-fn all_filterings_compute_the_same() {
+fn all_winograd_schedules_compute_the_same() {
     let targets = targets();
     let mut seen = 0;
     for number in 0..cases(24) {
@@ -121,12 +121,12 @@ fn all_filterings_compute_the_same() {
             }
         }
     }
-    assert!(seen > cases(24), "only {seen} filterings");
+    assert!(seen > cases(24), "only {seen} schedules");
 }
 
-/// The residues of a dilated convolution are a choice like others, as columns and as rows.
+/// The decomposition of a dilated convolution is a choice like others, as columns and as rows.
 #[test]
-fn residues_can_be_chosen() {
+fn decompositions_can_be_chosen() {
     let mut seen = [0; 2];
     for (dilation, kernel, extent) in [(2, 3, 41), (3, 7, 90), (4, 3, 41), (5, 11, 131), (16, 3, 200)] {
         let pad = dilation * (kernel / 2);

@@ -28,7 +28,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// One thread, no listing, any amount of memory, filtering where it pays, every schedule chosen by estimate.
+    /// One thread, no listing, any amount of memory, Winograd where it pays, every schedule chosen by estimate.
     pub fn new(target: Target) -> Self {
         Self {
             target,
@@ -74,7 +74,7 @@ pub struct Choice {
     pub others: Vec<String>,
 }
 
-/// Whether convolutions take Winograd's filtering.
+/// Whether convolutions are computed by Winograd F(m, r).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FastMath {
     /// No.
