@@ -1,6 +1,7 @@
 //! Exports lose nothing: functions and graphs inside of operators, opsets, quantised weights; no transposed convolution is left.
 
-use tconvc::{Compiler, Form, Model, Tensor};
+use crate::support::compiler;
+use tconvc::{Form, Model, Tensor};
 use tconvc_ir::{Graph, Op, onnx};
 use tconvc_testing::onnx_build::{
     Graph as Built, Message, field, float_attribute, floats, graph_attribute, int, int_attribute, ints,
@@ -57,9 +58,9 @@ fn transposed(graph: &Graph) -> usize {
 fn agree(what: &str, model: &Model, given: &[(&str, Tensor)], form: Form) -> Model {
     let views = || given.iter().map(|(name, tensor)| (*name, tensor.view()));
     let expected = model.interpret(views()).unwrap_or_else(|error| panic!("{what}: {error}"));
-    let compiled = Compiler::new().compile(model).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let compiled = compiler().compile(model).unwrap_or_else(|error| panic!("{what}: {error}"));
     let got = compiled.run(views()).unwrap_or_else(|error| panic!("{what}: {error}"));
-    let export = Compiler::new().form(form).export(model).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let export = compiler().form(form).export(model).unwrap_or_else(|error| panic!("{what}: {error}"));
     let again = Model::from_bytes(export.bytes()).unwrap_or_else(|error| panic!("{what}: {error}"));
     let exported = again.interpret(views()).unwrap_or_else(|error| panic!("{what}, exported: {error}"));
     for (name, expected) in expected.iter() {
@@ -420,7 +421,7 @@ fn open_extents_are_rewritten() {
         initializers: weights(),
         nodes: vec![node("ConvTranspose", &["x", "w", "b"], &["y"], &attributes)],
     };
-    let export = Compiler::new().export(&Model::from_bytes(&graph.model(13)).unwrap()).unwrap();
+    let export = compiler().export(&Model::from_bytes(&graph.model(13)).unwrap()).unwrap();
     assert!(export.warnings()[0].contains("stays a ConvTranspose"), "{:?}", export.warnings());
 }
 
@@ -489,11 +490,11 @@ fn explanations_look_inside() {
         ("then_branch", branch(vec![up("x", "t")], "t")),
         ("else_branch", branch(vec![node("Relu", &["x"], &["e"], &[])], "e")),
     ])]);
-    let explanation = Compiler::new().explain(&Model::from_bytes(&graph.model(17)).unwrap()).unwrap();
+    let explanation = compiler().explain(&Model::from_bytes(&graph.model(17)).unwrap()).unwrap();
     assert_eq!(explanation.layers.len(), 1, "{explanation}");
     assert!(explanation.layers[0].node.contains("/then_branch/"), "{explanation}");
     let model = Model::from_bytes(&looping(&[], true, 2).model(17)).unwrap();
-    let explanation = Compiler::new().explain(&model).unwrap();
+    let explanation = compiler().explain(&model).unwrap();
     assert_eq!(explanation.layers.len(), 1, "{explanation}");
     assert!(explanation.to_string().contains("extents are not all known"), "{explanation}");
 }

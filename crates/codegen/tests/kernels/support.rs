@@ -5,13 +5,12 @@ use std::sync::Arc;
 use tconvc_codegen::compile::compile;
 use tconvc_codegen::options::{FastMath, Options};
 use tconvc_ir::{Attributes, DType, Graph, Op, Tensor, TensorView, TensorViewMut, ValueType, infer};
-use tconvc_machine::Target;
 use tconvc_passes::plan::plan;
 use tconvc_runtime::executor::{Executor, Serial};
 use tconvc_runtime::program::Work;
 use tconvc_runtime::session::Session;
 use tconvc_runtime::thread_pool::ThreadPool;
-use tconvc_testing::{Edge, Guarded};
+use tconvc_testing::{Edge, Guarded, targets};
 
 /// An input of the operator under test.
 pub enum Input {
@@ -212,12 +211,4 @@ fn difference(found: &[u8], expected: &Tensor) -> String {
         return "equal".into();
     };
     format!("element {i} is {found:?}, expected {expected:?}")
-}
-
-/// Code of each kind that this machine runs.
-fn targets() -> Vec<Target> {
-    let mut all = vec![Target::host(), Target::parse("x86-64-v3").unwrap(), Target::parse("x86-64").unwrap()];
-    all.retain(Target::runs_here);
-    all.dedup_by_key(|target| target.to_string());
-    all
 }
