@@ -69,7 +69,7 @@ pub enum Work {
     /// Machine code made for this step.
     Kernel(Kernel),
     /// Operators that are not worth compiling, run by their definition.
-    Plain(Plain),
+    Interpreted(Interpreted),
     /// Bytes copied from one place to another.
     Copy {
         /// From here.
@@ -105,27 +105,27 @@ pub struct Kernel {
 /// Operators run by the reference kernels of the IR crate, in order, the later on results of the
 /// earlier. Unlike kernels these allocate.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Plain {
+pub struct Interpreted {
     /// The operators, in order.
     pub stages: Vec<Stage>,
     /// Outputs of the last by position; `None` where nobody wants it.
     pub outputs: Vec<Option<(Operand, Port)>>,
 }
 
-/// One operator of a [`Plain`] step.
+/// One operator of an [`Interpreted`] step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stage {
     /// The operator.
     pub op: Op,
     /// Inputs by position; `None` where absent.
-    pub inputs: Vec<Option<PlainInput>>,
+    pub inputs: Vec<Option<StageInput>>,
     /// Number of outputs.
     pub outputs: usize,
 }
 
-/// Input of a [`Plain`] step.
+/// Input of a stage of an [`Interpreted`] step.
 #[derive(Debug, Clone, PartialEq)]
-pub enum PlainInput {
+pub enum StageInput {
     /// A constant of the network.
     Constant(Tensor),
     /// An output of an earlier stage.

@@ -6,7 +6,7 @@ use crate::code::StepFn;
 use crate::error::RunError;
 use crate::executor::Executor;
 use crate::memory::AlignedBytes;
-use crate::program::{Operand, Plain, PlainInput, Port, Program, Space, Work};
+use crate::program::{Interpreted, Operand, Port, Program, Space, StageInput, Work};
 use std::sync::Arc;
 use tconvc_ir::{Tensor, TensorView, TensorViewMut};
 
@@ -90,7 +90,7 @@ impl Session {
     /// Runs the program once on tensors in the order and layout of [`Program::inputs`] and [`Program::outputs`].
     /// Outputs need not be initialised; they are used as memory while the program runs.
     ///
-    /// Allocates nothing, unless a step is [`Work::Plain`].
+    /// Allocates nothing, unless a step is [`Work::Interpreted`].
     ///
     /// # Errors
     /// When a buffer is missing, of the wrong size, or not aligned to four bytes.
@@ -161,7 +161,7 @@ impl Session {
     ) -> Result<(), RunError> {
         match work {
             Work::Kernel(_) => unreachable!("kernels are called, not run here"),
-            Work::Plain(plain) => self.run_plain(plain, inputs, outputs)?,
+            Work::Interpreted(interpreted) => self.run_interpreted(interpreted, inputs, outputs)?,
             Work::Copy { from, to, bytes } => {
                 let source = self.read(*from, *bytes, inputs, outputs).as_ptr();
                 let target = self.write(*to, *bytes, outputs).as_mut_ptr();
@@ -172,21 +172,21 @@ impl Session {
         Ok(())
     }
 
-    fn run_plain(
+    fn run_interpreted(
         &mut self,
-        plain: &Plain,
+        interpreted: &Interpreted,
         inputs: &[TensorView<'_>],
         outputs: &mut [TensorViewMut<'_>],
     ) -> Result<(), RunError> {
         let mut made: Vec<Vec<Tensor>> = vec![];
-        for stage in &plain.stages {
+        for stage in &interpreted.stages {
             let mut tensors = vec![];
             for input in &stage.inputs {
                 tensors.push(match input {
                     None => None,
-                    Some(PlainInput::Constant(tensor)) => Some(tensor.clone()),
-                    Some(PlainInput::Made { stage, output }) => made[*stage].get(*output).cloned(),
-                    Some(PlainInput::Buffer(operand, port)) => {
+                    Some(StageInput::Constant(tensor)) => Some(tensor.clone()),
+                    Some(StageInput::Made { stage, output }) => made[*stage].get(*output).cloned(),
+                    Some(StageInput::Buffer(operand, port)) => {
                         let bytes = self.read(*operand, port.bytes(), inputs, outputs).to_vec();
                         Some(Tensor::from_shared(port.dtype, port.shape.clone(), Arc::new(bytes), 0)?)
                     }
@@ -196,7 +196,7 @@ impl Session {
             made.push(stage.op.eval(&arguments, stage.outputs)?);
         }
         let results = made.pop().unwrap_or_default();
-        for (output, result) in plain.outputs.iter().zip(results) {
+        for (output, result) in interpreted.outputs.iter().zip(results) {
             let Some((operand, port)) = output else { continue };
             if result.shape() != port.shape || result.dtype() != port.dtype {
                 let (planned, name) = (&port.shape, &port.name);
