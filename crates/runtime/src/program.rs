@@ -97,9 +97,9 @@ pub struct Kernel {
     pub splits: Vec<u64>,
     /// Scratch memory a thread needs, in bytes.
     pub scratch_bytes: usize,
-    /// How often it runs; all threads finish a round before the next begins. Round `r` has the units from `r` times
+    /// How often it runs; all threads finish a time step before the next begins. Time step `t` has the units from `t` times
     /// their number on.
-    pub rounds: u64,
+    pub time_steps: u64,
 }
 
 /// Operators run by the reference kernels of the IR crate, in order, the later on results of the

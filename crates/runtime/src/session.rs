@@ -137,11 +137,11 @@ impl Session {
                         stride: self.program.layout.scratch_bytes,
                         splits: &kernel.splits,
                     };
-                    for round in 0..kernel.rounds {
+                    for time_step in 0..kernel.time_steps {
                         match kernel.splits.len() {
                             0 | 1 => {}
-                            2 => task.run(0, round),
-                            parts => self.executor.run(parts - 1, &|part| task.run(part, round)),
+                            2 => task.run(0, time_step),
+                            parts => self.executor.run(parts - 1, &|part| task.run(part, time_step)),
                         }
                     }
                 }
@@ -253,8 +253,8 @@ struct Task<'a> {
 }
 
 impl Task<'_> {
-    fn run(&self, part: usize, round: u64) {
-        let before = round * self.splits.last().copied().unwrap_or(0);
+    fn run(&self, part: usize, time_step: u64) {
+        let before = time_step * self.splits.last().copied().unwrap_or(0);
         let (begin, end) = (before + self.splits[part], before + self.splits[part + 1]);
         let scratch = self.scratch.at(part * self.stride);
         // SAFETY: the code was made for exactly these operands, whose buffers the session has checked to be as large as the

@@ -104,7 +104,7 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
     let of_element = if together(from, to).is_some() { rates.converted } else { rates.converted_alone };
     let nanoseconds = count as f64 * of_element;
     let splits = builder.even_splits(units as u64, nanoseconds);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, rounds: 1 });
+    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, time_steps: 1 });
     Ok(true)
 }
 

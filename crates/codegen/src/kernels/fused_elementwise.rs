@@ -86,7 +86,7 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     let nanoseconds =
         (count * (1 + step.inputs.len())) as f64 * rates.operand + units as f64 * rates.operand_item;
     let splits = builder.even_splits(units as u64, nanoseconds);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, rounds: 1 });
+    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, time_steps: 1 });
     Ok(())
 }
 

@@ -157,7 +157,7 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node, pool: &Pool) -> Resu
         operands,
         splits,
         scratch_bytes: 4 * row.words(),
-        rounds: 1,
+        time_steps: 1,
     });
     Ok(true)
 }

@@ -142,7 +142,7 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
         + across.map_or(0.0, |across| across.nanoseconds)
         + rates.reduced_item;
     let splits = builder.even_splits(units as u64, units as f64 * work);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes, rounds: 1 });
+    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes, time_steps: 1 });
     Ok(true)
 }
 

@@ -186,7 +186,7 @@ pub(crate) fn build(
     let nanoseconds =
         (product.starts.len() * m * k * n) as f64 / builder.target.rates().elementwise.matrix_macs;
     let splits = builder.weighted_splits(&weights.repeat(product.starts.len()), nanoseconds);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, rounds: 1 });
+    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, time_steps: 1 });
     Ok(true)
 }
 

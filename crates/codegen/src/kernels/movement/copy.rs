@@ -205,7 +205,7 @@ pub(super) fn kernel(builder: &mut Builder<'_>, mut copy: Copy) -> Result<Option
     let rates = builder.target.rates().elementwise;
     let nanoseconds = words as f64 * rates.copied + units as f64 * rates.copied_item;
     let splits = builder.even_splits(units as u64, nanoseconds);
-    Ok(Some(vec![Kernel { name, function, operands, splits, scratch_bytes: 0, rounds: 1 }]))
+    Ok(Some(vec![Kernel { name, function, operands, splits, scratch_bytes: 0, time_steps: 1 }]))
 }
 
 /// Bytes of so many words.

@@ -76,7 +76,7 @@ pub(super) fn build(
         macs as f64 / rates.vector_macs + (units * steps * layer.blocks()) as f64 * rates.recurrent_item;
     let splits = builder.even_splits(units as u64, nanoseconds);
     let scratch_bytes = 3 * layer.state_bytes();
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes, rounds: 1 });
+    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes, time_steps: 1 });
     Ok(())
 }
 

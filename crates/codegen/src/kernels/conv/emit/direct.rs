@@ -515,7 +515,7 @@ impl KernelPlan {
             operands,
             splits,
             scratch_bytes: self.scratch_bytes,
-            rounds: 1,
+            time_steps: 1,
         });
         Ok(())
     }

@@ -115,7 +115,7 @@ pub(crate) fn build<'a>(builder: &mut Builder<'a>, layer: &Layer<'a>) -> Result<
         layer.problem.scatter_macs() as f64 / (lanes as f64 * builder.target.rates().threads.macs_per_lane);
     let splits = builder.even_splits(units, nanoseconds);
     let scratch_bytes = 4 * (shape.block * shape.full_plane() + lanes);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes, rounds: 1 });
+    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes, time_steps: 1 });
     Ok(())
 }
 

@@ -62,7 +62,7 @@ pub(crate) fn build<'w>(
         operands,
         splits,
         scratch_bytes: plan.scratch_bytes,
-        rounds: 1,
+        time_steps: 1,
     });
     Ok(())
 }
