@@ -104,7 +104,7 @@ impl Report {
             .iter()
             .map(|step| {
                 let (kernel, threads) = match &step.work {
-                    Work::Kernel(kernel) => (kernel.name.clone(), kernel.splits.len().saturating_sub(1)),
+                    Work::Kernel(kernel) => (kernel.name.clone(), kernel.partition.len().saturating_sub(1)),
                     Work::Interpreted(interpreted) => {
                         let names: Vec<&str> =
                             interpreted.stages.iter().map(|stage| stage.op.name()).collect();

@@ -81,7 +81,7 @@ pub enum Work {
     },
 }
 
-/// Machine code over a range of work units.
+/// Machine code over a range of work items.
 ///
 /// Its C signature is `void step(uint8_t *const *operands, uint64_t begin, uint64_t end, uint8_t *scratch)`: operands in
 /// the order of [`Kernel::operands`], units `begin..end`, and scratch memory of the thread's own.
@@ -93,11 +93,11 @@ pub struct Kernel {
     pub function: FunctionId,
     /// Buffers it reads and writes.
     pub operands: Vec<Operand>,
-    /// Boundaries of each thread's share of the units, ascending: thread `i` runs `splits[i]..splits[i + 1]`.
-    pub splits: Vec<u64>,
+    /// Boundaries of each thread's part of the work items, ascending: thread `i` runs `partition[i]..partition[i + 1]`.
+    pub partition: Vec<u64>,
     /// Scratch memory a thread needs, in bytes.
     pub scratch_bytes: usize,
-    /// How often it runs; all threads finish a time step before the next begins. Time step `t` has the units from `t` times
+    /// How often it runs; all threads finish a time step before the next begins. Time step `t` has the work items from `t` times
     /// their number on.
     pub time_steps: u64,
 }

@@ -135,10 +135,10 @@ impl Session {
                         operands: &self.table[call.operands..][..kernel.operands.len()],
                         scratch: Address(self.scratch.as_mut_ptr()),
                         stride: self.program.layout.scratch_bytes,
-                        splits: &kernel.splits,
+                        partition: &kernel.partition,
                     };
                     for time_step in 0..kernel.time_steps {
-                        match kernel.splits.len() {
+                        match kernel.partition.len() {
                             0 | 1 => {}
                             2 => task.run(0, time_step),
                             parts => self.executor.run(parts - 1, &|part| task.run(part, time_step)),
@@ -249,13 +249,13 @@ struct Task<'a> {
     operands: &'a [Address],
     scratch: Address,
     stride: usize,
-    splits: &'a [u64],
+    partition: &'a [u64],
 }
 
 impl Task<'_> {
     fn run(&self, part: usize, time_step: u64) {
-        let before = time_step * self.splits.last().copied().unwrap_or(0);
-        let (begin, end) = (before + self.splits[part], before + self.splits[part + 1]);
+        let before = time_step * self.partition.last().copied().unwrap_or(0);
+        let (begin, end) = (before + self.partition[part], before + self.partition[part + 1]);
         let scratch = self.scratch.at(part * self.stride);
         // SAFETY: the code was made for exactly these operands, whose buffers the session has checked to be as large as the
         // program's ports say, and which it keeps to itself meanwhile: `Session::run` borrows it and the caller's buffers.

@@ -185,8 +185,8 @@ pub(crate) fn build(
     let weights: Vec<u64> = (0..m).step_by(chunk).flat_map(of_chunk).collect();
     let nanoseconds =
         (product.starts.len() * m * k * n) as f64 / builder.target.rates().elementwise.matrix_macs;
-    let splits = builder.weighted_splits(&weights.repeat(product.starts.len()), nanoseconds);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, time_steps: 1 });
+    let partition = builder.weighted_partition(&weights.repeat(product.starts.len()), nanoseconds);
+    builder.push_kernel(Kernel { name, function, operands, partition, scratch_bytes: 0, time_steps: 1 });
     Ok(true)
 }
 

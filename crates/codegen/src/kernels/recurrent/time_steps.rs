@@ -1,4 +1,4 @@
-//! All inputs times their weights at once, then time step by time step: units of work are the vectors of hidden units of each
+//! All inputs times their weights at once, then time step by time step: work items are the vectors of hidden units of each
 //! direction, in both.
 
 use super::super::walk::{choose, first_lanes};
@@ -110,12 +110,12 @@ fn inputs(
     })?;
     let units = layer.directions * layer.blocks();
     let macs = units * rows * layer.gates() * layer.lanes * layer.inputs;
-    let splits = builder.even_splits(units as u64, macs as f64 / (4.0 * layer.lanes as f64));
+    let partition = builder.even_partition(units as u64, macs as f64 / (4.0 * layer.lanes as f64));
     builder.push_kernel(Kernel {
         name: name.to_owned(),
         function,
         operands,
-        splits,
+        partition,
         scratch_bytes: 0,
         time_steps: 1,
     });
@@ -225,13 +225,13 @@ fn time_steps(
         });
     })?;
     let nanoseconds = layer.step_macs() as f64 / builder.target.rates().elementwise.vector_macs;
-    let splits = builder.even_splits(units as u64, nanoseconds);
+    let partition = builder.even_partition(units as u64, nanoseconds);
     let time_steps = layer.steps as u64;
     builder.push_kernel(Kernel {
         name: name.to_owned(),
         function,
         operands,
-        splits,
+        partition,
         scratch_bytes: 0,
         time_steps,
     });
