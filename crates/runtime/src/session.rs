@@ -18,7 +18,7 @@ pub struct Session {
     program: Program,
     executor: Arc<dyn Executor>,
     arena: AlignedBytes,
-    /// One stretch a thread.
+    /// One segment a thread.
     scratch: AlignedBytes,
     /// Where the operands of all kernels are, one after the other. Those of inputs and outputs are set by each run.
     table: Vec<Address>,

@@ -91,7 +91,7 @@ pub(crate) fn build<'a>(builder: &mut Builder<'a>, layer: &Layer<'a>) -> Result<
         tile: shape.vectors * lanes,
         taps: shape.columns(1).iter().map(|column| layer.weights.tap(column.tap)).collect(),
     };
-    let block_bytes: Vec<usize> = columns.stretches().iter().map(|(floats, _)| 4 * floats).collect();
+    let block_bytes: Vec<usize> = columns.segments().iter().map(|(floats, _)| 4 * floats).collect();
     let full_block = block_bytes.first().copied().unwrap_or(0) as i64;
     let group_bytes = block_bytes.iter().take(shape.blocks()).sum::<usize>() as i64;
 
