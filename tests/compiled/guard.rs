@@ -105,7 +105,7 @@ fn check(
             Memory::ByPart => {
                 let (problems, shared) = session.run_parts_alone(&views, &mut outputs).unwrap();
                 assert!(problems.is_empty(), "{way}: {}\n{about}", problems.join("\n"));
-                let several = |step: &Step| matches!(&step.work, Work::Kernel(k) if k.splits.len() > 2);
+                let several = |step: &Step| matches!(&step.work, Work::Kernel(k) if k.partition.len() > 2);
                 assert_eq!(shared, program.steps().iter().filter(|step| several(step)).count());
             }
             Memory::Guarded(edge) => {
@@ -446,7 +446,7 @@ fn trained_networks() {
             for target in targets() {
                 let way = Way::new(Form::Auto, &target, 2);
                 let program = check(tell, &path.display(), model.graph(), &inputs, &way);
-                let shared = |step: &Step| matches!(&step.work, Work::Kernel(k) if k.splits.len() > 2);
+                let shared = |step: &Step| matches!(&step.work, Work::Kernel(k) if k.partition.len() > 2);
                 assert!(program.iter().any(shared), "{}: nothing is shared", path.display());
             }
         }

@@ -116,7 +116,7 @@ impl Case {
                     Work::Kernel(kernel) => Some(kernel.name.clone()),
                     _ => None,
                 }));
-                let plain = program.steps().iter().any(|step| matches!(step.work, Work::Plain(_)));
+                let plain = program.steps().iter().any(|step| matches!(step.work, Work::Interpreted(_)));
                 assert_eq!(!plain, self.native, "{:?} {target}: {:?}", self.op, program.steps());
                 let executor: Arc<dyn Executor> = Arc::new(ThreadPool::new(threads).unwrap());
                 let mut session = Session::new(&program, executor).unwrap();

@@ -65,13 +65,13 @@ impl Session {
         let starts: Vec<Address> =
             blocks.iter_mut().zip(&spans).map(|(block, (_, [from, to]))| start(block, to - from)).collect();
         let table = table(&kernel.operands, &spans, &starts);
-        let parts = |round| (1..kernel.splits.len()).map(move |part| (round, part - 1));
-        for (round, part) in (0..kernel.rounds).flat_map(parts) {
+        let parts = |time_step| (1..kernel.partition.len()).map(move |part| (time_step, part - 1));
+        for (time_step, part) in (0..kernel.time_steps).flat_map(parts) {
             let mut scratch = block(kernel.scratch_bytes);
             let scratch = start(&mut scratch, kernel.scratch_bytes);
             // The task counts scratch memory from that of the first share.
-            let task = Task { function, operands: &table, scratch, stride: 0, splits: &kernel.splits };
-            task.run(part, round);
+            let task = Task { function, operands: &table, scratch, stride: 0, partition: &kernel.partition };
+            task.run(part, time_step);
         }
         for ((space, [start, end]), block) in spans.into_iter().zip(blocks) {
             let whole = Operand::new(space, start, end - start);

@@ -39,7 +39,7 @@ impl Session {
             let Some(function) = code.step(kernel.function) else {
                 unreachable!("the builder makes kernels of step functions only")
             };
-            kernels += usize::from(kernel.splits.len() > 2);
+            kernels += usize::from(kernel.partition.len() > 2);
             if let Some(problem) = self.compare_parts(kernel, function, inputs, outputs) {
                 problems.push(format!("{} of {}: {problem}", kernel.name, step.node));
             }
@@ -64,15 +64,15 @@ impl Session {
         };
         let mut memory = Blocks(spans.iter().map(block).collect());
         let mut problem = None;
-        for round in 0..kernel.rounds {
+        for time_step in 0..kernel.time_steps {
             let before = memory.clone();
             let mut writers: Writers = before.0.iter().map(|(_, words)| vec![0; 8 * words.len()]).collect();
             let mut together = before.clone();
-            for part in 0..kernel.splits.len().saturating_sub(1) {
+            for part in 0..kernel.partition.len().saturating_sub(1) {
                 // What a part writes may be what was there; then it shows where something else was.
                 for seed in [0, 1] {
                     let (mut copy, start) = (before.scrambled(seed), before.scrambled(seed));
-                    copy.run(kernel, function, part, round, &spans);
+                    copy.run(kernel, function, part, time_step, &spans);
                     let meets = copy.differences(&start, part, &mut writers);
                     problem = problem.or(meets.filter(|_| part > 0));
                     if seed == 0 {
@@ -80,8 +80,8 @@ impl Session {
                     }
                 }
             }
-            for part in 0..kernel.splits.len().saturating_sub(1) {
-                memory.run(kernel, function, part, round, &spans);
+            for part in 0..kernel.partition.len().saturating_sub(1) {
+                memory.run(kernel, function, part, time_step, &spans);
             }
             let is_same = memory.0.iter().zip(&together.0).all(|(one, other)| one.1 == other.1);
             if !is_same {
@@ -118,7 +118,7 @@ impl Blocks {
         kernel: &Kernel,
         function: StepFn,
         part: usize,
-        round: u64,
+        time_step: u64,
         spans: &[(Space, [usize; 2])],
     ) {
         let starts: Vec<Address> =
@@ -126,7 +126,8 @@ impl Blocks {
         let table = table(&kernel.operands, spans, &starts);
         let mut scratch = vec![Line([0; 64]); kernel.scratch_bytes.div_ceil(64)];
         let scratch = Address(scratch.as_mut_ptr().cast());
-        Task { function, operands: &table, scratch, stride: 0, splits: &kernel.splits }.run(part, round);
+        Task { function, operands: &table, scratch, stride: 0, partition: &kernel.partition }
+            .run(part, time_step);
     }
 
     /// Notes who wrote the bytes that differ; tells the first that another part wrote, too.

@@ -507,15 +507,15 @@ impl KernelPlan {
         let rates = builder.target.rates();
         let products = layer.problem.macs() as f64 / (rates.lanes as f64 * rates.threads.macs_per_lane);
         let nanoseconds = products + copies / rates.cycles_per_ns;
-        let splits =
-            builder.weighted_splits(&counts.weights(&layer.problem, &self.schedule, self.lanes), nanoseconds);
+        let partition = builder
+            .weighted_partition(&counts.weights(&layer.problem, &self.schedule, self.lanes), nanoseconds);
         builder.push_kernel(Kernel {
             name,
             function,
             operands,
-            splits,
+            partition,
             scratch_bytes: self.scratch_bytes,
-            rounds: 1,
+            time_steps: 1,
         });
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The loops around the micro-kernel as code: units of work, packing, phases, channels, rows, tiles along x.
+//! The loops around the micro-kernel as code: work items, packing, phases, channels, rows, tiles along x.
 
 use crate::kernels::conv::emit::bounds::{at_least, each_channel_tile, repeat, rest_of, smaller, when};
 use crate::kernels::conv::emit::direct::{Group, KernelPlan};
@@ -12,7 +12,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use std::ops::Range;
 
-/// A unit of work: its place in each dimension.
+/// A work item: its place in each dimension.
 #[derive(Clone, Copy)]
 pub(crate) struct Unit {
     image: Value,

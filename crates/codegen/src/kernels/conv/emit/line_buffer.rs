@@ -130,7 +130,7 @@ impl LineBufferCode {
     }
 }
 
-/// The input tile in scratch memory that is good, from unit to unit of work.
+/// The input tile in scratch memory that is good, from work item to work item.
 #[derive(Clone, Copy)]
 pub(crate) struct Held {
     /// Number of the unit that has it.

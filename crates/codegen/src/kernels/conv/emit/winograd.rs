@@ -1,4 +1,4 @@
-//! What a Winograd convolution is made of, and the loops around it: a unit of work is a block of tiles of an image and a
+//! What a Winograd convolution is made of, and the loops around it: a work item is a block of tiles of an image and a
 //! part of the output channels.
 
 use crate::builder::Builder;
@@ -55,14 +55,14 @@ pub(crate) fn build<'w>(
     let rates = builder.target.rates();
     let macs_per_ns = rates.lanes as f64 * rates.threads.winograd_macs_per_lane;
     let nanoseconds = layer.problem.macs() as f64 / macs_per_ns;
-    let splits = builder.weighted_splits(&plan.weights(), nanoseconds);
+    let partition = builder.weighted_partition(&plan.weights(), nanoseconds);
     builder.push_kernel(Kernel {
         name,
         function,
         operands,
-        splits,
+        partition,
         scratch_bytes: plan.scratch_bytes,
-        rounds: 1,
+        time_steps: 1,
     });
     Ok(())
 }
@@ -363,7 +363,7 @@ impl<'a> KernelPlan<'a> {
         ]
     }
 
-    /// What the units of work weigh against each other.
+    /// What the work items weigh against each other.
     fn weights(&self) -> Vec<u64> {
         let problem = &self.layer.problem;
         let parts = channels_of_parts(problem.cout, self.schedule.channels, self.schedule.channel_parts);
@@ -547,7 +547,7 @@ impl<'a> KernelPlan<'a> {
     }
 }
 
-/// A unit of work: its place in each dimension.
+/// A work item: its place in each dimension.
 struct Unit {
     /// Image and group as one number, and the group.
     image: Value,

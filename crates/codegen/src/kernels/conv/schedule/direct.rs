@@ -7,7 +7,7 @@ use crate::kernels::conv::schedule::tile_shape::{
 };
 use crate::kernels::conv::schedule::tiling::{is_uneven, transposes};
 use crate::kernels::conv::schedule::work_items::Units;
-use crate::split;
+use crate::partition;
 use std::ops::Range;
 use tconvc_ir::geometry::Phase;
 use tconvc_machine::Target;
@@ -107,7 +107,7 @@ pub(crate) struct Schedule {
     pub rows: usize,
     /// Steps along x that share an input tile; a multiple of the lanes, or all of them.
     pub columns: usize,
-    /// Parts of the output channels, each a unit of work of its own; of the phases where [`Schedule::parts_phases`].
+    /// Parts of the output channels, each a work item of its own; of the phases where [`Schedule::parts_phases`].
     pub parts: usize,
     /// Whether a part is computed across all input tiles before the next one, with its weights near; else all parts of an input tile,
     /// which is packed once.
@@ -141,7 +141,7 @@ impl Schedule {
         Self::with_tile(problem, target, threads, source, dataflow, tile)
     }
 
-    /// The schedule with these tiles; input tile and units of work follow. InputTiles are packed where they cannot roll, or need not.
+    /// The schedule with these tiles; input tile and work items follow. InputTiles are packed where they cannot roll, or need not.
     pub fn with_tile(
         problem: &Problem,
         target: &Target,
@@ -210,7 +210,7 @@ impl Schedule {
         let is_even = |&parts: &usize| {
             let parted = Self { parts, across: false, ..self.clone() };
             let weights = Units::new(problem, &parted).weights(problem, &parted, target.lanes());
-            split::is_even(&weights, threads)
+            partition::is_even(&weights, threads)
         };
         let most = (UNITS * threads).div_ceil(self.input_tiles(problem).max(1)).min(tiles);
         (1..=most).find(is_even).unwrap_or(most)

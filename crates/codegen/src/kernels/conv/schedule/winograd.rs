@@ -3,7 +3,7 @@
 use crate::kernels::conv::problem::winograd::{Kernels, MOST, MOST_ALONE, Matrices};
 use crate::kernels::conv::problem::{Axis, Pitch, Problem};
 use crate::kernels::conv::schedule::tiling::{accumulators, blocks_of, cut_channels, tile_cycles};
-use crate::split;
+use crate::partition;
 use tconvc_ir::geometry::{Phase, PhaseTap};
 use tconvc_machine::Target;
 
@@ -22,7 +22,7 @@ pub(crate) struct Schedule {
     /// Output channels and vectors of tiles of the micro-kernel.
     pub channels: usize,
     pub vectors: usize,
-    /// Parts of the output channels. A unit of work is a part of a block, but a thread that has several of a block transforms
+    /// Parts of the output channels. A work item is a part of a block, but a thread that has several of a block transforms
     /// its inputs once.
     pub channel_parts: usize,
 }
@@ -228,7 +228,7 @@ impl Schedule {
         let cycles = images as f64 * (in_products + inputs + outputs + stream * passes as f64);
         let tiles = problem.cout.div_ceil(channels);
         let mut schedule = Self { m, pieces, planes, rows, columns, channels, vectors, channel_parts: 1 };
-        if threads == 1 || split::is_even(&schedule.block_vectors(problem, lanes), threads) {
+        if threads == 1 || partition::is_even(&schedule.block_vectors(problem, lanes), threads) {
             return Some((cycles, schedule));
         }
         schedule.channel_parts = tiles;

@@ -5,7 +5,7 @@ use crate::kernels::conv::schedule::direct::{Dataflow, Schedule};
 use crate::kernels::conv::schedule::tiling::{blocks_of, channels_of_parts};
 use std::ops::Range;
 
-/// Extents of the space of work units, outermost first.
+/// Extents of the space of work items, outermost first.
 pub(crate) struct Units {
     pub batch_groups: u64,
     pub z: u64,
