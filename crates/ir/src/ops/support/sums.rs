@@ -41,7 +41,6 @@ pub(crate) trait Sums: Element + Default {
 
 macro_rules! float_sums {
     ($($ty:ty),*) => {$(
-        #[expect(clippy::inline_always, reason = "a call of each takes most of the time where nothing is optimised")]
         impl Sums for $ty {
             type Sum = f64;
             const ZERO: f64 = 0.0;
@@ -70,7 +69,6 @@ float_sums!(f32, f64, f16, bf16);
 
 macro_rules! integer_sums {
     ($($ty:ty),*) => {$(
-        #[expect(clippy::inline_always, reason = "a call of each takes most of the time where nothing is optimised")]
         impl Sums for $ty {
             type Sum = $ty;
             const ZERO: $ty = 0;
