@@ -15,6 +15,8 @@ const COMPILING: [&str; 5] = ["compile", "run", "bench", "verify", "explain"];
 /// A folder for the files of a test.
 pub struct Folder {
     folder: TempDir,
+    /// Whether commands that make code are told the target; what is wrong with a command's words shows without.
+    pub names_target: bool,
 }
 
 /// The repository's own models.
@@ -24,7 +26,7 @@ pub fn models() -> PathBuf {
 
 impl Folder {
     pub fn new() -> Self {
-        Self { folder: TempDir::new().unwrap() }
+        Self { folder: TempDir::new().unwrap(), names_target: true }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -65,7 +67,10 @@ impl Folder {
             };
         }
         command.args(arguments);
-        if COMPILING.contains(&arguments[0]) && !arguments.contains(&"--target") {
+        if self.names_target
+            && arguments.first().is_some_and(|command| COMPILING.contains(command))
+            && !arguments.contains(&"--target")
+        {
             command.args(["--target", target_name()]);
         }
         command.current_dir(self.folder.path()).env("NO_COLOR", "1").env("COLUMNS", "100");
