@@ -110,7 +110,7 @@ pub(crate) fn build<'a>(builder: &mut Builder<'a>, layer: &Layer<'a>) -> Result<
         lanes,
     };
     let function = builder.add_step(&name, |f| emit.step(f))?;
-    let units = shape.units() as u64;
+    let units = shape.work_items() as u64;
     let nanoseconds =
         layer.problem.scatter_macs() as f64 / (lanes as f64 * builder.target.rates().threads.macs_per_lane);
     let partition = builder.even_partition(units, nanoseconds);

@@ -67,8 +67,8 @@ pub(crate) fn tile_cycles(
 }
 
 /// Whether so many equal work items leave a thread idle for long, so that output channels are to be parted as well.
-pub(crate) fn is_uneven(units: usize, threads: usize) -> bool {
-    threads > 1 && units < 4 * threads && !units.is_multiple_of(threads)
+pub(crate) fn is_uneven(items: usize, threads: usize) -> bool {
+    threads > 1 && items < 4 * threads && !items.is_multiple_of(threads)
 }
 
 /// Whether results with lanes along the channels are transposed: a square of vectors, and room to turn it.
