@@ -1,10 +1,13 @@
 //! Comparing results: with the reference interpreter's, or with stored ones.
 
-use crate::error::{Error, Result};
+use crate::compiler::Compiler;
+use crate::error::Result;
 use crate::model::Model;
 use crate::{Outputs, Tensor};
+use std::collections::BTreeMap;
 use std::fmt;
 use tconvc_ir::{DType, Graph, TensorView, ValueId, infer, interp};
+use tconvc_passes::{Compat, Journal, compat};
 
 /// How far a float may be from the expected one. Integers and booleans must be equal, save [`Tolerance::rounded`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -135,22 +138,41 @@ impl Model {
         &self,
         inputs: impl IntoIterator<Item = (&'a str, TensorView<'a>)>,
     ) -> Result<Outputs> {
-        let inputs: Vec<(&str, Tensor)> = inputs
-            .into_iter()
-            .map(|(name, view)| {
-                Ok((
-                    name,
-                    Tensor::from_shared(
-                        view.dtype(),
-                        view.shape().to_vec(),
-                        std::sync::Arc::new(view.bytes().to_vec()),
-                        0,
-                    )?,
-                ))
-            })
-            .collect::<Result<_, Error>>()?;
-        Ok(Outputs::new(interp::run(self.graph(), &inputs)?))
+        Ok(Outputs::new(interp::run(self.graph(), &owned(inputs)?)?))
     }
+}
+
+impl Compiler {
+    /// As [`Model::interpret`], with the meaning that [`Compiler::compat`] asks for.
+    ///
+    /// # Errors
+    /// As [`Model::interpret`].
+    pub fn interpret<'a>(
+        &self,
+        model: &Model,
+        inputs: impl IntoIterator<Item = (&'a str, TensorView<'a>)>,
+    ) -> Result<Outputs> {
+        let inputs = owned(inputs)?;
+        if self.compat == Compat::Onnx {
+            return Ok(Outputs::new(interp::run(model.graph(), &inputs)?));
+        }
+        let mut graph = model.graph().clone();
+        let shapes: BTreeMap<String, Vec<usize>> =
+            inputs.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.shape().to_vec())).collect();
+        self.bind(&mut graph, &shapes)?;
+        compat::apply(&mut graph, self.compat, &mut Journal::new())?;
+        Ok(Outputs::new(interp::run(&graph, &inputs)?))
+    }
+}
+
+fn owned<'a>(
+    inputs: impl IntoIterator<Item = (&'a str, TensorView<'a>)>,
+) -> Result<Vec<(&'a str, Tensor)>> {
+    let owned = |view: TensorView<'_>| {
+        let bytes = std::sync::Arc::new(view.bytes().to_vec());
+        Tensor::from_shared(view.dtype(), view.shape().to_vec(), bytes, 0)
+    };
+    inputs.into_iter().map(|(name, view)| Ok((name, owned(view)?))).collect()
 }
 
 #[cfg(test)]

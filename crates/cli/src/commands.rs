@@ -18,6 +18,7 @@ use tconvc::{Compiler, Model, Tensor, Tuning};
 fn compiler(options: &CompileOptions) -> Compiler {
     let compiler = Compiler::new()
         .form(options.form)
+        .compat(options.compat)
         .target(options.target.clone())
         .threads(usize::from(options.threads))
         .workspace_limit((options.workspace_limit as usize) << 20)

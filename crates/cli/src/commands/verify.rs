@@ -101,7 +101,8 @@ fn model(path: &Path, options: &CompileOptions) -> Result<String> {
             return Err(Error::in_file(file, "it does not hold every input of the model"));
         }
     }
-    let compiled = tuned(compiler(options), options, &model, &given)?.compile(&model)?;
+    let compiler = tuned(compiler(options), options, &model, &given)?;
+    let compiled = compiler.compile(&model)?;
     let tensors = inputs::or_seeded(given, compiled.inputs())?;
     let got = compiled.run(inputs::views(&tensors))?;
     let mut expected: Vec<(String, Tensor)> = match &stored {
@@ -110,7 +111,7 @@ fn model(path: &Path, options: &CompileOptions) -> Result<String> {
     };
     let against = if expected.is_empty() { "the reference interpreter" } else { "stored outputs" };
     if expected.is_empty() {
-        let outputs = model.interpret(inputs::views(&tensors))?;
+        let outputs = compiler.interpret(&model, inputs::views(&tensors))?;
         expected = outputs.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
     }
     let mut agreement = Agreement::default();
