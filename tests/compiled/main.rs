@@ -35,6 +35,8 @@ mod models;
 mod networks;
 mod products;
 #[cfg(test)]
+mod quantised_exports;
+#[cfg(test)]
 mod schedules;
 #[cfg(test)]
 mod split_k;

@@ -132,6 +132,10 @@ def unary(net):
     if op in ("Sqrt", "Reciprocal"):
         positive = net.node("Abs", [x.name], x.dtype, x.shape)
         x = net.node("Add", [positive.name, net.constant(np.asarray(0.5, x.dtype))], x.dtype, x.shape)
+    if op in ("Sin", "Cos"):
+        # Of large numbers the last place is a whole turn.
+        bounds = [net.constant(np.asarray(bound, x.dtype)) for bound in (-20, 20)]
+        x = net.node("Clip", [x.name, *bounds], x.dtype, x.shape)
     if op == "Exp":
         x = net.node("Tanh", [x.name], x.dtype, x.shape)
     net.node(op, [x.name], x.dtype, x.shape)

@@ -20,9 +20,9 @@ def input_of(net):
 def quantised(net, x, kind):
     """A value of the type of eight bits, with the names of its scale and zero point."""
     scale, zero = scale_of(net), zero_of(net, kind)
-    # Multiples of a step and a quarter: nothing that was computed before lies on an edge.
+    # Multiples of a step and a quarter: nothing that was computed before lies on an edge, or lies there by rounding.
     steps = net.node("Mul", [x.name, net.constant(np.asarray(64, np.float32))], np.float32, x.shape)
-    whole = net.node("Floor", [steps.name], np.float32, x.shape)
+    whole = net.node("Round", [steps.name], np.float32, x.shape)
     shifted = net.node("Add", [whole.name, net.constant(np.asarray(0.25, np.float32))], np.float32, x.shape)
     back = net.node("Mul", [shifted.name, net.constant(np.asarray(1 / 64, np.float32))], np.float32, x.shape)
     return net.node("QuantizeLinear", [back.name, scale, zero], kind, x.shape), scale, zero

@@ -259,7 +259,7 @@ fn meanings_on_which_engines_disagree_are_told_and_chosen() {
          %y = Resize(%x, _, @s) {coordinate_transformation_mode=\"align_corners\", mode=\"linear\"}\noutput %y",
     );
     folder.npz("x.npz", "x", &[1, 1, 3], 1f32);
-    let warning = "node `Resize_0`: Resize with align_corners";
+    let warning = "node `y`: Resize with align_corners";
     for (line, expected, told) in [
         ("run up.onnx --inputs x.npz", "y: f32[1, 1, 5]", true),
         ("run up.onnx --inputs x.npz --compat onnxruntime", "y: f32[1, 1, 5]", false),
