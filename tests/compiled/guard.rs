@@ -72,7 +72,7 @@ fn check(
     let plan = plan(rewritten.graph()).unwrap();
     let schedules = schedules.clone();
     let options = Options { threads, fast_math, schedules, ..Options::new(target.clone()) };
-    let program = compile::compile(rewritten.graph(), &plan, &options, &Serial).unwrap().finish().unwrap();
+    let program = compile::compile(rewritten.graph(), &plan, &options, &Serial).unwrap().load().unwrap();
     let mut session = Session::new(&program, Arc::new(Serial)).unwrap();
     let views: Vec<TensorView<'_>> = inputs.iter().map(|(_, tensor)| tensor.view()).collect();
     let mut run = |apart: Option<Edge>| {

@@ -1,6 +1,6 @@
 //! What the tests here share: targets and forms to compile for, random numbers, how many cases to run.
 
-use tconvc::{Form, Target};
+use tconvc::{Form, InterpretedStep, Report, Target};
 
 /// The forms that can be forced.
 pub const FORMS: [Form; 3] = [Form::SubPixel, Form::ZeroInsert, Form::Scatter];
@@ -44,5 +44,25 @@ impl Random {
     /// Small whole numbers as floats: sums of their products are exact.
     pub fn integers(&mut self, count: usize) -> Vec<f32> {
         (0..count).map(|_| self.between(-3, 3) as f32).collect()
+    }
+}
+
+/// Every interpreted step of a report, and no other, is listed with a reason that says what would be compiled.
+pub fn check_reasons(report: &Report) -> Result<(), String> {
+    let steps = report.steps.iter().filter(|step| step.kernel.starts_with("interpreted"));
+    let (steps, listed) = (steps.collect::<Vec<_>>(), &report.interpreted);
+    if steps.len() != listed.len() {
+        return Err(format!("{} steps are interpreted, {listed:?} are listed", steps.len()));
+    }
+    let is_told = |step: &InterpretedStep| {
+        !step.node.is_empty()
+            && !step.op.is_empty()
+            && step.reason.contains("; ")
+            && step.reason.ends_with("compiled")
+            && (0.0..=100.0 + 1e-6).contains(&step.share_percent)
+    };
+    match listed.iter().find(|step| !is_told(step)) {
+        None => Ok(()),
+        Some(step) => Err(format!("no proper reason: {step:?}")),
     }
 }

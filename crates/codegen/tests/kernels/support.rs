@@ -101,7 +101,7 @@ impl Case {
             let mut first: Option<Vec<Vec<u8>>> = None;
             for threads in [1, 2] {
                 let options = Options { threads, fast_math, ..Options::new(target.clone()) };
-                let program = compile(&graph, &plan, &options, &Serial).unwrap().finish().unwrap();
+                let program = compile(&graph, &plan, &options, &Serial).unwrap().load().unwrap();
                 kernels.extend(program.steps().iter().filter_map(|step| match &step.work {
                     Work::Kernel(kernel) => Some(kernel.name.clone()),
                     _ => None,

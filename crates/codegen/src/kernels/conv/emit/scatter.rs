@@ -45,7 +45,7 @@ struct RowCode {
 
 /// Makes the kernel of a transposed convolution in scatter form.
 pub(crate) fn build<'a>(builder: &mut Builder<'a>, layer: &Layer<'a>) -> Result<(), CompileError> {
-    let shape = Shape::new(&layer.problem, &builder.target, builder.threads);
+    let shape = Shape::new(&layer.problem, builder.target, builder.threads);
     // Pixels by vectors of a tile, channels of a block, bands.
     let Pixels { rows, columns } = shape.pixels;
     let pixels = if rows > 1 { format!("{rows}x{columns}") } else { columns.to_string() };
