@@ -15,13 +15,14 @@ use std::sync::Arc;
 use std::time::Instant;
 use tconvc_codegen::artifact::Artifact;
 use tconvc_codegen::compile::{self, Estimate};
+use tconvc_codegen::costs::KernelCosts;
 use tconvc_codegen::options::{self, FastMath};
 use tconvc_ir::{Graph, Op, infer};
 use tconvc_machine::Target;
 use tconvc_passes::cost::Machine;
-use tconvc_passes::cut::cut;
+use tconvc_passes::cut::{constant_texts, cut};
 use tconvc_passes::plan::{Plan, plan};
-use tconvc_passes::{Form, Journal, Options, optimise};
+use tconvc_passes::{Form, Journal, Limits, Options, optimise};
 use tconvc_runtime::executor::Executor;
 
 /// Compiles models. Every option has a default: this machine, one thread, the form chosen for each layer.
@@ -131,7 +132,7 @@ impl Compiler {
     }
 
     /// Whether convolutions may be computed with fewer products, and sums rounded otherwise than by the definition: Winograd's
-    /// filtering, on by default. Results differ in the last bits, see `docs/winograd.md`. Constants are folded into weights
+    /// F(m, r), on by default. Results differ in the last bits, see `docs/winograd.md`. Constants are folded into weights
     /// in either case.
     #[must_use]
     pub fn fast_math(mut self, fast: bool) -> Self {
@@ -203,13 +204,14 @@ impl Compiler {
     /// # Errors
     /// As [`Compiler::compile`]; extents that stay open leave their layers undecided.
     pub fn explain(&self, model: &Model) -> Result<Explanation> {
-        let Rewritten { graph, journal, warnings, .. } = self.rewrite(model)?;
+        let (mut graph, warnings) = self.bound(model)?;
+        let journal = optimise(&mut graph, &Options { inside: true, ..self.pass_options()? })?;
         let is_bound = graph.inputs().iter().all(|&id| graph.ty(id).known_shape().is_some());
         let mut interpreted = None;
         if is_bound {
             let parts = cut(&graph)?;
             let before = parts.as_ref().map_or(&graph, |parts| &parts.before);
-            let mut estimates = compile::survey(before, &plan(before)?, &self.target);
+            let mut estimates = compile::survey(before, &plan(before, &self.limits())?, &self.target);
             estimates.extend(parts.as_ref().map(|parts| Estimate::of_data(&parts.middle)));
             interpreted = Some(InterpretedStep::of_estimates(&estimates));
         }
@@ -255,12 +257,19 @@ impl Compiler {
     pub(crate) fn pass_options(&self) -> Result<Options> {
         Ok(Options {
             form: self.form,
-            machine: Machine::with_lanes(self.target.lanes(), self.threads.count()),
+            machine: Machine::new(self.target.rates(), self.threads.count()),
+            algorithms: Arc::new(KernelCosts::new(&self.code_options())),
+            limits: self.limits(),
             disabled: self.disabled.clone(),
             stop_after: self.stop_after.as_deref().map(str::parse).transpose()?,
             measured: self.tuning.forms(&self.setting()),
             ..Options::default()
         })
+    }
+
+    /// How many operands code for the target may have.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits::of(self.target.vectors())
     }
 
     fn generate(&self, graph: &Graph, plan: &Plan) -> Result<Artifact> {
@@ -292,7 +301,7 @@ impl Compiler {
         if is_bound && let Some(parts) = cut(&graph)? {
             graph = parts.before;
         }
-        let code = compiler.generate(&graph, &plan(&graph)?)?;
+        let code = compiler.generate(&graph, &plan(&graph, &compiler.limits())?)?;
         Ok(if clif { code.functions.clif() } else { code.functions.asm() })
     }
 
@@ -304,19 +313,22 @@ impl Compiler {
         let rest = match cut(&graph)? {
             None => None,
             Some(parts) => {
+                let texts = constant_texts(&graph);
                 graph = parts.before;
-                Some(Rest::new(self, parts.middle, parts.after, cuts + 1)?)
+                Some(Rest::new(self, parts.middle, parts.after, texts, cuts + 1)?)
             }
         };
-        let plan = plan(&graph)?;
+        let plan = plan(&graph, &self.limits())?;
         if plan.arena_bytes > self.workspace_limit {
             return Err(Error::Workspace { bytes: plan.arena_bytes, limit: self.workspace_limit });
         }
         let mut artifact = self.generate(&graph, &plan)?;
         let estimates = std::mem::take(&mut artifact.estimates);
+        let declined = artifact.declined.iter().map(ToString::to_string).collect();
         let program = artifact.load()?;
         let compile_ms = start.elapsed().as_secs_f64() * 1e3;
         let report = Report::new(self, &journal, (&graph, &plan), (&program, &estimates), compile_ms);
+        let report = Report { declined, ..report };
         Ok(Specialised { given, program, report, rest })
     }
 }

@@ -6,7 +6,6 @@ use tconvc_ir::{Definition, Graph, ValueId};
 /// Nodes as boxes, inputs and outputs as ovals, values as arrows with their types; constants are left out.
 pub(crate) fn print(graph: &Graph) -> String {
     let mut text = String::from("digraph {\n  rankdir=TB; node [shape=box, fontname=\"sans-serif\"];\n");
-    let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
     let source = |value: ValueId| match graph.value(value).definition() {
         Definition::Node(node, _) => Some(quote(&format!("node {}", graph.node(*node).name))),
         Definition::Input => Some(quote(&format!("input {}", graph.value(value).name))),
@@ -25,7 +24,7 @@ pub(crate) fn print(graph: &Graph) -> String {
         let node = graph.node(id);
         let target = quote(&format!("node {}", node.name));
         let _ =
-            writeln!(text, "  {target} [label={}];", quote(&format!("{}\\n{}", node.op.name(), node.name)));
+            writeln!(text, "  {target} [label={}];", quote(&format!("{}\n{}", node.op.name(), node.name)));
         for &input in node.inputs().iter().flatten() {
             arrow(&mut text, input, &target);
         }
@@ -38,4 +37,24 @@ pub(crate) fn print(graph: &Graph) -> String {
     }
     text.push_str("}\n");
     text
+}
+
+/// A string of Graphviz, in which a line break is spelled as the escape that breaks a label there.
+fn quote(text: &str) -> String {
+    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("\"{escaped}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_break_between_operator_and_name_and_names_are_kept() {
+        let text = "input %x : f32[2]\n%y = Relu(%x) \"a\\\\n\\\"b\\\"\"\noutput %y\n";
+        let graph: Graph = text.parse().unwrap();
+        let dot = print(&graph);
+        // One backslash before the n that breaks the line, two before that of the name.
+        assert!(dot.contains(r#"[label="Relu\na\\n\"b\""];"#), "{dot}");
+    }
 }

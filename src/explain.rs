@@ -106,3 +106,69 @@ impl fmt::Display for Explanation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Form, Model, Target};
+
+    /// What is said about a layer, for so many threads.
+    fn explained(layer: &str, target: &str, threads: usize) -> Explanation {
+        let graph = layer.parse().unwrap();
+        let compiler = Compiler::new().target(Target::parse(target).unwrap()).threads(threads);
+        compiler.explain(&Model::from_graph(graph)).unwrap()
+    }
+
+    /// The number behind some words.
+    fn number_behind(text: &str, words: &str) -> Option<f64> {
+        text.split_once(words)?.1.split(' ').next()?.parse().ok()
+    }
+
+    #[test]
+    fn costs_choice_and_factor_are_for_the_same_threads() {
+        let mut seen = 0;
+        for (input, weights, attributes) in [
+            ("1, 256, 16, 16", "256, 128, 4, 4", "strides=[2, 2], pads=[1, 1, 1, 1]"),
+            ("1, 100, 1, 1", "100, 1024, 4, 4", "strides=[1, 1]"),
+            ("1, 256, 800", "256, 1, 16", "strides=[8], pads=[4, 4]"),
+            ("1, 512, 14, 14", "512, 1, 1, 1", "strides=[3, 3]"),
+            ("1, 16, 8, 8, 8", "16, 8, 2, 2, 2", "strides=[2, 2, 2]"),
+        ] {
+            let layer = format!(
+                "input %x : f32[{input}]\nconst @w : f32[{weights}] = seeded(1)\n\
+                 %y = ConvTranspose(%x, @w) {{{attributes}}}\noutput %y\n"
+            );
+            for target in ["x86-64-v2@zen3", "x86-64-v3@zen3", "x86-64-v4@zen5", "aarch64@neoverse-n1"] {
+                let alone = explained(&layer, target, 1);
+                for threads in [1, 2, 4, 8] {
+                    let explanation = explained(&layer, target, threads);
+                    assert_eq!(explanation.threads, threads);
+                    let [layer] = explanation.layers.as_slice() else { panic!("{explanation}") };
+                    assert_eq!(layer.chosen, alone.layers[0].chosen, "{explanation}");
+                    let us = |chosen: bool| {
+                        let those = layer
+                            .considered
+                            .iter()
+                            .filter(|candidate| (Some(&candidate.what) == layer.chosen.as_ref()) == chosen);
+                        let times = those.filter_map(|candidate| candidate.cost?.predicted_us);
+                        times.fold(f64::INFINITY, f64::min)
+                    };
+                    let factor = us(false) / us(true);
+                    let said = match number_behind(&layer.reason, &format!("on {threads} threads ")) {
+                        None if layer.reason.contains(" threads ") => {
+                            let form = Form::ALL.into_iter().find(|form| {
+                                layer.reason.contains(&format!("{threads} threads {form} would be "))
+                            });
+                            assert!(form.is_some(), "{}", layer.reason);
+                            1.0 / number_behind(&layer.reason, " would be ").unwrap()
+                        }
+                        _ => number_behind(&layer.reason, "it is predicted ").unwrap(),
+                    };
+                    assert!((said / factor - 1.0).abs() < 0.02, "{threads}: {factor}\n{explanation}");
+                    seen += 1;
+                }
+            }
+        }
+        assert_eq!(seen, 5 * 4 * 4);
+    }
+}

@@ -4,7 +4,7 @@ use crate::compiler::{Compiler, bind};
 use crate::error::Result;
 use crate::model::Model;
 use tconvc_ir::{Graph, Op};
-use tconvc_passes::{Journal, Options, optimise};
+use tconvc_passes::{Entry, Form, Journal, Options, optimise};
 
 /// An ONNX file in memory, and what was done and noticed on the way.
 pub struct Export {
@@ -27,6 +27,7 @@ impl Compiler {
         let journal = optimise(&mut graph, &options)?;
         if self.stop_after.is_none() {
             warnings.extend(left(&graph, &journal));
+            warnings.extend(open(self.form, &journal));
         }
         Ok(Export { bytes: tconvc_ir::onnx::write(&graph)?, journal, warnings })
     }
@@ -47,6 +48,22 @@ impl Export {
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
+}
+
+/// Names a transposed convolution whose form is not the one that was asked for, or not weighed.
+fn open(form: Form, journal: &Journal) -> Option<String> {
+    let is_open =
+        |entry: &&Entry| entry.pass == "forms" && entry.decision.reason.starts_with("its extents are open");
+    let mut entries = journal.applied().filter(is_open).filter(|_| form != Form::ZeroInsert);
+    let first = entries.next()?;
+    let rest = match entries.count() {
+        0 => String::new(),
+        more => format!("; so are {more} more"),
+    };
+    Some(format!(
+        "node `{}` is written as a convolution over inserted zeros: {}; shapes for the inputs (--shape) may make them known{rest}",
+        first.node, first.decision.reason
+    ))
 }
 
 /// Names a transposed convolution that has no other form, and says why.

@@ -25,6 +25,9 @@ pub struct Report {
     pub steps: Vec<StepReport>,
     /// Those of them that are interpreted, each with its reason and its share of the time.
     pub interpreted: Vec<InterpretedStep>,
+    /// Algorithms that the target has too few registers for, and what took their place, a sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub declined: Vec<String>,
     /// Milliseconds from the model's graph to code that can run, packing of weights included.
     pub compile_ms: f64,
     /// Bytes of machine code.
@@ -96,7 +99,7 @@ impl Report {
         (program, estimates): (&Program, &[Estimate]),
         compile_ms: f64,
     ) -> Self {
-        let machine = Machine::with_lanes(compiler.target.lanes(), compiler.threads.count());
+        let machine = Machine::new(compiler.target.rates(), compiler.threads.count());
         let mut rooflines: HashMap<&str, f64> = HashMap::new();
         for step in &plan.steps {
             if let Some(&node) = step.nodes.last() {
@@ -115,9 +118,10 @@ impl Report {
             .iter()
             .map(|step| {
                 let (kernel, threads) = match &step.work {
-                    Work::Kernel(kernel) => (kernel.name.clone(), kernel.splits.len().saturating_sub(1)),
-                    Work::Plain(plain) => {
-                        let names: Vec<&str> = plain.stages.iter().map(|stage| stage.op.name()).collect();
+                    Work::Kernel(kernel) => (kernel.name.clone(), kernel.partition.len().saturating_sub(1)),
+                    Work::Interpreted(interpreted) => {
+                        let names: Vec<&str> =
+                            interpreted.stages.iter().map(|stage| stage.op.name()).collect();
                         (format!("interpreted {}", names.join("+")), 1)
                     }
                     Work::Copy { .. } => ("copy".into(), 1),
@@ -161,6 +165,7 @@ impl Report {
             layers: layers.collect(),
             interpreted: interpreted(&steps),
             steps: steps.clone(),
+            declined: vec![],
             compile_ms,
             code_bytes: program.code_bytes(),
             weight_bytes: program.weight_bytes(),
@@ -176,6 +181,7 @@ impl Report {
         self.layers.extend(next.layers);
         self.steps.extend(next.steps);
         self.interpreted = interpreted(&self.steps);
+        self.declined.extend(next.declined);
         self.compile_ms += next.compile_ms;
         self.code_bytes += next.code_bytes;
         self.weight_bytes += next.weight_bytes;
@@ -276,6 +282,9 @@ impl fmt::Display for Report {
                 writeln!(f, "{}: {}, because {}", layer.node, layer.form, layer.reason)?;
             }
             writeln!(f)?;
+        }
+        for declined in &self.declined {
+            writeln!(f, "{declined}")?;
         }
         writeln!(f, "target     {}, {} thread(s)", self.target, self.threads)?;
         writeln!(f, "steps      {}", self.steps.len())?;

@@ -107,8 +107,17 @@ impl Session {
         });
         let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
         let ports = self.model.outputs().to_vec();
+        // Text is no program's: it goes to what runs behind it.
+        let is_text = |view: &TensorView<'_>| view.dtype() == DType::String;
+        let given = self.model.inputs();
+        let all = given.len() == inputs.len();
+        let names = given.iter().filter(|port| all || !port.optional).map(|port| port.name.clone());
+        let texts = names.zip(&inputs).filter(|(_, view)| is_text(view));
+        let texts = texts.map(|(name, view)| Ok((name, view.to_tensor()?))).collect::<Result<Vec<_>>>()?;
         let Workspace { program, rest } = self.workspace(&inputs)?;
-        let made = allocate_and_run(program, &inputs, observe)?;
+        let inputs: Vec<TensorView<'_>> = inputs.into_iter().filter(|view| !is_text(view)).collect();
+        let mut made = allocate_and_run(program, &inputs, observe)?;
+        made.extend(texts);
         match rest {
             None => Ok(Outputs::new(made)),
             Some(rest) => rest.run(made, &ports, program.program().steps().len(), observe),
@@ -172,6 +181,11 @@ fn copy(made: &Outputs, outputs: &mut [TensorViewMut<'_>]) -> Result<()> {
     check_count(made.len(), outputs.len())?;
     for ((name, tensor), output) in made.iter().zip(outputs) {
         check_output(name, tensor.dtype(), tensor.shape(), output)?;
+        if tensor.dtype() == DType::String {
+            return Err(Error::Arguments(format!(
+                "output `{name}` is text, for which no memory can be given: `run` allocates it"
+            )));
+        }
         output.bytes_mut().copy_from_slice(tensor.bytes());
     }
     Ok(())

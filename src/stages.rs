@@ -24,6 +24,8 @@ pub(crate) struct Rest {
     middle: Arc<Graph>,
     /// Compiled for the shapes that come; `None` where nothing reads what the middle makes.
     after: Option<CompiledModel>,
+    /// Outputs that are constants of text.
+    texts: Vec<(String, Tensor)>,
 }
 
 impl Rest {
@@ -31,7 +33,13 @@ impl Rest {
     ///
     /// # Errors
     /// When an operator is unknown, or there are too many cuts.
-    pub fn new(compiler: &Compiler, middle: Graph, after: Graph, cuts: usize) -> Result<Self> {
+    pub fn new(
+        compiler: &Compiler,
+        middle: Graph,
+        after: Graph,
+        texts: Vec<(String, Tensor)>,
+        cuts: usize,
+    ) -> Result<Self> {
         check_operators(&middle)?;
         check_operators(&after)?;
         if cuts > MOST_CUTS {
@@ -45,7 +53,7 @@ impl Rest {
         let compiler = Compiler { shapes: BTreeMap::new(), ..compiler.clone() };
         let has_nodes = after.node_count() > 0;
         let after = has_nodes.then(|| CompiledModel::of_graph(compiler, after, cuts)).transpose()?;
-        Ok(Self { middle: Arc::new(middle), after })
+        Ok(Self { middle: Arc::new(middle), after, texts })
     }
 
     /// A step for the middle, and what was compiled last.
@@ -83,7 +91,7 @@ pub(crate) struct RestSession {
 }
 
 impl RestSession {
-    /// Runs on what the program before made in its `steps` steps; gives the network's outputs.
+    /// Runs on what the program before made in its `steps` steps, and on inputs of text; gives the network's outputs.
     pub fn run(
         &mut self,
         made: Vec<(String, Tensor)>,
@@ -91,7 +99,8 @@ impl RestSession {
         steps: usize,
         observe: &mut dyn FnMut(usize, Duration),
     ) -> Result<Outputs> {
-        let mut known: HashMap<String, Tensor> = made.into_iter().collect();
+        let texts = self.rest.texts.iter().cloned();
+        let mut known: HashMap<String, Tensor> = made.into_iter().chain(texts).collect();
         let start = Instant::now();
         let graph = &self.rest.middle;
         let inputs = graph.inputs().iter().map(|&id| {

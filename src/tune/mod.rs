@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tconvc_codegen::compile;
 use tconvc_codegen::options::Choice;
 use tconvc_ir::{DType, Graph, NodeId, Op, Tensor, TensorView, TensorViewMut};
-use tconvc_passes::cost::{Machine, form_costs};
+use tconvc_passes::cost::form_costs;
 use tconvc_passes::plan::plan;
 use tconvc_passes::{Form, optimise};
 use tconvc_runtime::executor::Executor;
@@ -137,10 +137,8 @@ impl Layer {
         let forms = match (&node.op, shapes.as_slice()) {
             (Op::ConvTranspose(op), [x, w, ..]) => {
                 let geometry = op.geometry(x, w)?;
-                let mut costs = form_costs(
-                    &geometry,
-                    &Machine::with_lanes(compiler.target.lanes(), compiler.threads.count()),
-                );
+                let options = compiler.pass_options()?;
+                let [mut costs, _] = form_costs(&geometry, &options.machine, &*options.algorithms);
                 costs.sort_by(|a, b| a.predicted_us.total_cmp(&b.predicted_us));
                 let least = costs[0].predicted_us;
                 let forms = match compiler.form {
@@ -266,7 +264,8 @@ impl Tuner<'_> {
         let mut graph = self.layer.graph.clone();
         optimise(&mut graph, &compiler.pass_options()?)?;
         let options = tconvc_codegen::options::Options { list_choices: true, ..compiler.code_options() };
-        let compiled = compile::compile(&graph, &plan(&graph)?, &options, &**self.executor)?;
+        let compiled =
+            compile::compile(&graph, &plan(&graph, &compiler.limits())?, &options, &**self.executor)?;
         let choice = match compiled.choices.as_slice() {
             [choice] => Some(choice.clone()),
             _ => None,

@@ -7,16 +7,19 @@
 //! Modules with helpers are under `cfg(test)`: there clippy lets these unwrap, as it lets tests.
 
 #[cfg(test)]
+mod any_convolution;
+#[cfg(test)]
+mod budgets;
+#[cfg(test)]
 mod control;
 #[cfg(test)]
 mod defaults;
 #[cfg(test)]
-mod depth;
-#[cfg(test)]
 mod dynamic;
 #[cfg(test)]
 mod epilogue;
-mod filtering;
+#[cfg(test)]
+mod exports;
 mod geometries;
 #[cfg(test)]
 #[cfg(unix)]
@@ -34,8 +37,13 @@ mod products;
 #[cfg(test)]
 mod schedules;
 #[cfg(test)]
+mod split_k;
+#[cfg(test)]
 mod stages;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod text;
+#[cfg(test)]
 mod threads;
+mod winograd;

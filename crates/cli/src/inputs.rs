@@ -21,7 +21,7 @@ pub fn from_files(
     for path in npz {
         let arrays = arrays::read_npz(path)?;
         keys.extend(arrays.iter().map(|array| format!("`{}`", array.name)));
-        given.extend(pick(ports, "input", arrays)?);
+        given.extend(pick(ports, "input", &arrays)?);
     }
     for (name, path) in npy {
         let array = arrays::read_npy(name, path)?;
@@ -52,7 +52,7 @@ pub fn from_files(
 
 /// Arrays under the names of these ports or, where none has such a name, under `KIND_0`, `KIND_1` and so on.
 /// Others are not looked at.
-pub fn pick(ports: &[PortInfo], kind: &str, arrays: Vec<Array>) -> Result<Vec<(String, Tensor)>> {
+pub fn pick(ports: &[PortInfo], kind: &str, arrays: &[Array]) -> Result<Vec<(String, Tensor)>> {
     let named: Vec<(&PortInfo, &Array)> = arrays
         .iter()
         .filter_map(|array| Some((ports.iter().find(|port| port.name == array.name)?, array)))

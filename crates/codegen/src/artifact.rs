@@ -1,5 +1,6 @@
 //! What a compilation gives: functions, packed weights, steps and sizes, before they have a place to run in.
 
+use crate::declined::Declined;
 use crate::kernels::refusal::Estimate;
 use crate::module::LoweredModule;
 use crate::options::Choice;
@@ -17,6 +18,8 @@ pub struct Artifact {
     /// The schedules of the convolutions that have several, where
     /// [`Options::list_choices`](crate::options::Options::list_choices) asks for them.
     pub choices: Vec<Choice>,
+    /// Algorithms that the target has no room for, and what took their place.
+    pub declined: Vec<Declined>,
     /// How long the parts of the plan take, and which are interpreted; in the order of their steps in the layout. Steps behind
     /// the last are copies to outputs.
     pub estimates: Vec<Estimate>,

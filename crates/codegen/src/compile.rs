@@ -2,6 +2,7 @@
 
 use crate::artifact::Artifact;
 use crate::builder::Builder;
+use crate::declined::Declined;
 use crate::error::CompileError;
 use crate::kernels;
 pub use crate::kernels::refusal::{Estimate, Refusal};
@@ -42,7 +43,7 @@ pub fn compile(
     let mut weights = None;
     let memory = &mut weights;
     let make_ready = || module::make_ready(&options.target);
-    let (Made { layout, choices, estimates }, module) =
+    let (Made { layout, choices, declined, estimates }, module) =
         tasks::with_helpers(executor, expected_ns(graph, plan), make_ready, |queue| {
             let mut module = CodeModule::new(&options.target)?;
             if options.keep_text {
@@ -51,7 +52,7 @@ pub fn compile(
             build(Builder::new((graph, plan), options, module, queue), memory, options.workspace_limit)
         })?;
     let (functions, weights) = (module.lower()?, weights.into_iter().collect());
-    Ok(Artifact { functions, weights, layout, choices, estimates })
+    Ok(Artifact { functions, weights, layout, choices, declined, estimates })
 }
 
 /// What the tasks of a program take, about.
@@ -68,6 +69,7 @@ const FUNCTIONS_OF_A_STEP: usize = 4;
 struct Made {
     layout: Layout,
     choices: Vec<Choice>,
+    declined: Vec<Declined>,
     estimates: Vec<Estimate>,
 }
 
@@ -93,8 +95,9 @@ fn build<'a>(
     }
     let (threads, arena_bytes) = (builder.threads, builder.arena_bytes());
     let choices = builder.choices.take().unwrap_or_default();
+    let declined = std::mem::take(&mut builder.declined);
     let weight_bytes = builder.weight_bytes();
     let (steps, scratch_bytes, module) = builder.finish(memory, limit)?;
     let layout = Layout { steps, inputs, outputs, weight_bytes, arena_bytes, scratch_bytes, threads };
-    Ok((Made { layout, choices, estimates }, module))
+    Ok((Made { layout, choices, declined, estimates }, module))
 }

@@ -32,6 +32,18 @@ pub enum CompileError {
         /// What the tile builder says.
         source: TileError,
     },
+    /// The code of a kernel would be larger than any is made. Another algorithm, or the interpreter, takes its place.
+    #[error("node `{node}`: {found} {what}, {most} at most")]
+    Size {
+        /// Name of the node.
+        node: String,
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there is.
+        found: usize,
+        /// The most that is compiled.
+        most: usize,
+    },
     /// Machine code could not be made or placed.
     #[error(transparent)]
     Code(#[from] CodeError),
@@ -51,4 +63,11 @@ pub enum CompileError {
         /// How much.
         bytes: usize,
     },
+}
+
+impl CompileError {
+    /// Whether code, as it was asked for, is too large for the target, its registers above all: smaller code may fit.
+    pub(crate) fn is_of_size(&self) -> bool {
+        matches!(self, Self::Tile { .. } | Self::Size { .. })
+    }
 }

@@ -5,10 +5,15 @@
 pub mod artifact;
 mod builder;
 pub mod compile;
+/// What kernels cost, for the choice of a form.
+pub mod costs {
+    pub use crate::kernels::{Decided, KernelCosts};
+}
+pub mod declined;
 pub mod error;
 mod kernels;
 pub mod module;
 pub mod options;
 mod packing;
-mod split;
+mod partition;
 mod tasks;

@@ -11,6 +11,9 @@ pub struct Options {
     pub target: Target,
     /// Threads that share each step; at least 1.
     pub threads: usize,
+    /// The least work that is worth a thread, in nanoseconds; by default what the target's rates say. Tests take none, so that
+    /// small problems are shared, too.
+    pub grain_ns: Option<f64>,
     /// Whether Cranelift's IR is kept for listings.
     pub keep_text: bool,
     /// Whether sums may be rounded otherwise than by the definition, where that makes them cheaper.
@@ -27,11 +30,12 @@ pub struct Options {
 }
 
 impl Options {
-    /// One thread, no listing, any amount of memory, filtering where it pays, every schedule chosen by estimate.
+    /// One thread, no listing, any amount of memory, Winograd where it pays, every schedule chosen by estimate.
     pub fn new(target: Target) -> Self {
         Self {
             target,
             threads: 1,
+            grain_ns: None,
             keep_text: false,
             fast_math: FastMath::WherePays,
             schedules: Schedules::default(),
@@ -73,7 +77,7 @@ pub struct Choice {
     pub others: Vec<String>,
 }
 
-/// Whether convolutions take Winograd's filtering.
+/// Whether convolutions are computed by Winograd F(m, r).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FastMath {
     /// No.

@@ -407,7 +407,7 @@ mod tests {
         let mut graph = Graph::new("g");
         let x = graph.add_input("x", symbolic(&["N"])).unwrap();
         let attributes = Attributes::new().with("k", AttributeValue::Int(1));
-        let op = Opaque::new("local", "Mystery", attributes, 0, None);
+        let op = Opaque::new("local", "Mystery", attributes, 0);
         let (_, y) = graph.add_node("y", op, &[Some(x)], vec![symbolic(&["M"])]).unwrap();
         graph.add_output(y[0]);
         infer(&mut graph).unwrap();

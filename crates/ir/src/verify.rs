@@ -150,7 +150,7 @@ mod tests {
         assert_broken(&graph, "an epilogue has its operands");
         let mut graph = Graph::new("g");
         let x = graph.add_input("x", ty(&[1])).unwrap();
-        let op = Opaque::new("", "If", Attributes::new(), 2, None);
+        let op = Opaque::new("", "If", Attributes::new(), 2);
         graph.add_node("y", op, &[Some(x)], vec![ValueType::default()]).unwrap();
         assert_broken(&graph, "values that a subgraph reads are inputs");
     }

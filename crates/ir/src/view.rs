@@ -3,6 +3,7 @@
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, element_count};
+use std::sync::Arc;
 
 /// A borrowed tensor, row-major.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,7 +23,8 @@ pub struct TensorViewMut<'a> {
 
 fn fits(dtype: DType, shape: &[usize], bytes: usize) -> Result<()> {
     let expected = dtype.bytes_for(element_count(shape)?);
-    if expected == Some(bytes) {
+    // Strings take what they take.
+    if expected == Some(bytes) || dtype == DType::String {
         return Ok(());
     }
     Err(Error::Size(format!("{bytes} bytes do not fill a {dtype} tensor of shape {shape:?}")))
@@ -59,6 +61,14 @@ impl<'a> TensorView<'a> {
     /// The elements as little-endian bytes.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
+    }
+
+    /// A tensor with elements of its own.
+    ///
+    /// # Errors
+    /// When it is larger than tensors may be.
+    pub fn to_tensor(&self) -> Result<Tensor> {
+        Tensor::from_shared(self.dtype, self.shape.to_vec(), Arc::new(self.bytes.to_vec()), 0)
     }
 }
 

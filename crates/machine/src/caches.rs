@@ -53,6 +53,15 @@ impl Caches {
     pub const NEOVERSE_N1: Self =
         Self::of(Cache::new(64, 4), Cache::new(1 << 10, 8), Cache::new(32 << 10, 16));
 
+    /// The rows by name, as [`Target::parse`](crate::Target::parse) takes them.
+    pub const NAMED: [(&'static str, Self); 5] = [
+        ("assumed", Self::ASSUMED),
+        ("zen3", Self::ZEN3),
+        ("zen5", Self::ZEN5),
+        ("cortex-a76", Self::CORTEX_A76),
+        ("neoverse-n1", Self::NEOVERSE_N1),
+    ];
+
     const fn of(l1d: Cache, l2: Cache, l3: Cache) -> Self {
         Self { l1d, l2, l3, line_bytes: 64 }
     }

@@ -7,6 +7,7 @@
 //!
 //! No stability is promised for this crate; depend on `tconvc`.
 
+mod budgets;
 mod caches;
 mod convention;
 mod detect;

@@ -4,7 +4,7 @@
 //! the numbers were fitted (`docs/cost-model.md`). Other machines differ in width and caches, which a [`Target`](crate::Target)
 //! knows, more than in these.
 
-use crate::isa::{self, Isa, VectorIsa};
+use crate::isa::{self, Isa, Lowering, VectorIsa};
 use crate::{Caches, X86Level};
 
 /// Rates of one core and of what is behind it.
@@ -111,6 +111,13 @@ pub struct Calls {
     pub patch_run: f64,
     /// The inner loop of patches, for each cycle that its instructions need.
     pub patch_loop: f64,
+    /// A row of added patches that is copied to the output.
+    pub patch_row: f64,
+    /// A vector of added patches that is cleared, and copied to the output.
+    pub patch_vector: f64,
+    /// A whole convolution that is no scatter, for each cycle that it is estimated to take: fitted so that of 200 layers for which
+    /// estimates are close the faster form is taken.
+    pub convolution: f64,
 }
 
 /// Cycles of a vector in Winograd's transforms: of a term of the inputs and of the results, and around them.
@@ -184,6 +191,8 @@ impl Rates {
     pub(crate) fn of(isa: &VectorIsa, caches: &Caches) -> Self {
         // Lanes are extracted from the widest vectors before they are stored.
         let lane = if isa.vector_bytes > 32 { 1.5 } else { 1.0 };
+        // Cranelift's scatter spills more than its tiles over windows do.
+        let convolution = if isa.lowering == Lowering::Cranelift { 0.7 } else { 0.9 };
         Self {
             lanes: isa.lanes(),
             cycles_per_ns: 4.0,
@@ -215,7 +224,16 @@ impl Rates {
                 shuffled_vector: 4.0,
                 stored_vector: 1.5,
             },
-            calls: Calls { tile: 20.0, product: 30.0, patch: 31.0, patch_run: 1.5, patch_loop: 1.11 },
+            calls: Calls {
+                tile: 20.0,
+                product: 30.0,
+                patch: 31.0,
+                patch_run: 1.5,
+                patch_loop: 1.11,
+                patch_row: 5.0,
+                patch_vector: 1.0,
+                convolution,
+            },
             transforms: Transforms {
                 both: [3.3, 1.0],
                 one: [1.8, 0.5],

@@ -45,7 +45,12 @@ pub struct Target {
 
 /// A target name that is not known, or one that cannot be had on this architecture.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown target `{name}`: {reason}; accepted are {}, or a target triple of aarch64 or x86_64, that with a level from +v1 to +v4 behind it", Target::NAMES.join(", "))]
+#[error(
+    "unknown target `{name}`: {reason}; accepted are {}, or a target triple of aarch64 or x86_64, that with a level from +v1 to \
+     +v4 behind it; each may have caches behind it, `@` and one of {}",
+    Target::NAMES.join(", "),
+    Caches::NAMED.map(|(name, _)| name).join(", ")
+)]
 pub struct TargetError {
     /// The name as given.
     pub name: String,
@@ -69,11 +74,23 @@ impl Target {
     /// Reads a target name, see [`Target::NAMES`].
     ///
     /// `portable` is the host with four-lane tiles. Named levels take the host's operating system and caches where
-    /// the architecture is the host's, else Linux and [`Caches::ASSUMED`].
+    /// the architecture is the host's, else Linux and [`Caches::ASSUMED`]. `aarch64@cortex-a76` has the caches of a row, see
+    /// [`Caches::NAMED`], wherever it is parsed.
     ///
     /// # Errors
     /// [`TargetError`], which lists what is accepted.
     pub fn parse(name: &str) -> Result<Target, TargetError> {
+        if let Some((target, row)) = name.split_once('@') {
+            let fail = |reason| TargetError { name: name.to_owned(), reason };
+            let caches = Caches::NAMED.into_iter().find(|(known, _)| *known == row);
+            let (_, caches) = caches.ok_or_else(|| fail("no such caches are known"))?;
+            let target = Target::parse_name(target).map_err(|error| fail(error.reason))?;
+            return Ok(target.with_caches(caches));
+        }
+        Target::parse_name(name)
+    }
+
+    fn parse_name(name: &str) -> Result<Target, TargetError> {
         let level = match name {
             "host" => return Ok(Target::host()),
             "portable" => return Ok(Target { isa: Isa::Portable, ..Target::host() }),
@@ -290,6 +307,19 @@ mod tests {
                 assert_eq!(row.lowering == Lowering::Assembler, isa != Isa::Portable, "{name}");
                 assert!(row.general_registers > target.convention().arguments.len(), "{name}");
             }
+        }
+    }
+
+    #[test]
+    fn caches_can_be_named_with_a_target() {
+        for (name, caches) in Caches::NAMED {
+            for target in ["host", "x86-64-v3", "aarch64", "aarch64-unknown-linux-gnu"] {
+                assert_eq!(Target::parse(&format!("{target}@{name}")).unwrap().caches(), caches);
+            }
+        }
+        for name in ["x86-64-v3@", "x86-64-v3@zen", "x86-64-v3@zen3@zen3", "@zen3"] {
+            let text = Target::parse(name).unwrap_err().to_string();
+            assert!(text.contains(&format!("`{name}`")) && text.contains("neoverse-n1"), "{text}");
         }
     }
 

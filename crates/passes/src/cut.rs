@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use std::collections::{HashMap, HashSet};
-use tconvc_ir::{Definition, Graph, NodeId, ValueId};
+use tconvc_ir::{DType, Definition, Graph, NodeId, Tensor, ValueId};
 
 /// A graph in three parts that run one after the other and hand over values by name.
 #[derive(Clone)]
@@ -15,12 +15,26 @@ pub struct Cut {
     pub after: Graph,
 }
 
-/// Cuts a graph whose inputs have known extents; nothing where all other values have them, too.
+/// True for values that take no memory that is known before they are there: strings. No program holds them.
+fn is_text(graph: &Graph, id: ValueId) -> bool {
+    graph.ty(id).dtype == Some(DType::String)
+}
+
+/// The tensors of a graph's outputs that no program makes, because they are constants of text.
+pub fn constant_texts(graph: &Graph) -> Vec<(String, Tensor)> {
+    let texts = graph.outputs().iter().filter(|&&id| is_text(graph, id));
+    texts.filter_map(|&id| Some((graph.value(id).name.clone(), graph.constant(id)?.clone()))).collect()
+}
+
+/// Cuts a graph whose inputs have known extents; nothing where all other values have them, too, and none is text. Text that comes
+/// in or is constant is handed over by who runs the parts.
 ///
 /// # Errors
 /// When the graph has a cycle.
 pub fn cut(graph: &Graph) -> Result<Option<Cut>> {
-    let is_known = |&id: &ValueId| graph.ty(id).known_shape().is_some() && graph.ty(id).dtype.is_some();
+    let is_known = |&id: &ValueId| {
+        graph.ty(id).known_shape().is_some() && graph.ty(id).dtype.is_some() && !is_text(graph, id)
+    };
     let order = graph.order()?;
     let mut parts: HashMap<NodeId, Part> = HashMap::new();
     let part_of = |parts: &HashMap<NodeId, Part>, id: ValueId| match graph.producer(id) {
@@ -30,15 +44,17 @@ pub fn cut(graph: &Graph) -> Result<Option<Cut>> {
     for &id in &order {
         let node = graph.node(id);
         let inputs = node.inputs().iter().flatten();
-        let latest = inputs.map(|&input| part_of(&parts, input)).max().unwrap_or(Part::Before);
+        let latest = inputs.clone().map(|&input| part_of(&parts, input)).max().unwrap_or(Part::Before);
+        let reads_text = inputs.into_iter().any(|&input| is_text(graph, input));
         let part = match latest {
-            Part::Before if node.outputs().iter().flatten().all(is_known) => Part::Before,
+            Part::Before if !reads_text && node.outputs().iter().flatten().all(is_known) => Part::Before,
             Part::Before => Part::Middle,
             _ => Part::After,
         };
         parts.insert(id, part);
     }
-    if parts.values().all(|&part| part == Part::Before) {
+    let mut ports = graph.inputs().iter().chain(graph.outputs());
+    if parts.values().all(|&part| part == Part::Before) && !ports.any(|&id| is_text(graph, id)) {
         return Ok(None);
     }
     let of = |part: Part| order.iter().copied().filter(|id| parts[id] == part).collect::<Vec<NodeId>>();
@@ -52,9 +68,11 @@ pub fn cut(graph: &Graph) -> Result<Option<Cut>> {
     handed.extend(graph.outputs().iter().copied());
     let made_in = |part: Part| -> Vec<ValueId> {
         let values = graph.values().map(|(id, _)| id);
-        values.filter(|&id| handed.contains(&id) && part_of(&parts, id) == part).collect()
+        let made = values.filter(|&id| handed.contains(&id) && part_of(&parts, id) == part);
+        made.filter(|&id| graph.producer(id).is_some() || !is_text(graph, id)).collect()
     };
-    let before = extract(graph, &of(Part::Before), graph.inputs(), &made_in(Part::Before))?;
+    let inputs: Vec<ValueId> = graph.inputs().iter().copied().filter(|&id| !is_text(graph, id)).collect();
+    let before = extract(graph, &of(Part::Before), &inputs, &made_in(Part::Before))?;
     let middle = of(Part::Middle);
     let middle = extract(graph, &middle, &read_from_outside(graph, &middle), &made_in(Part::Middle))?;
     let after = of(Part::After);

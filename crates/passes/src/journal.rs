@@ -112,6 +112,11 @@ impl Journal {
         self.push(pass, node, op, Verdict::Refused, Decision::default().because(reason));
     }
 
+    /// Notes what another journal holds.
+    pub fn note(&mut self, entry: Entry) {
+        self.push(&entry.pass, &entry.node, &entry.op, entry.verdict, entry.decision);
+    }
+
     fn push(&mut self, pass: &str, node: &str, op: &str, verdict: Verdict, decision: Decision) {
         let entry = Entry { pass: pass.into(), node: node.into(), op: op.into(), verdict, decision };
         if verdict == Verdict::Applied || !self.entries.contains(&entry) {

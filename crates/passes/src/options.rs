@@ -1,7 +1,8 @@
 //! What the caller can ask of the pipeline.
 
-use crate::cost::Machine;
+use crate::cost::{AlgorithmCosts, AtPeak, Machine};
 use crate::error::{Error, Result};
+use crate::limits::Limits;
 use crate::pass::Pass;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -87,6 +88,10 @@ pub struct Options {
     pub form: Form,
     /// The machine that the program will run on, for the cost model.
     pub machine: Machine,
+    /// What the kernels of each form cost: code generation knows.
+    pub algorithms: Arc<dyn AlgorithmCosts>,
+    /// How many operands the code of a step may have.
+    pub limits: Limits,
     /// Forms measured to be the fastest, by the text of the geometry; estimates choose the others.
     pub measured: BTreeMap<String, Form>,
     /// Names of passes to leave out.
@@ -95,6 +100,10 @@ pub struct Options {
     pub stop_after: Option<StopAfter>,
     /// Whether the graph is for other runtimes: weights stay quantised, and graphs inside of operators are rewritten as well.
     pub portable: bool,
+    /// Whether what would be done to graphs inside of operators is noted; nothing is done to them unless it is [`portable`].
+    ///
+    /// [`portable`]: Options::portable
+    pub inside: bool,
     /// The caller's own passes; run to a fixpoint before the forms are chosen.
     pub custom: Vec<Arc<dyn Pass + Send + Sync>>,
     /// Whether each pass's result is checked (verifier, graph outputs); on in debug builds.
@@ -106,10 +115,13 @@ impl Default for Options {
         Self {
             form: Form::Auto,
             machine: Machine::default(),
+            algorithms: Arc::new(AtPeak(Machine::default().rates)),
+            limits: Limits::default(),
             measured: BTreeMap::new(),
             disabled: vec![],
             stop_after: None,
             portable: false,
+            inside: false,
             custom: vec![],
             check: cfg!(debug_assertions),
         }
@@ -122,10 +134,13 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("form", &self.form)
             .field("machine", &self.machine)
+            .field("algorithms", &self.algorithms)
+            .field("limits", &self.limits)
             .field("measured", &self.measured)
             .field("disabled", &self.disabled)
             .field("stop_after", &self.stop_after)
             .field("portable", &self.portable)
+            .field("inside", &self.inside)
             .field("custom", &custom)
             .field("check", &self.check)
             .finish()

@@ -3,6 +3,7 @@
 use crate::check::Signature;
 use crate::error::{Error, Result};
 use crate::forms::ChooseForm;
+use crate::inside;
 use crate::journal::Journal;
 use crate::options::Options;
 use crate::pass::{Context, Pass};
@@ -122,8 +123,11 @@ pub fn optimise(graph: &mut Graph, options: &Options) -> Result<Journal> {
         }
         let passes: Vec<&dyn Pass> = stage.passes.iter().map(|&pass| pass as &dyn Pass).collect();
         if run_stage(stage.name, &passes, graph, options, &mut journal)? {
-            break;
+            return Ok(journal);
         }
+    }
+    if options.portable || options.inside {
+        inside::rewrite(graph, options, &mut journal)?;
     }
     Ok(journal)
 }

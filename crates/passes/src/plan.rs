@@ -4,6 +4,7 @@
 //! input; the inputs of a Concat of contiguous blocks are made in place inside its output; an elementwise step may write
 //! over an input that nothing reads afterwards. Everything is decided here, before any code is made.
 
+use crate::limits::Limits;
 use std::collections::HashMap;
 use tconvc_ir::{Graph, NodeId, Result, ValueId};
 
@@ -55,7 +56,8 @@ pub enum StepKind {
     SubPixel,
     /// `ColumnGemm` and the `OverlapAdd` that reads it.
     Scatter,
-    /// Elementwise f32 nodes over one output shape, joined where a value has a single reader.
+    /// Elementwise f32 nodes over one output shape, joined where a value has a single reader, up to so many inputs as
+    /// [`Limits`] allow.
     FusedElementwise,
     /// One `MatMul` or `Gemm`, and elementwise f32 nodes over its output shape.
     Product,
@@ -94,11 +96,11 @@ pub enum Place {
     },
 }
 
-/// Plans a graph whose extents are all known.
+/// Plans a graph whose extents are all known, with steps within these limits.
 ///
 /// # Errors
 /// When an extent is not known, a size overflows, or the graph has a cycle.
-pub fn plan(graph: &Graph) -> Result<Plan> {
-    let grouped = steps::group(graph)?;
+pub fn plan(graph: &Graph, limits: &Limits) -> Result<Plan> {
+    let grouped = steps::group(graph, limits)?;
     place::assign(graph, grouped)
 }

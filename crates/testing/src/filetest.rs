@@ -58,7 +58,7 @@ impl Directives {
     }
 }
 
-/// The cases below a folder by name (`FOLDER/FILE.tir`), in the order of their names.
+/// The cases below a folder by name (`FOLDER/FILE.tir` or `.schedule`), in the order of their names.
 ///
 /// # Panics
 /// When a folder cannot be read, or there is no case: a harness that runs nothing must not pass.
@@ -69,7 +69,7 @@ pub fn cases(root: &Path) -> Vec<(String, PathBuf)> {
         for path in entries.map(|entry| entry.expect("a folder that can be read").path()) {
             match path.extension() {
                 _ if path.is_dir() => visit(&path, found),
-                Some(extension) if extension == "tir" => found.push(path),
+                Some(extension) if extension == "tir" || extension == "schedule" => found.push(path),
                 _ => {}
             }
         }

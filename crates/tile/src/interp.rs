@@ -327,6 +327,9 @@ fn binary(op: BinaryOp, a: u32, b: u32) -> u32 {
         BinaryOp::Xor => a ^ b,
         BinaryOp::IntAdd => a.wrapping_add(b),
         BinaryOp::IntSub => a.wrapping_sub(b),
+        BinaryOp::IntMul => a.wrapping_mul(b),
+        BinaryOp::IntMax => (a as i32).max(b as i32) as u32,
+        BinaryOp::IntMin => (a as i32).min(b as i32) as u32,
     }
 }
 

@@ -147,6 +147,12 @@ pub enum BinaryOp {
     IntAdd,
     /// i32 difference, wrapping.
     IntSub,
+    /// i32 product, the low 32 bits.
+    IntMul,
+    /// The larger i32.
+    IntMax,
+    /// The smaller i32.
+    IntMin,
 }
 
 /// Shifts of each 32-bit lane by a constant.

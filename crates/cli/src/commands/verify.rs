@@ -95,7 +95,7 @@ fn model(path: &Path, options: &CompileOptions) -> Result<String> {
     let mut given = vec![];
     if let Some(file) = &stored {
         let ports = model.inputs();
-        given = inputs::pick(&ports, "input", arrays::read_npz(file)?)?;
+        given = inputs::pick(&ports, "input", &arrays::read_npz(file)?)?;
         let is_given = |port: &PortInfo| given.iter().any(|(name, _)| *name == port.name);
         if !ports.iter().all(|port| port.optional || is_given(port)) {
             return Err(Error::in_file(file, "it does not hold every input of the model"));
@@ -105,7 +105,7 @@ fn model(path: &Path, options: &CompileOptions) -> Result<String> {
     let tensors = inputs::or_seeded(given, compiled.inputs())?;
     let got = compiled.run(inputs::views(&tensors))?;
     let mut expected: Vec<(String, Tensor)> = match &stored {
-        Some(file) => inputs::pick(compiled.outputs(), "output", arrays::read_npz(file)?)?,
+        Some(file) => inputs::pick(compiled.outputs(), "output", &arrays::read_npz(file)?)?,
         None => vec![],
     };
     let against = if expected.is_empty() { "the reference interpreter" } else { "stored outputs" };

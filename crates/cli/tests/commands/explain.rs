@@ -24,7 +24,7 @@ fn each_form_has_its_layers() {
     for (name, text) in layers {
         let file = format!("{name}.onnx");
         folder.model(&file, &text);
-        check(&format!("explain_{name}"), &folder.run(&["explain", &file, "--target", "x86-64-v3"]));
+        check(&format!("explain_{name}"), &folder.run(&["explain", &file, "--target", "x86-64-v3@zen3"]));
     }
 }
 
@@ -39,7 +39,7 @@ fn a_model_without_layers() {
 fn trained_models() {
     let folder = Folder::new();
     folder.trained("fsrcnn_x3.onnx");
-    let base = ["explain", "fsrcnn_x3.onnx", "--target", "x86-64-v3"];
+    let base = ["explain", "fsrcnn_x3.onnx", "--target", "x86-64-v3@zen3"];
     check("explain_fsrcnn_open", &folder.run(&base));
     let shape = ["--shape", "low=1x1x96x96"];
     check("explain_fsrcnn", &folder.run(&[&base[..], &shape].concat()));

@@ -17,8 +17,18 @@ fn rewritten_graphs_of_trained_models() {
         folder.trained(&file);
         check(&format!("graph_{model}"), &folder.run(&["inspect", &file]));
         for form in ["auto", "scatter", "zero-insert", "sub-pixel"] {
-            let arguments =
-                ["compile", &file, "--emit", "ir", "--shape", shape, "--form", form, "--target", "x86-64-v3"];
+            let arguments = [
+                "compile",
+                &file,
+                "--emit",
+                "ir",
+                "--shape",
+                shape,
+                "--form",
+                form,
+                "--target",
+                "x86-64-v3@zen3",
+            ];
             check(&format!("graph_{model}_{form}"), &folder.run(&arguments));
         }
     }

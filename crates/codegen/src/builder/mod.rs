@@ -3,13 +3,14 @@
 mod names;
 mod steps;
 
-pub(crate) use steps::Units;
+pub(crate) use steps::WorkItems;
 
+use crate::declined::Declined;
 use crate::error::CompileError;
 use crate::module::{CodeError, CodeModule, FunctionBuilder};
 use crate::options::{Choice, FastMath, Options, Schedules};
 use crate::packing::{Pack, Packing};
-use crate::split;
+use crate::partition;
 use crate::tasks::Queue;
 use names::Names;
 use std::collections::HashMap;
@@ -32,10 +33,14 @@ pub(crate) struct Builder<'a> {
     pub(crate) threads: usize,
     /// Whether an interpreted step is an error.
     pub(crate) deny_interpreted: bool,
+    /// The least work that is worth a thread, in nanoseconds.
+    grain_ns: f64,
     pub(crate) fast_math: FastMath,
     pub(crate) schedules: Schedules,
     /// Where they are asked for.
     pub(crate) choices: Option<Vec<Choice>>,
+    /// Algorithms that were passed over.
+    pub(crate) declined: Vec<Declined>,
     module: CodeModule,
     weights: Packing<'a>,
     queue: Arc<Queue<'a>>,
@@ -64,9 +69,11 @@ impl<'a> Builder<'a> {
             target: &options.target,
             threads: options.threads.max(1),
             deny_interpreted: options.deny_interpreted,
+            grain_ns: options.grain_ns.unwrap_or(options.target.rates().threads.worth_ns),
             fast_math: options.fast_math,
             schedules: options.schedules.clone(),
             choices: options.list_choices.then(Vec::new),
+            declined: vec![],
             module,
             weights: Packing::default(),
             queue: Arc::clone(queue),
@@ -89,6 +96,13 @@ impl<'a> Builder<'a> {
     /// How the kernels that come next are cut up.
     pub(crate) fn set_schedule(&mut self, schedule: &impl std::fmt::Display) {
         self.steps.schedule = schedule.to_string();
+    }
+
+    /// Says what the kernels that come next have become, where the schedule's tiles were too large.
+    pub(crate) fn refine_schedule<S: std::fmt::Display + PartialEq>(&mut self, chosen: &S, made: &S) {
+        if chosen != made {
+            self.steps.schedule = self.steps.schedule.replace(&chosen.to_string(), &made.to_string());
+        }
     }
 
     /// Name and extents of an f32 value that are known; the plan has checked that they are.
@@ -213,7 +227,8 @@ impl<'a> Builder<'a> {
         build: impl FnOnce(&mut FunctionBuilder<'_>),
     ) -> Result<FunctionId, CompileError> {
         let name = self.unique(name);
-        let id = self.module.step(&name, build)?;
+        let made = self.module.step(&name, build);
+        let id = made.map_err(|error| self.refused(error))?;
         self.hand_out();
         Ok(id)
     }
@@ -225,7 +240,8 @@ impl<'a> Builder<'a> {
         params: usize,
         build: impl FnOnce(&mut FunctionBuilder<'_>),
     ) -> Result<FunctionId, CompileError> {
-        let id = self.module.function(name, params, build)?;
+        let made = self.module.function(name, params, build);
+        let id = made.map_err(|error| self.refused(error))?;
         self.hand_out();
         Ok(id)
     }
@@ -240,19 +256,19 @@ impl<'a> Builder<'a> {
         self.names.unique(name)
     }
 
-    /// Boundaries that give each thread an even share of `units`, or all to the first when the work is too little.
-    pub(crate) fn even_splits(&self, units: u64, total_ns: f64) -> Vec<u64> {
-        split::even(units, self.worth(total_ns))
+    /// Boundaries that give each thread an even part of the work items, or all to the first when the work is too little.
+    pub(crate) fn even_partition(&self, items: u64, total_ns: f64) -> Vec<u64> {
+        partition::even(items, self.parts(total_ns))
     }
 
-    /// As [`Builder::even_splits`], for units of such weights.
-    pub(crate) fn weighted_splits(&self, weights: &[u64], total_ns: f64) -> Vec<u64> {
-        split::weighted(weights, self.worth(total_ns))
+    /// As [`Builder::even_partition`], for work items of such weights.
+    pub(crate) fn weighted_partition(&self, weights: &[u64], total_ns: f64) -> Vec<u64> {
+        partition::weighted(weights, self.parts(total_ns))
     }
 
     /// Threads that so many nanoseconds of work are worth.
-    fn worth(&self, total_ns: f64) -> usize {
-        split::worth(self.threads, total_ns, self.target.rates().threads.worth_ns)
+    fn parts(&self, total_ns: f64) -> usize {
+        partition::parts(self.threads, total_ns, self.grain_ns)
     }
 
     /// Appends a step of machine code to the program.
@@ -260,14 +276,14 @@ impl<'a> Builder<'a> {
         self.push(Work::Kernel(kernel));
     }
 
-    /// Appends a kernel, its units shared out evenly.
-    pub(crate) fn push_units(&mut self, units: Units, total_ns: f64) {
-        let splits = self.even_splits(units.count as u64, total_ns);
-        self.push_kernel(units.split(splits));
+    /// Appends a kernel, its work items partitioned evenly.
+    pub(crate) fn push_work_items(&mut self, items: WorkItems, total_ns: f64) {
+        let partition = self.even_partition(items.count as u64, total_ns);
+        self.push_kernel(items.partitioned(partition));
     }
 
     /// Steps of the program so far.
-    pub(crate) fn step_count(&self) -> usize {
+    pub(crate) fn steps_made(&self) -> usize {
         self.steps.len()
     }
 
@@ -276,6 +292,16 @@ impl<'a> Builder<'a> {
         self.steps.truncate(steps);
         self.shared[0] = 0;
         self.steps.schedule.clear();
+    }
+
+    /// Notes that the current node's algorithm has no code, and which one takes its place.
+    pub(crate) fn decline(&mut self, algorithm: String, error: &CompileError, instead: String) {
+        let reason = match error {
+            CompileError::Tile { source, .. } => source.kind.to_string(),
+            CompileError::Size { what, found, most, .. } => format!("{found} {what}, {most} at most"),
+            other => other.to_string(),
+        };
+        self.declined.push(Declined { node: self.at_name().0, algorithm, reason, instead });
     }
 
     /// Appends any step to the program.
@@ -295,6 +321,27 @@ impl<'a> Builder<'a> {
             let node = self.graph.node(node);
             (node.name.clone(), node.op.name().to_owned())
         })
+    }
+
+    /// Refuses code of which there would be more than `most`.
+    ///
+    /// # Errors
+    /// [`CompileError::Size`] about the current node.
+    pub(crate) fn within(&self, what: &'static str, found: usize, most: usize) -> Result<(), CompileError> {
+        if found <= most {
+            return Ok(());
+        }
+        Err(CompileError::Size { node: self.at_name().0, what, found, most })
+    }
+
+    /// What is wrong with a function around tiles, of the current node.
+    fn refused(&self, error: CodeError) -> CompileError {
+        match error {
+            CodeError::Size { what, found, most, .. } => {
+                CompileError::Size { node: self.at_name().0, what, found, most }
+            }
+            error => error.into(),
+        }
     }
 
     /// An error about the current node.

@@ -4,8 +4,8 @@ use tconvc_runtime::code::FunctionId;
 use tconvc_runtime::memory::ALIGNMENT;
 use tconvc_runtime::program::{Kernel, Operand, Step, Work};
 
-/// A kernel whose units of work all take as long.
-pub(crate) struct Units {
+/// A kernel whose work items all take as long.
+pub(crate) struct WorkItems {
     pub name: String,
     pub function: FunctionId,
     pub operands: Vec<Operand>,
@@ -14,11 +14,11 @@ pub(crate) struct Units {
     pub count: usize,
 }
 
-impl Units {
-    /// The kernel, its units shared out to threads at these boundaries.
-    pub fn split(self, splits: Vec<u64>) -> Kernel {
+impl WorkItems {
+    /// The kernel, its items partitioned among threads at these boundaries.
+    pub fn partitioned(self, partition: Vec<u64>) -> Kernel {
         let Self { name, function, operands, scratch_bytes, .. } = self;
-        Kernel { name, function, operands, splits, scratch_bytes, rounds: 1 }
+        Kernel { name, function, operands, partition, scratch_bytes, time_steps: 1 }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::family::{Codes, KernelFamily, KernelPlan, Site};
 use super::refusal::Reason;
-use crate::builder::{Builder, Units};
+use crate::builder::{Builder, WorkItems};
 use crate::error::CompileError;
 use crate::module::FunctionBuilder;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
@@ -12,7 +12,7 @@ use tconvc_ir::{DType, ValueId};
 use tconvc_machine::Target;
 use tconvc_passes::plan::Step;
 
-/// Elements of a unit of work.
+/// Elements of a work item.
 const BLOCK: usize = 4096;
 /// Elements that are converted together.
 const TOGETHER: usize = 16;
@@ -143,8 +143,8 @@ impl<'a> KernelPlan<'a> for Elements {
                 f.builder.ins().store(MemFlagsData::trusted(), value, write, 0);
             });
         })?;
-        let units = Units { name, function, operands, scratch_bytes: 0, count: units };
-        builder.push_units(units, self.cost_ns(builder.target));
+        let items = WorkItems { name, function, operands, scratch_bytes: 0, count: units };
+        builder.push_work_items(items, self.cost_ns(builder.target));
         Ok(())
     }
 }

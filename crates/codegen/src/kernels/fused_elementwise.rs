@@ -1,20 +1,19 @@
 //! Elementwise nodes joined into one loop over the output.
 
+use super::expression::Expression;
 use super::family::{Codes, KernelFamily, KernelPlan, Site, Tiles};
 use super::refusal::Reason;
-use super::unary;
-use crate::builder::{Builder, Units};
+use crate::builder::{Builder, WorkItems};
 use crate::error::CompileError;
 use crate::module::FunctionBuilder;
 use cranelift_codegen::ir::InstBuilder;
 use std::collections::HashMap;
-use tconvc_ir::ops::{Binary, Variadic};
-use tconvc_ir::{Graph, NodeId, Op, ValueId};
+use tconvc_ir::{Graph, NodeId, ValueId};
 use tconvc_machine::Target;
 use tconvc_passes::plan::{Step, has_lanes};
-use tconvc_tile::{Cmp, Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
+use tconvc_tile::{Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
 
-/// Elements of a unit of work where the output is one long row.
+/// Elements of a work item where the output is one long row.
 const BLOCK: usize = 8192;
 
 /// How an input follows the output along its innermost axis.
@@ -82,7 +81,7 @@ struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// Units of work.
+    /// Work items.
     fn units(&self) -> usize {
         let blocks = if self.loops.outer.is_empty() { self.loops.row.div_ceil(BLOCK) } else { 1 };
         self.loops.outer.iter().product::<usize>() * blocks
@@ -150,7 +149,7 @@ impl<'a> KernelPlan<'a> for Plan<'a> {
                 f.call(row, &args);
             });
         })?;
-        builder.push_units(Units { name, function, operands, scratch_bytes: 0, count: units }, cost_ns);
+        builder.push_work_items(WorkItems { name, function, operands, scratch_bytes: 0, count: units }, cost_ns);
         Ok(())
     }
 }
@@ -238,89 +237,52 @@ impl Loops {
 impl Plan<'_> {
     /// A row: parameters are the inputs, the output, whole vectors, and elements of the last one.
     fn write(&self, mut b: TileBuilder) -> Result<Tile, TileError> {
-        let loops = &self.loops;
         let inputs: Vec<Pointer> = (0..self.inputs.len()).map(|i| b.pointer(&format!("x{i}"))).collect();
         let y = b.pointer("y");
         let (vectors, rest) = (b.count("vectors"), b.count("rest"));
         let bytes = b.vector_bytes();
+        let expression = Expression::new(self.graph, &self.nodes);
+        let of_inputs = || self.inputs.iter().zip(&inputs).zip(&self.loops.inner);
+        // Beyond so many registers, inputs are loaded again wherever they are used.
+        let most_kept = b.target().vector_registers() / 4;
         let mut splats: HashMap<ValueId, Vector> = HashMap::new();
-        for ((&value, &pointer), &inner) in self.inputs.iter().zip(&inputs).zip(&loops.inner) {
-            if inner == Inner::Splat {
+        for ((&value, &pointer), &inner) in of_inputs() {
+            if inner == Inner::Splat && splats.len() < most_kept {
                 splats.insert(value, b.load_splat(pointer.at(0)));
             }
         }
-        let moving: Vec<Pointer> = inputs
-            .iter()
-            .zip(&loops.inner)
-            .filter(|(_, inner)| **inner == Inner::Along)
-            .map(|(&pointer, _)| pointer)
-            .chain([y])
-            .collect();
-        let advances: Vec<_> = moving.iter().map(|&pointer| (pointer, bytes)).collect();
+        let keeps = inputs.len() <= most_kept;
+        let places: HashMap<ValueId, (Pointer, Inner)> =
+            of_inputs().map(|((&value, &pointer), &inner)| (value, (pointer, inner))).collect();
+        let moving = of_inputs().filter(|(_, inner)| **inner == Inner::Along);
+        let moving = moving.map(|((_, &pointer), _)| pointer).chain([y]);
+        let advances: Vec<_> = moving.map(|pointer| (pointer, bytes)).collect();
         let body = |b: &mut TileBuilder, lanes: Lanes| {
-            let mut values = splats.clone();
-            for ((&value, &pointer), &inner) in self.inputs.iter().zip(&inputs).zip(&loops.inner) {
-                if inner == Inner::Along {
-                    values.insert(value, b.load_lanes(pointer.at(0), lanes));
+            let mut kept = splats.clone();
+            let mut load = |b: &mut TileBuilder, value: ValueId| {
+                if let Some(&known) = kept.get(&value) {
+                    return known;
                 }
-            }
-            if let Some(result) = evaluate_all(b, self.graph, &self.nodes, &mut values) {
+                let loaded = match places.get(&value) {
+                    Some(&(pointer, Inner::Along)) => b.load_lanes(pointer.at(0), lanes),
+                    Some(&(pointer, Inner::Splat)) => b.load_splat(pointer.at(0)),
+                    None => {
+                        let none = b.zero();
+                        b.misuse("an elementwise step reads a value that is not among its inputs".into(), none)
+                    }
+                };
+                if keeps && expression.is_read_again(value) {
+                    kept.insert(value, loaded);
+                }
+                loaded
+            };
+            if let Some(result) = expression.write(b, &mut load) {
                 b.store_lanes(result, y.at(0), lanes);
             }
         };
         b.repeat(vectors, &advances, |b| body(b, Lanes::All));
         body(&mut b, Lanes::FirstOf(rest));
         b.finish()
-    }
-}
-
-/// Code for elementwise nodes in order, which adds what they make to the values; the last result.
-pub(super) fn evaluate_all(
-    b: &mut TileBuilder,
-    graph: &Graph,
-    nodes: &[NodeId],
-    values: &mut HashMap<ValueId, Vector>,
-) -> Option<Vector> {
-    let mut last = None;
-    for &node in nodes {
-        let node = graph.node(node);
-        let inputs = node.inputs().iter().flatten();
-        let arguments: Vec<Vector> = inputs.filter_map(|value| values.get(value).copied()).collect();
-        let result = evaluate(b, &node.op, &arguments);
-        if let Some(output) = node.output(0) {
-            values.insert(output, result);
-        }
-        last = Some(result);
-    }
-    last
-}
-
-fn evaluate(b: &mut TileBuilder, op: &Op, arguments: &[Vector]) -> Vector {
-    match (op, arguments) {
-        (Op::Unary(op), &[x]) => unary::apply(b, *op, x),
-        (Op::Binary(Binary::Add), &[x, y]) => b.add(x, y),
-        (Op::Binary(Binary::Sub), &[x, y]) => b.sub(x, y),
-        (Op::Binary(Binary::Mul), &[x, y]) => b.mul(x, y),
-        (Op::Binary(Binary::Div), &[x, y]) => b.div(x, y),
-        (Op::Binary(Binary::PRelu), &[x, slope]) => {
-            let scaled = b.mul(x, slope);
-            b.select(Cmp::Lt, x, 0.0, scaled, x)
-        }
-        (Op::Variadic(op), &[first, ref rest @ ..]) => {
-            let mut all = first;
-            for &next in rest {
-                all = match op {
-                    Variadic::Sum | Variadic::Mean => b.add(all, next),
-                    Variadic::Max => b.max_nan(all, next),
-                    Variadic::Min => b.min_nan(all, next),
-                };
-            }
-            if *op == Variadic::Mean { b.div(all, (rest.len() + 1) as f32) } else { all }
-        }
-        (op, _) => {
-            let none = b.zero();
-            b.misuse(format!("{} has no vector code", op.name()), none)
-        }
     }
 }
 

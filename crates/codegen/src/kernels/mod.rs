@@ -5,6 +5,7 @@
 
 mod cast;
 mod conv;
+mod expression;
 mod family;
 mod fused_elementwise;
 mod gemm;
@@ -21,6 +22,7 @@ mod softmax;
 mod unary;
 mod walk;
 
+pub use conv::costs::{Decided, KernelCosts};
 pub(crate) use interpreted::check as check_operator;
 
 use crate::builder::Builder;
@@ -65,9 +67,9 @@ fn family_of(graph: &Graph, step: &Step) -> &'static dyn KernelFamily {
 
 /// Makes the kernels of one step; gives the estimates of the parts that it is made in.
 pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<Vec<Estimate>, CompileError> {
-    let (graph, before) = (builder.graph, builder.step_count());
+    let (graph, before) = (builder.graph, builder.steps_made());
     let estimate = |builder: &Builder<'_>, nanoseconds, refusal| {
-        vec![Estimate { steps: builder.step_count() - before, ..estimate(graph, step, nanoseconds, refusal) }]
+        vec![Estimate { steps: builder.steps_made() - before, ..estimate(graph, step, nanoseconds, refusal) }]
     };
     let refusal = match attempt(builder, step)? {
         Ok(nanoseconds) => return Ok(estimate(builder, nanoseconds, None)),
@@ -126,15 +128,15 @@ fn refusal(graph: &Graph, step: &Step, reason: &Reason) -> Refusal {
 /// Makes kernels where the family and the target allow it. Gives nanoseconds, or why there are none.
 fn attempt(builder: &mut Builder<'_>, step: &Step) -> Result<Result<f64, Refusal>, CompileError> {
     let graph = builder.graph;
-    let before = builder.step_count();
+    let before = builder.steps_made();
     match made(builder, step) {
         Ok(Ok(nanoseconds)) => Ok(Ok(nanoseconds)),
         Ok(Err(reason)) => Ok(Err(refusal(graph, step, &reason))),
-        Err(CompileError::Tile { source, .. }) => {
+        Err(error) => {
+            let reason = Reason::of_size(error)?;
             builder.undo(before);
-            Ok(Err(refusal(graph, step, &source.into())))
+            Ok(Err(refusal(graph, step, &reason)))
         }
-        Err(error) => Err(error),
     }
 }
 

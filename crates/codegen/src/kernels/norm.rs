@@ -3,7 +3,7 @@
 use super::family::{Codes, KernelFamily, KernelPlan, Site, Tiles};
 use super::refusal::Reason;
 use super::walk::{each_vector, indices};
-use crate::builder::{Builder, Units};
+use crate::builder::{Builder, WorkItems};
 use crate::error::CompileError;
 use tconvc_ir::{Op, ValueId};
 use tconvc_machine::Target;
@@ -118,7 +118,7 @@ impl<'a> KernelPlan<'a> for Plan {
                 f.call(tile, &args);
             });
         })?;
-        builder.push_units(Units { name, function, operands, scratch_bytes: 0, count: rows.count }, cost_ns);
+        builder.push_work_items(WorkItems { name, function, operands, scratch_bytes: 0, count: rows.count }, cost_ns);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 use super::family::{Codes, KernelFamily, KernelPlan, Site, Tiles};
 use super::refusal::Reason;
 use super::walk::{choose, each_vector, entry, first_lanes, indices};
-use crate::builder::{Builder, Units};
+use crate::builder::{Builder, WorkItems};
 use crate::error::CompileError;
 use cranelift_codegen::ir::InstBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -212,7 +212,7 @@ impl<'a> KernelPlan<'a> for Plan {
             });
         })?;
         let scratch_bytes = 4 * row.words();
-        builder.push_units(Units { name, function, operands, scratch_bytes, count: units }, cost_ns);
+        builder.push_work_items(WorkItems { name, function, operands, scratch_bytes, count: units }, cost_ns);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use super::family::{Codes, KernelFamily, KernelPlan, Site, Tiles};
 use super::refusal::Reason;
 use super::walk::{each_vector, first_lanes, indices};
-use crate::builder::{Builder, Units};
+use crate::builder::{Builder, WorkItems};
 use crate::error::CompileError;
 use tconvc_ir::ops::{GlobalPool, ReduceKind};
 use tconvc_ir::{Node, Op, Tensor, ValueId};
@@ -154,8 +154,8 @@ impl<'a> KernelPlan<'a> for Plan {
                 }
             });
         })?;
-        let units = Units { name, function, operands, scratch_bytes: 0, count: outer * blocks };
-        builder.push_units(units, cost_ns);
+        let items = WorkItems { name, function, operands, scratch_bytes: 0, count: outer * blocks };
+        builder.push_work_items(items, cost_ns);
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! How long a step takes, and why it is interpreted: plain values, which reports, errors and tests print alike.
 
+use crate::error::CompileError;
 use std::fmt;
 use tconvc_ir::{DType, Graph};
 use tconvc_tile::{TileError, TileErrorKind};
@@ -37,6 +38,18 @@ impl Reason {
     /// The reason.
     pub fn within(what: &'static str, found: usize, most: usize) -> Result<(), Self> {
         if found <= most { Ok(()) } else { Err(Self::Size { what, found, most }) }
+    }
+
+    /// What does not fit the target, as a reason.
+    ///
+    /// # Errors
+    /// Any other error as it is.
+    pub fn of_size(error: CompileError) -> Result<Self, CompileError> {
+        match error {
+            CompileError::Tile { source, .. } => Ok(source.into()),
+            CompileError::Size { what, found, most, .. } => Ok(Self::Size { what, found, most }),
+            other => Err(other),
+        }
     }
 }
 

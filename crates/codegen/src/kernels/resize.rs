@@ -5,7 +5,7 @@
 use super::family::{Codes, KernelFamily, KernelPlan, Site};
 use super::refusal::Reason;
 use super::walk::{each_vector, entry, indices, store_up_to};
-use crate::builder::{Builder, Units};
+use crate::builder::{Builder, WorkItems};
 use crate::error::CompileError;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, I32, I64};
@@ -178,9 +178,9 @@ impl<'a> KernelPlan<'a> for Plan {
         let work = row.input as f64 * taps * rates.reduced
             + across.map_or(0.0, |across| across.nanoseconds)
             + rates.reduced_item;
-        let units = Units { name, function, operands, scratch_bytes, count: units };
-        let nanoseconds = units.count as f64 * work;
-        builder.push_units(units, nanoseconds);
+        let items = WorkItems { name, function, operands, scratch_bytes, count: units };
+        let nanoseconds = items.count as f64 * work;
+        builder.push_work_items(items, nanoseconds);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use super::family::{Codes, KernelFamily, KernelPlan, Site, Tiles};
 use super::refusal::Reason;
 use super::walk::{below, choose, each_vector, first_lanes, indices};
-use crate::builder::{Builder, Units};
+use crate::builder::{Builder, WorkItems};
 use crate::error::CompileError;
 use tconvc_ir::ops::SoftmaxKind;
 use tconvc_ir::{Op, ValueId};
@@ -108,8 +108,8 @@ impl<'a> KernelPlan<'a> for Rows {
                 }
             });
         })?;
-        let units = Units { name, function, operands, scratch_bytes: 0, count: outer * blocks };
-        builder.push_units(units, self.cost_ns(builder.target));
+        let items = WorkItems { name, function, operands, scratch_bytes: 0, count: outer * blocks };
+        builder.push_work_items(items, self.cost_ns(builder.target));
         Ok(())
     }
 }

@@ -1,10 +1,11 @@
 //! Functions as machine code that has no place yet.
 
+use cranelift_codegen::Context;
 use cranelift_codegen::ir::{Function, Signature};
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_module::{FuncId, ModuleReloc, ModuleRelocTarget};
 
-use super::{Body, CodeError, Declared, Kind, Setting};
+use super::{Body, CodeError, Declared, Kind, Setting, within};
 use tconvc_machine::Target;
 use tconvc_runtime::code::FunctionId;
 use tconvc_tile::backend::cranelift;
@@ -51,7 +52,7 @@ impl Declared {
     /// The code of the function.
     pub(super) fn lower(&self, setting: &Setting) -> Result<Compiled, CodeError> {
         let tile = match &self.body {
-            Body::Function(function) => return self.compile(setting, function.as_ref().clone()),
+            Body::Function(function) => return self.compile(setting, function),
             Body::Tile(tile) => tile,
         };
         let code = setting.tiles.lower(tile)?;
@@ -69,12 +70,32 @@ impl Declared {
         })
     }
 
-    fn compile(&self, setting: &Setting, function: Function) -> Result<Compiled, CodeError> {
+    /// By the fast register allocator, which keeps a place on the stack for each value that outlives a block; where that makes a large
+    /// frame, by the thorough one, in which values share places.
+    fn compile_within_frame(
+        &self,
+        setting: &Setting,
+        function: &Function,
+        disassemble: bool,
+    ) -> Result<Context, CodeError> {
+        let refused = |message: String| CodeError::Function { name: self.name.clone(), message };
+        let context = cranelift::compile(function.clone(), &*setting.isa, disassemble).map_err(refused)?;
+        if cranelift::frame_bytes(&context) <= cranelift::MOST_FRAME_BYTES {
+            return Ok(context);
+        }
+        let isa = cranelift::target_isa(&setting.target, "none", "backtracking").map_err(refused)?;
+        let context = cranelift::compile(function.clone(), &*isa, disassemble).map_err(refused)?;
+        let frame = cranelift::frame_bytes(&context);
+        within(&self.name, "bytes of stack", frame, cranelift::MOST_FRAME_BYTES)?;
+        Ok(context)
+    }
+
+    fn compile(&self, setting: &Setting, function: &Function) -> Result<Compiled, CodeError> {
         let refused = |message: String| CodeError::Function { name: self.name.clone(), message };
         let (isa, keeps_text) = (&*setting.isa, setting.keeps_text());
         let ir = if keeps_text { function.display().to_string() } else { String::new() };
         let disassemble = keeps_text && setting.target.x86_level().is_none();
-        let context = cranelift::compile(function, isa, disassemble).map_err(refused)?;
+        let context = self.compile_within_frame(setting, function, disassemble)?;
         let compiled = context.compiled_code().ok_or_else(|| refused("no code came out".into()))?;
         let align = u64::from(compiled.buffer.alignment.max(isa.function_alignment().minimum));
         let (bytes, vcode) = (compiled.code_buffer().to_vec(), compiled.vcode.clone());

@@ -52,6 +52,18 @@ pub enum CodeError {
         /// What Cranelift says.
         message: String,
     },
+    /// A function around tiles is larger than any is made.
+    #[error("function `{name}`: {found} {what}, {most} at most")]
+    Size {
+        /// Name of the function.
+        name: String,
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there is.
+        found: usize,
+        /// The most that is made.
+        most: usize,
+    },
     /// Two functions of one name that differ.
     #[error("two different functions are called `{name}`")]
     Duplicate {
@@ -70,6 +82,18 @@ pub enum CodeError {
         /// What the system says.
         message: String,
     },
+}
+
+/// Instructions of Cranelift's in a function around tiles: no network's layer comes near it.
+const MOST_INSTRUCTIONS: usize = 1 << 17;
+
+/// Instructions up to which no function takes more stack than it may; the code of larger ones is made at once, so that another
+/// algorithm can take the place of one that does.
+const MOST_UNSEEN: usize = 1 << 13;
+
+/// Refuses a function of which there is more than `most`.
+fn within(name: &str, what: &'static str, found: usize, most: usize) -> Result<(), CodeError> {
+    if found <= most { Ok(()) } else { Err(CodeError::Size { name: name.to_owned(), what, found, most }) }
 }
 
 /// What a function is called with.
@@ -182,7 +206,7 @@ impl CodeModule {
         self.add(name, Kind::Tile { params }, signature, Body::Tile(Box::new(tile)))
     }
 
-    /// Adds a step function, see [`StepFn`]: `build` writes its body, up to the return, which follows by itself.
+    /// Adds a step function, see [`StepFn`](tconvc_runtime::code::StepFn): `build` writes its body, up to the return, which follows by itself.
     ///
     /// # Errors
     /// [`CodeError::Function`] where it makes a call that cannot be, [`CodeError::Duplicate`] where its name is taken.
@@ -220,7 +244,23 @@ impl CodeModule {
         build(&mut f);
         f.finish(self.setting.isa.frontend_config())
             .map_err(|message| CodeError::Function { name: name.to_owned(), message })?;
-        self.add(name.to_owned(), kind, signature, Body::Function(Box::new(function)))
+        let instructions = function.dfg.num_insts();
+        within(name, "instructions around tiles", instructions, MOST_INSTRUCTIONS)?;
+        let id = self.add(name.to_owned(), kind, signature, Body::Function(Box::new(function)))?;
+        if instructions > MOST_UNSEEN {
+            let declared = &self.functions[id.index()];
+            match declared.lower(&self.setting) {
+                Ok(code) => {
+                    *declared.code.lock().unwrap_or_else(PoisonError::into_inner) = Some(Ok(code));
+                }
+                Err(error) => {
+                    self.functions.pop();
+                    self.names.remove(name);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(id)
     }
 
     fn add(
@@ -246,6 +286,9 @@ impl CodeModule {
         fresh.iter().map(|function| {
             let (function, setting) = (Arc::clone(function), Arc::clone(&self.setting));
             let work = Box::new(move || {
+                if function.code.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+                    return;
+                }
                 let code = function.lower(&setting);
                 *function.code.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
             });

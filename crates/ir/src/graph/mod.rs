@@ -237,6 +237,11 @@ impl Graph {
         self.constant(self.node(node).input(index)?)
     }
 
+    /// As [`Graph::constant_input`], of a node at hand.
+    pub(crate) fn constant_of(&self, node: &Node, index: usize) -> Option<&Tensor> {
+        self.constant(node.input(index)?)
+    }
+
     /// The node that makes the value; `None` for inputs and constants.
     pub fn producer(&self, id: ValueId) -> Option<NodeId> {
         match self.value(id).definition {

@@ -1,7 +1,7 @@
 //! Model files and the files beside them: mapped into memory, and nothing outside the model's folder.
 
 use super::proto::StringStringEntryProto;
-use super::tensors::from_raw;
+use super::raw::from_raw;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::pages::{LARGE_BYTES, Pages};

@@ -7,9 +7,11 @@
 mod attributes;
 mod export;
 mod files;
+mod foreign;
 mod import;
 mod names;
 mod proto;
+mod raw;
 mod subgraph;
 mod tensors;
 mod types;
@@ -31,7 +33,9 @@ use std::path::Path;
 pub fn read_path(path: impl AsRef<Path>) -> Result<Graph> {
     let path = path.as_ref();
     let bytes = files::load_model(path)?;
-    let graph = Files::beside(path).and_then(|files| import::model(&bytes, &files));
+    let graph = foreign::refuse(&bytes)
+        .and_then(|()| Files::beside(path))
+        .and_then(|files| import::model(&bytes, &files));
     graph.map_err(|error| error.in_file(path))
 }
 
@@ -40,23 +44,36 @@ pub fn read_path(path: impl AsRef<Path>) -> Result<Graph> {
 /// # Errors
 /// As [`read_path`], without the file's name.
 pub fn read_bytes(bytes: &[u8]) -> Result<Graph> {
+    foreign::refuse(bytes)?;
     import::model(&Bytes::copy_from_slice(bytes), &Files::none())
 }
 
-/// Reads the graph of an attribute, given as an encoded `AttributeProto`, of an operator of `opset`. What the graphs in
+/// Reads the graph of an attribute, given as an encoded `AttributeProto` in the spelling of opset 21. What the graphs in
 /// `attributes` read by name of the graph around them are inputs, behind its own.
-pub(crate) fn read_subgraph(bytes: &[u8], attributes: &Attributes, opset: Option<i64>) -> Result<Graph> {
-    let encoded: Vec<Bytes> = attributes.iter().map(|(name, value)| attributes::write(name, value)).collect();
-    let captured = subgraph::Contents::of(&encoded)?.free;
-    import::subgraph(&Bytes::copy_from_slice(bytes), &captured, opset)
+pub(crate) fn read_subgraph(bytes: &[u8], attributes: &Attributes) -> Result<Graph> {
+    let captured = captured(attributes)?;
+    import::canonical_subgraph(&Bytes::copy_from_slice(bytes), &captured)
 }
 
-/// Writes a model: opset 21, IR version 10, everything in one file. Operators of our own are spelled out in ONNX's.
-///
-/// The model's own opset is kept where a subgraph, which we pass through, is written for it.
+/// Names that the graphs in attributes read of the graph around them, in the order of a node's captured inputs.
+pub(crate) fn captured(attributes: &Attributes) -> Result<Vec<String>> {
+    let encoded: Vec<Bytes> = attributes.iter().map(|(name, value)| attributes::write(name, value)).collect();
+    Ok(subgraph::Contents::of(&encoded)?.free)
+}
+
+/// An encoded `AttributeProto` that holds a graph. Its last inputs are what it reads of the graph around it, under the names
+/// `captured`.
+pub(crate) fn write_subgraph(name: &str, graph: &Graph, captured: &[String]) -> Result<Vec<u8>> {
+    export::subgraph(name, graph, captured)
+}
+
+/// Writes a model: IR version 10 or later, everything in one file, and the opset that it was read in, or the first later one
+/// that has all of its operators. Operators of our own are spelled out in ONNX's. What was written is read again and
+/// checked.
 ///
 /// # Errors
-/// When the graph has a cycle, an operator cannot be spelled in ONNX, or the file would be larger than 2 GiB.
+/// When the graph has a cycle, an operator cannot be spelled in ONNX or in the opset of one that is passed through, or the file
+/// would be larger than 2 GiB.
 pub fn write(graph: &Graph) -> Result<Vec<u8>> {
     export::model(graph)
 }

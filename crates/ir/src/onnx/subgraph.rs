@@ -2,7 +2,9 @@
 //! they hold. Their bytes stay as they came.
 
 use super::attributes::kind_of;
-use super::proto::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, kind};
+use super::proto::{
+    AttributeProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto, kind,
+};
 use super::wire::{decode, encode};
 use crate::error::{Error, Result};
 use prost::bytes::Bytes;
@@ -20,6 +22,9 @@ pub(super) struct Contents {
     pub defined: HashSet<String>,
     /// Operators of ONNX's own domain inside.
     pub operators: HashSet<String>,
+    /// Operators inside by domain and name, whatever the domain.
+    pub foreign: HashSet<(String, String)>,
+    graphs: usize,
     seen: HashSet<String>,
 }
 
@@ -29,6 +34,11 @@ impl Contents {
         let mut contents = Self::default();
         contents.visit(attributes, &mut vec![])?;
         Ok(contents)
+    }
+
+    /// True where there is no graph.
+    pub fn is_empty(&self) -> bool {
+        self.graphs == 0
     }
 
     /// `scopes` holds the names defined by the graphs around, without the outermost.
@@ -54,12 +64,16 @@ impl Contents {
     fn visit_graph(&mut self, graph: &GraphProto, scopes: &mut Vec<HashSet<String>>) -> Result<()> {
         let nodes: Vec<NodeProto> = graph.node.iter().map(decode).collect::<Result<_>>()?;
         let scope = defined(graph, &nodes)?;
+        self.graphs += 1;
         self.defined.extend(scope.iter().cloned());
         scopes.push(scope);
         for node in &nodes {
-            if node.domain.is_empty() || node.domain == "ai.onnx" {
+            let own = node.domain.is_empty() || node.domain == "ai.onnx";
+            if own {
                 self.operators.insert(node.op_type.clone());
             }
+            let domain = if own { String::new() } else { node.domain.clone() };
+            self.foreign.insert((domain, node.op_type.clone()));
             for input in &node.input {
                 self.read(input, scopes);
             }
@@ -124,7 +138,7 @@ fn rename_in_graph(bytes: &Bytes, mut names: HashMap<String, String>) -> Result<
 }
 
 /// Names that a graph defines.
-fn defined(graph: &GraphProto, nodes: &[NodeProto]) -> Result<HashSet<String>> {
+pub(super) fn defined(graph: &GraphProto, nodes: &[NodeProto]) -> Result<HashSet<String>> {
     let mut names = HashSet::new();
     for input in &graph.input {
         names.insert(decode::<ValueInfoProto>(input)?.name);
@@ -132,7 +146,13 @@ fn defined(graph: &GraphProto, nodes: &[NodeProto]) -> Result<HashSet<String>> {
     for initializer in &graph.initializer {
         names.insert(decode::<TensorProto>(initializer)?.name);
     }
+    for sparse in &graph.sparse_initializer {
+        if let Some(values) = decode::<SparseTensorProto>(sparse)?.values {
+            names.insert(decode::<TensorProto>(&values)?.name);
+        }
+    }
     names.extend(nodes.iter().flat_map(|node| node.output.iter().cloned()));
+    names.remove("");
     Ok(names)
 }
 

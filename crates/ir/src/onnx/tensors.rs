@@ -2,6 +2,7 @@
 
 use super::files::Files;
 use super::proto::{SparseTensorProto, TensorProto};
+use super::raw::from_raw;
 use super::wire::decode;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
@@ -64,20 +65,6 @@ pub(super) fn extents(dims: &[i64]) -> Result<Vec<usize>> {
             .map_err(|_| Error::Size(format!("extent {dim} in {dims:?}, accepted is 0 or more")))
     };
     dims.iter().map(extent).collect()
-}
-
-/// Shares the bytes, or copies them once where they are not aligned for the elements.
-pub(super) fn from_raw(dtype: DType, shape: Vec<usize>, raw: Bytes) -> Result<Tensor> {
-    let count = element_count(&shape)?;
-    let expected = dtype.bytes_for(count).filter(|&bytes| bytes <= MAX_TENSOR_BYTES);
-    if expected != Some(raw.len()) {
-        return Err(Error::Size(format!(
-            "{} bytes of raw_data for a {dtype} tensor of shape {shape:?}, which takes {}",
-            raw.len(),
-            expected.map_or("too many".into(), |bytes| bytes.to_string())
-        )));
-    }
-    Tensor::from_shared(dtype, shape, Arc::new(raw), 0)
 }
 
 /// From the field that holds elements of this type.

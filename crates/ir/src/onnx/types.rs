@@ -118,6 +118,9 @@ pub(super) fn write(name: &str, ty: &ValueType) -> ValueInfoProto {
             DimensionProto { dim_value: None, dim_param: Some(name) }
         }
     };
+    if ty.dtype.is_none() {
+        return ValueInfoProto { name: name.to_owned(), ty: None };
+    }
     let shape =
         ty.shape.as_ref().map(|shape| TensorShapeProto { dim: shape.iter().map(dimension).collect() });
     let tensor = TensorTypeProto {

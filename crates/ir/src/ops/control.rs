@@ -52,21 +52,19 @@ impl fmt::Debug for Control {
 }
 
 impl Control {
+    /// Operators of ONNX's own domain whose graphs we read.
+    pub const KNOWN: &[&str] = &["If", "Loop", "Scan"];
+
     /// Of an operator of ONNX's own domain; `Ok(None)` where it is none of them.
     ///
     /// # Errors
     /// When a graph is missing or malformed.
-    pub(super) fn read(
-        op_type: &str,
-        attributes: &Attributes,
-        captures: usize,
-        opset: Option<i64>,
-    ) -> Result<Option<Self>> {
+    pub(super) fn read(op_type: &str, attributes: &Attributes, captures: usize) -> Result<Option<Self>> {
         let graph = |name: &str, count: Option<usize>| {
             let Some(AttributeValue::Opaque(bytes)) = attributes.get(name) else {
                 return Err(Error::attribute(name, "expected a graph".to_owned()));
             };
-            let graph = onnx::read_subgraph(bytes, attributes, opset)?;
+            let graph = onnx::read_subgraph(bytes, attributes)?;
             let (found, least) = (graph.inputs().len(), captures + count.unwrap_or(2));
             if graph.inputs().len() < least || count.is_some() && found != least {
                 let problem =
@@ -96,7 +94,7 @@ impl Control {
                 Some(Self::Loop { body, carried })
             }
             "Scan" => {
-                let scan = Scan::read(attributes, captures, opset)?;
+                let scan = Scan::read(attributes, captures)?;
                 if loops(scan.body()) >= MOST_LOOPS {
                     return Err(Error::Unsupported(format!(
                         "more than {MOST_LOOPS} loops one inside the other"
@@ -110,10 +108,35 @@ impl Control {
 
     /// The graphs in it.
     pub fn graphs(&self) -> Vec<&Graph> {
+        self.named_graphs().into_iter().map(|(_, graph)| graph).collect()
+    }
+
+    /// The graphs in it, by the names of their attributes.
+    pub fn named_graphs(&self) -> Vec<(&'static str, &Graph)> {
         match self {
-            Self::If { then_branch, else_branch } => vec![then_branch, else_branch],
-            Self::Loop { body, .. } => vec![body],
-            Self::Scan(scan) => vec![scan.body()],
+            Self::If { then_branch, else_branch } => {
+                vec![("else_branch", else_branch), ("then_branch", then_branch)]
+            }
+            Self::Loop { body, .. } => vec![("body", body)],
+            Self::Scan(scan) => vec![("body", scan.body())],
+        }
+    }
+
+    /// The graphs in it with the types of what they read, whatever the round, and of all that follows from these.
+    ///
+    /// # Errors
+    /// When the inputs do not fit.
+    pub fn typed_graphs(&self, inputs: &[Option<InputInfo<'_>>]) -> Result<Vec<(&'static str, Graph)>> {
+        match self {
+            Self::If { then_branch, else_branch } => {
+                let captured = inputs.get(1..).unwrap_or_default();
+                let types =
+                    || captured.iter().map(|info| info.map(|info| info.ty.clone()).unwrap_or_default());
+                let both = [("else_branch", else_branch), ("then_branch", then_branch)];
+                both.into_iter().map(|(name, graph)| Ok((name, typed(graph, types())?))).collect()
+            }
+            Self::Loop { body, carried } => Ok(vec![("body", any_round(body, *carried, inputs)?.1)]),
+            Self::Scan(scan) => Ok(vec![("body", scan.any_slice(inputs)?)]),
         }
     }
 
@@ -151,19 +174,8 @@ impl Control {
                 }
             }
             Self::Loop { body, carried } => {
-                let given = |index: usize| inputs.get(index).copied().flatten();
-                let rest = (2..body.inputs().len()).map(|index| given(index).map(|info| info.ty.clone()));
-                let before = first_round(rest.map(Option::unwrap_or_default));
-                // What changes its shape from round to round has none that is known.
-                let once = typed(body, before.iter().cloned())?;
                 let after = |graph: &Graph, index: usize| graph.ty(graph.outputs()[1 + index]).clone();
-                let mut changing = before.clone();
-                for index in 0..*carried {
-                    if after(&once, index).shape != before[2 + index].shape {
-                        changing[2 + index].shape = None;
-                    }
-                }
-                let again = typed(body, changing.iter().cloned())?;
+                let (changing, again) = any_round(body, *carried, inputs)?;
                 let mut types: Vec<ValueType> = (0..*carried)
                     .map(|index| {
                         let shape = changing[2 + index].shape.clone();
@@ -212,11 +224,37 @@ fn loops(graph: &Graph) -> usize {
     inside.max().unwrap_or(0)
 }
 
+/// Types of what the graph of a loop reads, and the graph with these, for every round: what changes its shape from round to
+/// round has none that is known.
+fn any_round(
+    body: &Graph,
+    carried: usize,
+    inputs: &[Option<InputInfo<'_>>],
+) -> Result<(Vec<ValueType>, Graph)> {
+    let given = |index: usize| inputs.get(index).copied().flatten();
+    let rest = (2..body.inputs().len()).map(|index| given(index).map(|info| info.ty.clone()));
+    let mut types = first_round(body, rest.map(Option::unwrap_or_default));
+    let once = typed(body, types.iter().cloned())?;
+    for index in 0..carried {
+        if once.ty(once.outputs()[1 + index]).shape != types[2 + index].shape {
+            types[2 + index].shape = None;
+        }
+    }
+    let again = typed(body, types.iter().cloned())?;
+    Ok((types, again))
+}
+
 /// Types of what the graph of a loop reads in its first round: before the values that are given stand the number of the round
 /// and whether to go on.
-fn first_round(given: impl Iterator<Item = ValueType>) -> Vec<ValueType> {
-    let scalar = |dtype| ValueType::new(dtype, [] as [usize; 0]);
-    [scalar(DType::I64), scalar(DType::Bool)].into_iter().chain(given).collect()
+fn first_round(body: &Graph, given: impl Iterator<Item = ValueType>) -> Vec<ValueType> {
+    let own = |index, dtype| ValueType::new(dtype, own_shape(body, index));
+    [own(0, DType::I64), own(1, DType::Bool)].into_iter().chain(given).collect()
+}
+
+/// Shape of the number of the round, or of whether to go on: that of a scalar, but some exporters write `[1]`.
+fn own_shape(body: &Graph, index: usize) -> Vec<usize> {
+    let declared = body.inputs().get(index).and_then(|&id| body.ty(id).shape.as_ref());
+    if declared.is_some_and(|shape| shape.len() == 1) { vec![1] } else { vec![] }
 }
 
 /// Rounds as long as there are some left and the graph says so.
@@ -232,10 +270,13 @@ fn repeat(body: &Graph, carried: usize, inputs: &[Option<&Tensor>]) -> Result<Ve
     let mut collected: Vec<Vec<Tensor>> = vec![vec![]; body.outputs().len() - 1 - carried];
     let (mut round, mut bytes) = (0i64, 0usize);
     while go_on && most.is_none_or(|most| round < most) {
-        let own = [Tensor::scalar(round), Tensor::from_bools([], vec![go_on])?]
-            .into_iter()
-            .chain(state.drain(..))
-            .map(Some);
+        let own = [
+            Tensor::scalar(round).reshaped(own_shape(body, 0))?,
+            Tensor::from_bools(own_shape(body, 1), vec![go_on])?,
+        ]
+        .into_iter()
+        .chain(state.drain(..))
+        .map(Some);
         let mut results = run(body, own.chain(captured.iter().cloned()))?.into_iter();
         go_on = results.next().map(|condition| truth(&condition)).transpose()?.unwrap_or(false);
         state = results.by_ref().take(carried).collect();
@@ -250,7 +291,7 @@ fn repeat(body: &Graph, carried: usize, inputs: &[Option<&Tensor>]) -> Result<Ve
     }
     if round == 0 {
         let types = inputs.iter().skip(2).map(|input| input.map(ValueType::of).unwrap_or_default());
-        let once = typed(body, first_round(types).into_iter())?;
+        let once = typed(body, first_round(body, types).into_iter())?;
         let none = |&id: &ValueId| {
             let ty = once.ty(id);
             let dims = ty.shape.iter().flatten().map(|dim| dim.known().unwrap_or(0));

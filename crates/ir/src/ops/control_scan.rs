@@ -53,19 +53,14 @@ fn ways(attributes: &Attributes, axes: &str, directions: &str, count: usize) -> 
 impl Scan {
     /// # Errors
     /// When the graph is missing or malformed, or lists do not fit it.
-    pub(super) fn read(attributes: &Attributes, captures: usize, opset: Option<i64>) -> Result<Self> {
-        if opset.is_some_and(|opset| opset < 9) {
-            return Err(Error::Unsupported(
-                "Scan as it was before opset 9; accepted is opset 9 and later".into(),
-            ));
-        }
+    pub(super) fn read(attributes: &Attributes, captures: usize) -> Result<Self> {
         let Some(AttributeValue::Opaque(bytes)) = attributes.get("body") else {
             return Err(Error::attribute("body", "expected a graph"));
         };
         let Some(&AttributeValue::Int(count)) = attributes.get("num_scan_inputs") else {
             return Err(Error::attribute("num_scan_inputs", "is required, an integer"));
         };
-        let body = onnx::read_subgraph(bytes, attributes, opset)?;
+        let body = onnx::read_subgraph(bytes, attributes)?;
         let own = body.inputs().len().saturating_sub(captures);
         let scans = usize::try_from(count).ok().filter(|&scans| scans >= 1 && scans <= own);
         let scans = scans.ok_or_else(|| {
@@ -93,7 +88,8 @@ impl Scan {
         &self.body
     }
 
-    pub(super) fn infer(&self, inputs: &[Option<InputInfo<'_>>], outputs: usize) -> Result<Vec<ValueType>> {
+    /// Types of what the graph reads for the first slice, and the number of slices.
+    fn first_slice(&self, inputs: &[Option<InputInfo<'_>>]) -> Result<(Vec<ValueType>, Dim)> {
         let given = |index: usize| {
             let info = inputs.get(index).copied().flatten();
             info.map(|info| info.ty.clone()).unwrap_or_default()
@@ -115,6 +111,23 @@ impl Scan {
             types.push(ty);
         }
         types.extend((self.states + self.scanned.len()..self.body.inputs().len()).map(given));
+        Ok((types, length))
+    }
+
+    /// The graph with types that hold for every slice: a state that changes its shape has none that is known.
+    pub(super) fn any_slice(&self, inputs: &[Option<InputInfo<'_>>]) -> Result<Graph> {
+        let (mut types, _) = self.first_slice(inputs)?;
+        let once = typed(&self.body, types.iter().cloned())?;
+        for (index, ty) in types.iter_mut().enumerate().take(self.states) {
+            if once.ty(once.outputs()[index]).shape != ty.shape {
+                ty.shape = None;
+            }
+        }
+        typed(&self.body, types.into_iter())
+    }
+
+    pub(super) fn infer(&self, inputs: &[Option<InputInfo<'_>>], outputs: usize) -> Result<Vec<ValueType>> {
+        let (types, length) = self.first_slice(inputs)?;
         let once = typed(&self.body, types.iter().cloned())?;
         let result = |index: usize| once.ty(once.outputs()[index]).clone();
         // A state may be more general than what comes in.

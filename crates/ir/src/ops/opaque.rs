@@ -2,8 +2,10 @@
 
 use super::control::Control;
 use super::{InputInfo, Operator};
-use crate::attributes::Attributes;
+use crate::attributes::{AttributeValue, Attributes};
 use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::onnx;
 use crate::tensor::Tensor;
 use crate::value_type::ValueType;
 use std::sync::Arc;
@@ -24,21 +26,46 @@ pub struct Opaque {
 }
 
 impl Opaque {
-    /// An operator; its graphs, if it has any, are written for `opset` of ONNX's own domain.
+    /// An operator. The graphs of one that we know stand in the spelling of opset 21.
     pub fn new(
         domain: impl Into<String>,
         op_type: impl Into<String>,
         attributes: Attributes,
         captures: usize,
-        opset: Option<i64>,
     ) -> Self {
         let (domain, op_type) = (domain.into(), op_type.into());
         let control = if domain.is_empty() {
-            Control::read(&op_type, &attributes, captures, opset).map(|control| control.map(Arc::new))
+            Control::read(&op_type, &attributes, captures).map(|control| control.map(Arc::new))
         } else {
             Ok(None)
         };
         Self { domain, op_type, attributes, captures, control }
+    }
+
+    /// An operator whose graphs cannot be read, for that reason.
+    pub fn unread(
+        domain: impl Into<String>,
+        op_type: impl Into<String>,
+        attributes: Attributes,
+        captures: usize,
+        problem: Error,
+    ) -> Self {
+        let (domain, op_type) = (domain.into(), op_type.into());
+        Self { domain, op_type, attributes, captures, control: Err(problem) }
+    }
+
+    /// The operator with other graphs in the place of those it has, of which the last inputs are what they capture, under the
+    /// names `captured`; and which of these are still read, in the order of the captured inputs that it has then.
+    ///
+    /// # Errors
+    /// When a graph cannot be written in ONNX's words.
+    pub fn with_graphs(&self, graphs: &[(&str, Graph)], captured: &[String]) -> Result<(Self, Vec<String>)> {
+        let mut attributes = self.attributes.clone();
+        for (name, graph) in graphs {
+            attributes.set(name, AttributeValue::Opaque(onnx::write_subgraph(name, graph, captured)?));
+        }
+        let read = onnx::captured(&attributes)?;
+        Ok((Self::new(&self.domain, &self.op_type, attributes, read.len()), read))
     }
 
     /// What it means, for an `If` or a `Loop`.

@@ -88,7 +88,7 @@ mod tests {
             .with("to", DType::F16)
             .with("odd name", DType::F16);
         let opaque = |domain: &str, op_type: &str, attributes: Attributes, captures| {
-            Opaque::new(domain, op_type, attributes, captures, None)
+            Opaque::new(domain, op_type, attributes, captures)
         };
         let outputs = vec![ValueType::default(), ValueType::unranked(DType::F32)];
         let inputs = [Some(x), None, Some(ids[0]), Some(y), Some(z), None];

@@ -222,10 +222,7 @@ impl Parser<'_> {
         let (inputs, captures) = self.operands(domain.is_some())?;
         let attributes = if self.cursor.accept("{")? { self.attributes()? } else { Attributes::new() };
         let op = match domain {
-            Some(domain) => {
-                let opset = self.graph.opsets.get("").copied();
-                Op::Opaque(Opaque::new(domain, op_type, attributes, captures, opset))
-            }
+            Some(domain) => Op::Opaque(Opaque::new(domain, op_type, attributes, captures)),
             None => match Op::read(&op_type, attributes) {
                 Ok(Some(op)) => op,
                 Ok(None) => {

@@ -87,14 +87,19 @@ fn node_names_become_unique() {
 }
 
 #[test]
-fn initialisers_among_the_inputs_are_constants() {
+fn initialisers_among_the_inputs_are_defaults() {
     let mut model = graph(vec![node("Add", &["x", "w"], &["y"], &[])]);
     model.inputs.push(value("w", &["2"]));
     model.initializers.push(floats("w", &[2], &[1.0, 2.0]));
-    let graph = onnx::read_bytes(&tconvc_testing::onnx_build::model(3, 9, &model.encode(), &[])).unwrap();
-    assert_eq!(graph.inputs().len(), 1);
-    let w = graph.find_value("w").unwrap();
-    assert_eq!(graph.constant(w), Some(&Tensor::from_vec([2], vec![1f32, 2.0]).unwrap()));
+    for ir_version in [3, 8] {
+        let bytes = tconvc_testing::onnx_build::model(ir_version, 9, &model.encode(), &[]);
+        let graph = onnx::read_bytes(&bytes).unwrap();
+        assert_eq!(graph.inputs().len(), 2);
+        let w = graph.find_value("w").unwrap();
+        let expected = Tensor::from_vec([2], vec![1f32, 2.0]).unwrap();
+        assert_eq!((graph.constant(w), graph.default_of(w)), (None, Some(&expected)));
+        assert!(onnx::read_bytes(&onnx::write(&graph).unwrap()).unwrap() == graph);
+    }
 }
 
 #[test]

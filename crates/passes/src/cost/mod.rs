@@ -1,14 +1,14 @@
 //! The cost model: multiply-adds and bytes of nodes and graphs, and predicted times of the three forms.
 
+mod algorithms;
 mod deconv;
 mod machine;
 mod roofline;
-mod scatter;
 
-pub use deconv::{FormCost, WORTH_A_BAND, WORTH_PACKING, form_costs};
+pub use algorithms::{AlgorithmCost, AlgorithmCosts, AtPeak};
+pub use deconv::{FormCost, form_costs};
 pub use machine::Machine;
 pub use roofline::step_cost;
-pub use scatter::{Pixels, ScatterTiling};
 
 use serde::Serialize;
 use std::fmt;

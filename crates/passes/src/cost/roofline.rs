@@ -10,8 +10,8 @@ pub fn step_cost(graph: &Graph, step: &Step, machine: &Machine) -> Cost {
     let macs = step.nodes.iter().fold(0u64, |sum, &node| sum.saturating_add(node_macs(graph, node)));
     let values = step.inputs.iter().chain(&step.outputs);
     let bytes: u64 = values.map(|&value| type_bytes(graph.ty(value))).sum();
-    let computing = macs as f64 / machine.macs_per_ns;
-    let moving = bytes as f64 / machine.bytes_per_ns;
+    let computing = macs as f64 / machine.rates.peak_macs_per_ns();
+    let moving = bytes as f64 / machine.rates.bytes_per_ns();
     let nanoseconds = computing.max(moving) / machine.threads as f64;
     Cost { macs, bytes, predicted_us: Some(nanoseconds / 1e3) }
 }
@@ -53,8 +53,12 @@ output %y"
             .parse()
             .unwrap();
         tconvc_ir::infer::infer(&mut graph).unwrap();
-        let plan = plan(&graph).unwrap();
-        let machine = Machine { macs_per_ns: 10.0, bytes_per_ns: 1.0, ..Machine::default() };
+        let plan = plan(&graph, &crate::Limits::default()).unwrap();
+        // Ten multiply-adds and a byte a nanosecond.
+        let mut machine = Machine::default();
+        machine.rates.lanes = 1;
+        machine.rates.cycles_per_ns = 5.0;
+        machine.rates.memory.l3 = 0.2;
         let costs: Vec<Cost> = plan.steps.iter().map(|step| step_cost(&graph, step, &machine)).collect();
         assert_eq!((costs[0].macs, costs[0].bytes), (3200, 4 * (400 + 800 + 32)));
         assert_eq!(costs[0].predicted_us, Some(4.928));

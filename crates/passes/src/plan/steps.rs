@@ -2,6 +2,7 @@
 //! matrices in some of them, views that need no step at all.
 
 use super::{Step, StepKind};
+use crate::limits::Limits;
 use std::collections::{HashMap, HashSet};
 use tconvc_ir::ops::{Binary, Unary};
 use tconvc_ir::{DType, Graph, NodeId, Op, Result, ValueId};
@@ -13,9 +14,9 @@ pub(super) struct Grouped {
     pub(super) views: HashMap<ValueId, (ValueId, usize)>,
 }
 
-pub(super) fn group(graph: &Graph) -> Result<Grouped> {
+pub(super) fn group(graph: &Graph, limits: &Limits) -> Result<Grouped> {
     let order = graph.order()?;
-    let mut joined = join(graph, &order);
+    let mut joined = join(graph, &order, limits);
     let mut last = last_nodes(&joined, &order);
     // A step has one product: the first, whose result need not wait for others.
     let mut with_product = HashSet::new();
@@ -44,19 +45,38 @@ pub(super) fn group(graph: &Graph) -> Result<Grouped> {
     Ok(grouped)
 }
 
-/// Each node that runs inside a later node's step, with that node.
-fn join(graph: &Graph, order: &[NodeId]) -> HashMap<NodeId, NodeId> {
+/// Each node that runs inside a later node's step, with that node. Elementwise nodes join as long as what they read together has
+/// registers for pointers to it; beyond that, a step ends and the next one reads its result.
+fn join(graph: &Graph, order: &[NodeId], limits: &Limits) -> HashMap<NodeId, NodeId> {
     let mut joined = HashMap::new();
+    // What the elementwise nodes that run with a node read from memory, and how many they are; the result of a product counts,
+    // which the nodes behind it read if they run apart from it.
+    let mut fused: HashMap<NodeId, (HashSet<ValueId>, usize)> = HashMap::new();
     for &node in order {
         let user = graph.node(node);
+        let mut nodes = 1;
+        let mut reads: HashSet<ValueId> = user.inputs().iter().flatten().copied().collect();
         for &input in user.inputs().iter().flatten() {
             let Some(maker) = graph.producer(input) else { continue };
-            if graph.has_single_use(input)
-                && graph.node(maker).outputs().len() == 1
-                && joins(graph, maker, node)
+            if !graph.has_single_use(input)
+                || graph.node(maker).outputs().len() != 1
+                || !joins(graph, maker, node)
             {
-                joined.insert(maker, node);
+                continue;
             }
+            if let Some((more, others)) = fused.remove(&maker) {
+                let together = reads.len() - 1 + more.difference(&reads).count();
+                if together > limits.fused_inputs || nodes + others > limits.fused_nodes {
+                    continue;
+                }
+                reads.remove(&input);
+                reads.extend(more);
+                nodes += others;
+            }
+            joined.insert(maker, node);
+        }
+        if is_elementwise(graph, node) {
+            fused.insert(node, (reads, nodes));
         }
     }
     joined

@@ -1,5 +1,5 @@
 //! BatchNormalization becomes a multiplication and an addition a channel. Where it follows or precedes a convolution, the
-//! pass `affine` takes both into weights and bias.
+//! pass `affine` takes both into weights and bias. In training mode on a batch of one it is an InstanceNormalization.
 
 use crate::error::Result;
 use crate::journal::Decision;
@@ -7,22 +7,35 @@ use crate::matching::OrElsewhere;
 use crate::options::Options;
 use crate::pass::{About, Miss, Rewrite, Site, require};
 use crate::patch;
-use tconvc_ir::ops::{Binary, Unary};
+use tconvc_ir::ops::{BatchNormalization, Binary, InstanceNormalization, Unary};
 use tconvc_ir::{Graph, NodeId, Op, Tensor, ValueId};
 
 /// Writes a BatchNormalization of inference as `x * s + b` with `s = scale / sqrt(var + epsilon)` and `b = B - mean * s`.
 ///
 /// - Pattern: BatchNormalization.
-/// - Guard: not in training mode; scale, B, mean and variance are constants of the data's element type; the rank is known.
+/// - Guard: scale, B, mean and variance are constants of the data's element type; the rank is known. In training mode the
+///   batch is one, and nothing reads the running statistics.
 /// - Cost: stays; the two multiply-adds are one elementwise chain.
 pub struct BatchNorm;
 
 /// What a BatchNormalization is made of.
-pub struct Found {
-    data: ValueId,
-    /// Scale, B, mean, variance.
-    parameters: [Tensor; 4],
-    epsilon: f32,
+pub enum Found {
+    /// Of inference.
+    Affine {
+        /// What is normalised.
+        data: ValueId,
+        /// Scale, B, mean, variance.
+        parameters: Box<[Tensor; 4]>,
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// Of training, on a batch of one.
+    Instance {
+        /// Data, scale, B.
+        inputs: [ValueId; 3],
+        /// Added to the variance.
+        epsilon: f32,
+    },
 }
 
 impl Rewrite for BatchNorm {
@@ -39,7 +52,9 @@ impl Rewrite for BatchNorm {
 
     fn find(&self, graph: &Graph, node: NodeId, _: &Options) -> Site<Found> {
         let Op::BatchNormalization(op) = &graph.node(node).op else { return Err(Miss::Elsewhere) };
-        require(!op.training_mode, || "it is in training mode: its mean and variance are the batch's own")?;
+        if op.training_mode {
+            return instance(graph, node, op);
+        }
         let input = |index| graph.node(node).input(index).or_elsewhere();
         let data = input(0)?;
         let parameter = |index, name| {
@@ -54,11 +69,24 @@ impl Rewrite for BatchNorm {
             [parameter(1, "scale")?, parameter(2, "B")?, parameter(3, "mean")?, parameter(4, "variance")?];
         let rank = graph.ty(data).rank().ok_or_else(|| Miss::Refused("the rank is not known".into()))?;
         require(rank >= 2, || "the data has no axis of channels")?;
-        Ok(Found { data, parameters, epsilon: op.epsilon })
+        Ok(Found::Affine { data, parameters: Box::new(parameters), epsilon: op.epsilon })
     }
 
     fn apply(&self, graph: &mut Graph, node: NodeId, found: Found) -> Result<Decision> {
-        let Found { data, parameters: [scale, shift, mean, variance], epsilon } = found;
+        let (data, [scale, shift, mean, variance], epsilon) = match found {
+            Found::Affine { data, parameters, epsilon } => (data, *parameters, epsilon),
+            Found::Instance { inputs, epsilon } => {
+                let Some(old) = graph.remove_node(node) else {
+                    return Err(tconvc_ir::Error::Graph("a node to replace is not there".into()).into());
+                };
+                let op = InstanceNormalization { epsilon };
+                graph.add_node_defining(&old.name, op, &inputs.map(Some), &old.outputs()[..1])?;
+                for &output in old.outputs()[1..].iter().flatten() {
+                    graph.remove_value(output)?;
+                }
+                return Ok(Decision::only("is an InstanceNormalization: the batch is one"));
+            }
+        };
         let epsilon = patch::number(scale.dtype(), f64::from(epsilon))?;
         let variance = patch::eval(Binary::Add, &[&variance, &epsilon])?;
         let deviation = patch::eval(Unary::Sqrt, &[&variance])?;
@@ -78,4 +106,22 @@ impl Rewrite for BatchNorm {
         patch::replace(graph, node, Binary::Add, &[Some(product), Some(term)])?;
         Ok(Decision::only("is a Mul and an Add a channel"))
     }
+}
+
+/// Statistics of a batch of one are those of each of its channels.
+fn instance(graph: &Graph, node: NodeId, op: &BatchNormalization) -> Site<Found> {
+    let it = graph.node(node);
+    let input = |index| it.input(index).or_elsewhere();
+    let inputs = [input(0)?, input(1)?, input(2)?];
+    let unread = it.outputs()[1..].iter().flatten().all(|&id| graph.value(id).is_unused());
+    require(unread, || "it is in training mode, and its running statistics are read")?;
+    let data = graph.ty(inputs[0]);
+    let alone = data.rank().is_some_and(|rank| rank > 2)
+        && data.shape.as_ref().and_then(|shape| shape[0].known()) == Some(1);
+    require(alone, || {
+        format!("it is in training mode: its mean and variance are the batch's own; the data are {data}")
+    })?;
+    let alike = inputs.iter().all(|&id| graph.ty(id).dtype == data.dtype);
+    require(alike, || "its scale or B is of another type than the data")?;
+    Ok(Found::Instance { inputs, epsilon: op.epsilon })
 }

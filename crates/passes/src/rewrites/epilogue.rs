@@ -13,7 +13,8 @@ use tconvc_ir::{DType, Dim, Graph, NodeId, Op, ValueId};
 ///
 /// - Pattern: a unary float operator, `PRelu`, or `Add` that reads what an operator with an epilogue gives.
 /// - Guard: nothing else reads it; the slope of a `PRelu` is a constant with one number a channel or one for all; what is
-///   added has the same shape. (It cannot depend on the convolution: the `Add` is the only reader of that.)
+///   added has the same shape. (It cannot depend on the convolution: the `Add` is the only reader of that.) The target has
+///   registers for one operand more.
 /// - Cost: falls by writing and reading the tensor between the two.
 pub struct Epilogue;
 
@@ -36,7 +37,7 @@ impl Rewrite for Epilogue {
         }
     }
 
-    fn find(&self, graph: &Graph, node: NodeId, _: &Options) -> Site<Join> {
+    fn find(&self, graph: &Graph, node: NodeId, options: &Options) -> Site<Join> {
         match graph.node(node).op {
             Op::Unary(unary) => {
                 let maker = maker(graph, node, 0)?;
@@ -46,11 +47,11 @@ impl Rewrite for Epilogue {
                 })?;
                 Ok(Join { maker, step: EpilogueStep::Unary(unary), operand: None })
             }
-            Op::Binary(Binary::PRelu) => slope(graph, node),
-            Op::Binary(Binary::Add) => match residual(graph, node, 0) {
+            Op::Binary(Binary::PRelu) => slope(graph, node, options),
+            Op::Binary(Binary::Add) => match residual(graph, node, 0, options) {
                 Ok(found) => Ok(found),
                 // What speaks against the first is told only when the second is no convolution at all.
-                Err(miss) => residual(graph, node, 1).map_err(|other| match other {
+                Err(miss) => residual(graph, node, 1, options).map_err(|other| match other {
                     Miss::Elsewhere => miss,
                     refused @ Miss::Refused(_) => refused,
                 }),
@@ -86,12 +87,22 @@ fn maker(graph: &Graph, node: NodeId, position: usize) -> Site<NodeId> {
     Ok(maker)
 }
 
+/// Refuses an operand more than the target has registers for.
+fn has_room(graph: &Graph, maker: NodeId, options: &Options) -> Site<()> {
+    let (epilogue, _) = graph.node(maker).op.epilogue().or_elsewhere()?;
+    let (operands, most) = (epilogue.operands(), options.limits.post_op_operands);
+    require(operands < most, || {
+        let name = &graph.node(maker).name;
+        format!("the epilogue of {name} has {operands} operand(s), and the target registers for {most}")
+    })
+}
+
 fn element_type(graph: &Graph, maker: NodeId) -> Site<DType> {
     let dtype = sole_output(graph, maker).and_then(|value| graph.ty(value).dtype);
     dtype.ok_or_else(|| Miss::Refused("the element type is not known".into()))
 }
 
-fn slope(graph: &Graph, node: NodeId) -> Site<Join> {
+fn slope(graph: &Graph, node: NodeId, options: &Options) -> Site<Join> {
     let maker = maker(graph, node, 0)?;
     let value = graph.node(node).input(1).or_elsewhere()?;
     let slope = graph.constant(value).ok_or_else(|| Miss::Refused("the slope is not constant".into()))?;
@@ -102,11 +113,12 @@ fn slope(graph: &Graph, node: NodeId) -> Site<Join> {
         format!("the slope has shape {:?}: neither one number nor one a channel", slope.shape())
     })?;
     require(element_type(graph, maker)?.is_float(), || "the elements are integers")?;
+    has_room(graph, maker, options)?;
     Ok(Join { maker, step: EpilogueStep::PRelu, operand: Some(value) })
 }
 
 /// `Add` whose input `position` is a convolution's.
-fn residual(graph: &Graph, node: NodeId, position: usize) -> Site<Join> {
+fn residual(graph: &Graph, node: NodeId, position: usize, options: &Options) -> Site<Join> {
     let maker = maker(graph, node, position)?;
     let (it, other) = (graph.node(node).input(position), graph.node(node).input(1 - position));
     let (it, other) = (it.or_elsewhere()?, other.or_elsewhere()?);
@@ -114,5 +126,6 @@ fn residual(graph: &Graph, node: NodeId, position: usize) -> Site<Join> {
         format!("what is added is {}, not known to be of the shape of {}", graph.ty(other), graph.ty(it))
     })?;
     require(element_type(graph, maker)?.is_float(), || "the elements are integers")?;
+    has_room(graph, maker, options)?;
     Ok(Join { maker, step: EpilogueStep::Add, operand: Some(other) })
 }

@@ -408,7 +408,7 @@ fn branches(b: &mut Builder) -> Option<ValueId> {
         let holds = b.random.once_in(2);
         b.constant(Tensor::from_bools([], [holds]).ok()?)
     };
-    b.on(Opaque::new("", "If", attributes, 1, Some(21)), &[condition, x])
+    b.on(Opaque::new("", "If", attributes, 1), &[condition, x])
 }
 
 fn variadic(b: &mut Builder) -> Option<ValueId> {

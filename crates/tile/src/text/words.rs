@@ -16,7 +16,7 @@ pub(super) const UNARY: [(UnaryOp, &str); 10] = [
     (UnaryOp::ToFloat, "to_float"),
 ];
 
-pub(super) const BINARY: [(BinaryOp, &str); 11] = [
+pub(super) const BINARY: [(BinaryOp, &str); 14] = [
     (BinaryOp::Add, "add"),
     (BinaryOp::Sub, "sub"),
     (BinaryOp::Mul, "mul"),
@@ -28,6 +28,9 @@ pub(super) const BINARY: [(BinaryOp, &str); 11] = [
     (BinaryOp::Xor, "xor"),
     (BinaryOp::IntAdd, "int_add"),
     (BinaryOp::IntSub, "int_sub"),
+    (BinaryOp::IntMul, "int_mul"),
+    (BinaryOp::IntMax, "int_max"),
+    (BinaryOp::IntMin, "int_min"),
 ];
 
 pub(super) const SHIFT: [(ShiftOp, &str); 3] =

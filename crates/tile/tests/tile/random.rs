@@ -172,8 +172,8 @@ impl Writer<'_> {
                 self.b.push(Inst::Shift { op, dst, a, by });
             }
             12 => {
-                use BinaryOp::{And, IntAdd, IntSub, Or, Xor};
-                let op = [And, IntAdd, IntSub, Or, Xor][self.below(5)];
+                use BinaryOp::{And, IntAdd, IntMax, IntMin, IntMul, IntSub, Or, Xor};
+                let op = [And, IntAdd, IntMax, IntMin, IntMul, IntSub, Or, Xor][self.below(8)];
                 let a = self.int();
                 let b =
                     if self.below(2) == 0 { self.int().into() } else { Operand::Bits(self.below(99) as u32) };

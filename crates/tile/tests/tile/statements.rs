@@ -50,8 +50,8 @@ fn float_operations() {
 
 #[test]
 fn bit_operations() {
-    use BinaryOp::{And, IntAdd, IntSub, Or, Xor};
-    for op in [And, Or, Xor, IntAdd, IntSub] {
+    use BinaryOp::{And, IntAdd, IntMax, IntMin, IntMul, IntSub, Or, Xor};
+    for op in [And, Or, Xor, IntAdd, IntSub, IntMul, IntMax, IntMin] {
         on_specials(|b, x, y| b.binary(op, x, y));
     }
 }

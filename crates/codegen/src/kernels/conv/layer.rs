@@ -7,6 +7,7 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 use tconvc_runtime::program::Operand;
 
 /// What a convolution works on.
+#[derive(Clone)]
 pub(crate) struct Layer<'a, Problem = crate::kernels::conv::problem::Problem> {
     pub name: String,
     pub problem: Problem,
@@ -27,7 +28,7 @@ pub(crate) fn operands(
     [input, output, weights, bias].into_iter().chain(post_ops.iter().map(|&(operand, _)| operand)).collect()
 }
 
-/// Pointers to the operands and to scratch memory, the same for all units of work.
+/// Pointers to the operands and to scratch memory, the same for all work items.
 pub(crate) struct Bases {
     pub input: Value,
     pub output: Value,

@@ -5,6 +5,7 @@
 //! - [`weights`] packs the weights, [`microkernel`] writes the tiles, [`emit`] the loops around them.
 
 mod algorithms;
+pub(crate) mod costs;
 mod emit;
 mod layer;
 mod microkernel;
@@ -61,7 +62,7 @@ impl KernelFamily for Convolution {
                 let geometry = add.geometry(columns, &x_shape, &w_shape)?;
                 let taps =
                     geometry.axes().iter().fold(1usize, |taps, axis| taps.saturating_mul(axis.kernel()));
-                Reason::within("taps of a kernel in scatter form", taps, scatter::MOST_TAPS)?;
+                Reason::within("taps of a kernel in scatter form", taps, schedule::scatter::MOST_TAPS)?;
                 (Computed::Patches(geometry), Layout::Deconv, &add.epilogue)
             }
             (Op::Conv(conv), _) if step.kind == StepKind::Conv => {
@@ -161,7 +162,7 @@ impl<'a> KernelPlan<'a> for Plan<'a> {
         let (input, output) = (builder.operand(x)?, builder.operand(y)?);
         let name = describe(&problem);
         let layer = Layer { name, problem, weights, bias, post_ops, post_op_operands, input, output };
-        algorithms::build(builder, label, layer)
+        algorithms::build(builder, label, &layer)
     }
 }
 

@@ -245,8 +245,8 @@ impl<'a> KernelPlan<'a> for Plan<'a> {
                 .map(move |column| (chunk.min(m - first) * shape.columns.min(n - column)) as u64)
         };
         let weights: Vec<u64> = (0..m).step_by(chunk).flat_map(of_chunk).collect();
-        let splits = builder.weighted_splits(&weights.repeat(product.starts.len()), nanoseconds);
-        builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, rounds: 1 });
+        let partition = builder.weighted_partition(&weights.repeat(product.starts.len()), nanoseconds);
+        builder.push_kernel(Kernel { name, function, operands, partition, scratch_bytes: 0, time_steps: 1 });
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! A product of matrices with elementwise nodes behind it, done where a tile has just stored its sums.
 
+use crate::kernels::expression::Expression;
 use crate::kernels::family::Site;
-use crate::kernels::fused_elementwise::evaluate_all;
 use crate::kernels::refusal::Reason;
 use std::collections::HashMap;
 use tconvc_ir::{Graph, Node, NodeId, ValueId};
@@ -11,8 +11,6 @@ use tconvc_tile::{Lanes, Pointer, TileBuilder, Vector};
 pub(crate) struct ProductPostOps<'a> {
     graph: &'a Graph,
     nodes: Vec<NodeId>,
-    /// What they begin with.
-    product: ValueId,
     /// What else they read.
     pub inputs: Vec<(ValueId, Along)>,
 }
@@ -63,7 +61,7 @@ impl<'a> ProductPostOps<'a> {
             };
             inputs.push((value, along));
         }
-        Ok(Self { graph, nodes, product, inputs })
+        Ok(Self { graph, nodes, inputs })
     }
 
     /// Code that replaces what rows of a tile, so many bytes apart, hold at `y`; `which` lanes of each vector.
@@ -76,9 +74,20 @@ impl<'a> ProductPostOps<'a> {
         row: i32,
         which: &[Lanes],
     ) {
+        let expression = Expression::new(self.graph, &self.nodes);
+        let places: HashMap<ValueId, (Pointer, Along)> = self
+            .inputs
+            .iter()
+            .zip(pointers)
+            .map(|(&(value, along), &pointer)| (value, (pointer, along)))
+            .collect();
+        // Beyond so many registers, inputs are loaded again wherever they are used.
+        let most_kept = t.target().vector_registers() / 4;
         let inputs = || self.inputs.iter().zip(pointers);
         let mut splats: HashMap<ValueId, Vector> = HashMap::new();
-        for (&(value, _), pointer) in inputs().filter(|((_, along), _)| *along == Along::Nothing) {
+        for (&(value, _), pointer) in
+            inputs().filter(|((_, along), _)| *along == Along::Nothing).take(most_kept)
+        {
             splats.insert(value, t.load_splat(pointer.at(0)));
         }
         let full = inputs().filter(|((_, along), _)| *along == Along::Both);
@@ -86,12 +95,16 @@ impl<'a> ProductPostOps<'a> {
         t.repeat(rows as u32, &moving, |t| {
             for (v, &lanes) in which.iter().enumerate() {
                 let offset = v as i32 * t.vector_bytes();
-                let mut values = splats.clone();
-                for (&(value, _), pointer) in inputs().filter(|((_, along), _)| *along != Along::Nothing) {
-                    values.insert(value, t.load_lanes(pointer.at(offset), lanes));
-                }
-                values.insert(self.product, t.load_lanes(y.at(offset), lanes));
-                if let Some(result) = evaluate_all(t, self.graph, &self.nodes, &mut values) {
+                let product = t.load_lanes(y.at(offset), lanes);
+                let mut load =
+                    |t: &mut TileBuilder, value: ValueId| match (splats.get(&value), places.get(&value)) {
+                        (Some(&known), _) => known,
+                        (None, Some(&(pointer, Along::Nothing))) => t.load_splat(pointer.at(0)),
+                        (None, Some(&(pointer, _))) => t.load_lanes(pointer.at(offset), lanes),
+                        // What is left is the product itself.
+                        (None, None) => product,
+                    };
+                if let Some(result) = expression.write(t, &mut load) {
                     t.store_lanes(result, y.at(offset), lanes);
                 }
             }

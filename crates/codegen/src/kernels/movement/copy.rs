@@ -1,9 +1,9 @@
-//! A copy along any axes as one kernel: axes merged, the innermost one as straight code, the others as units of work.
+//! A copy along any axes as one kernel: axes merged, the innermost one as straight code, the others as work items.
 
 use super::super::walk::{below, choose, entry, indices};
 use super::axes::{Axis, Source, bytes_of};
 use super::{narrow, rows, squares};
-use crate::builder::{Builder, Units};
+use crate::builder::{Builder, WorkItems};
 use crate::error::CompileError;
 use cranelift_codegen::ir::InstBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -123,7 +123,7 @@ pub(super) fn build(builder: &mut Builder<'_>, mut copy: Copy) -> Result<(), Com
     })?;
     let rates = builder.target.rates().elementwise;
     let nanoseconds = words as f64 * rates.copied + units as f64 * rates.copied_item;
-    builder.push_units(Units { name, function, operands, scratch_bytes: 0, count: units }, nanoseconds);
+    builder.push_work_items(WorkItems { name, function, operands, scratch_bytes: 0, count: units }, nanoseconds);
     Ok(())
 }
 

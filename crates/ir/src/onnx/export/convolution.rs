@@ -1,8 +1,8 @@
 //! Convolutions of both kinds with what they have more than ONNX's: epilogues and signed pads.
 
+use super::chain::Chain;
 use super::elementwise;
 use super::take_ints;
-use super::writer::Chain;
 use crate::attributes::Attributes;
 use crate::dtype::DType;
 use crate::error::{Error, Result};

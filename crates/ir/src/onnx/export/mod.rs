@@ -1,21 +1,30 @@
 //! A [`Graph`] becomes a model in ONNX's words. This file writes the model around the nodes.
 
+mod chain;
+mod check;
 mod convolution;
 mod elementwise;
 mod forms;
 mod opset;
+mod since;
 mod writer;
 
+use super::attributes;
 use super::import::DOC_STRING;
 use super::proto::{ModelProto, OperatorSetIdProto, StringStringEntryProto};
+use super::subgraph::Contents;
 use super::wire::put_header;
 use crate::attributes::{AttributeValue, Attributes};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
 use crate::ops::{Op, Operator};
+use chain::Chain;
 use forms::{scatter, sub_pixel, zero_insert};
+pub(super) use opset::choose as choose_opset;
 use prost::Message;
-use writer::{Chain, Writer};
+use prost::bytes::Bytes;
+use std::collections::BTreeMap;
+use writer::Writer;
 
 /// Largest file that a protocol buffer can be.
 const MAX_FILE_BYTES: usize = i32::MAX as usize;
@@ -36,15 +45,14 @@ pub(super) fn model(graph: &Graph) -> Result<Vec<u8>> {
     check_size(graph)?;
     let opset = opset::choose(graph)?;
     let order = graph.order()?;
-    let mut writer = Writer::new(graph, &order)?;
-    for id in order {
-        let node = graph.node(id);
-        write_node(&mut writer, id).map_err(|error| error.at(&node.name, node.op.name()))?;
-    }
-    let graph_bytes = writer.finish()?;
+    let mut writer = Writer::new(graph, &order, opset)?;
+    write_nodes(&mut writer, &order)?;
+    let graph_bytes = writer.into_bytes()?;
 
     let mut opsets = graph.opsets.clone();
     opsets.insert(String::new(), opset);
+    // Not every file imports what it uses.
+    import_domains(graph, &mut opsets)?;
     let metadata = graph.metadata.iter().filter(|(key, _)| *key != DOC_STRING);
     let model = ModelProto {
         ir_version: ir_version(opset),
@@ -67,7 +75,46 @@ pub(super) fn model(graph: &Graph) -> Result<Vec<u8>> {
     if out.len() > MAX_FILE_BYTES {
         return Err(too_large(out.len()));
     }
-    Ok(out)
+    // Bytes are shared, so that looking at them takes no memory to speak of.
+    let written = Bytes::from(out);
+    check::model(&written)?;
+    Ok(written.into())
+}
+
+/// Imports the first version of domains that are used and not imported.
+fn import_domains(graph: &Graph, opsets: &mut BTreeMap<String, i64>) -> Result<()> {
+    for node in graph.nodes() {
+        let Op::Opaque(op) = &node.op else { continue };
+        opsets.entry(op.domain.clone()).or_insert(1);
+        match op.control() {
+            Ok(control) => {
+                for graph in control.graphs() {
+                    import_domains(graph, opsets)?;
+                }
+            }
+            Err(_) => {
+                let encoded: Vec<Bytes> =
+                    op.attributes.iter().map(|(name, value)| attributes::write(name, value)).collect();
+                for (domain, _) in Contents::of(&encoded)?.foreign {
+                    opsets.entry(domain).or_insert(1);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes the encoded attribute of a graph; see [`super::write_subgraph`].
+pub(super) fn subgraph(name: &str, graph: &Graph, captured: &[String]) -> Result<Vec<u8>> {
+    Ok(writer::subgraph(name, graph, captured)?.into())
+}
+
+fn write_nodes(writer: &mut Writer<'_>, order: &[NodeId]) -> Result<()> {
+    for &id in order {
+        let node = writer.graph().node(id);
+        write_node(writer, id).map_err(|error| error.at(&node.name, node.op.name()))?;
+    }
+    Ok(())
 }
 
 /// Refuses early what would not fit into a file.
@@ -90,6 +137,7 @@ fn write_node(writer: &mut Writer<'_>, id: NodeId) -> Result<()> {
     let node = graph.node(id);
     match &node.op {
         Op::Opaque(op) => return writer.opaque(node, op),
+        Op::BatchNormalization(op) if op.training_mode => writer.with_outputs(node, 3),
         Op::Unary(op) => elementwise::unary(Chain::new(writer, node)?, *op)?,
         Op::Softmax(op) => elementwise::softmax(Chain::new(writer, node)?, op.kind.name(), op.attributes()),
         Op::Conv(op) => convolution::conv(Chain::new(writer, node)?, op.attributes(), &op.epilogue)?,

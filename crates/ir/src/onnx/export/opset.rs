@@ -1,95 +1,76 @@
 //! Which opset a model is written for.
 
-use crate::attributes::{AttributeValue, Attributes};
+use super::since::since;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Node};
-use crate::onnx::import::CANONICAL_OPSET;
+use crate::graph::Graph;
+use crate::onnx::attributes;
+use crate::onnx::import::{CANONICAL_OPSET, changed_since};
+use crate::onnx::subgraph::Contents;
 use crate::ops::Op;
 
 /// Oldest opset that is written.
-const OLDEST: i64 = 13;
+pub(super) const OLDEST: i64 = 13;
 
-/// The canonical opset, or the one that a subgraph passed through is written for.
-pub(super) fn choose(graph: &Graph) -> Result<i64> {
-    let opset = graph.opsets.get("").copied().unwrap_or(CANONICAL_OPSET);
-    let newest = newest_operator(graph)?;
-    if opset >= CANONICAL_OPSET {
-        return Ok(opset.max(newest.map_or(0, |(_, since)| since)));
-    }
-    let foreign = graph.order()?.into_iter().map(|id| graph.node(id));
-    let foreign = foreign.filter(|node| matches!(&node.op, Op::Opaque(op) if op.domain.is_empty()));
-    let foreign: Vec<&str> = foreign.map(|node| node.name.as_str()).take(1).collect();
-    let Some(keeps) = foreign.first() else {
-        return Ok(newest.map_or(0, |(_, since)| since).max(CANONICAL_OPSET));
-    };
-    if opset < OLDEST {
-        return Err(Error::Unsupported(format!(
-            "writing opset {opset}, which node `{keeps}` is kept as it was for; accepted are {OLDEST} and later"
-        )));
-    }
-    match newest {
-        Some((node, since)) if since > opset => Err(Error::Unsupported(format!(
-            "node `{}` ({}) takes opset {since}, but node `{keeps}` is kept as it was for opset {opset}",
-            node.name,
-            node.op.name()
+/// The opset that the model was read in, or the first later one that has all of its operators. An operator that is passed through
+/// and that a later opset changed keeps the model at its own.
+pub(in super::super) fn choose(graph: &Graph) -> Result<i64> {
+    let own = graph.opsets.get("").copied().unwrap_or(CANONICAL_OPSET);
+    let mut needs = Needs::default();
+    needs.visit(graph, own)?;
+    let newest = needs.newest.as_ref().map_or(OLDEST, |(_, since)| *since);
+    let opset = own.max(OLDEST).max(newest);
+    match (needs.kept, needs.newest) {
+        (Some(kept), _) if own < OLDEST => Err(Error::Unsupported(format!(
+            "writing opset {own}, which node `{kept}` is kept as it was for; accepted are {OLDEST} and later"
+        ))),
+        (Some(kept), Some((newer, since))) if opset > own => Err(Error::Unsupported(format!(
+            "node {newer} takes opset {since}, but node `{kept}` is kept as it was for opset {own}"
         ))),
         _ => Ok(opset),
     }
 }
 
-/// The node whose spelling needs the newest opset.
-fn newest_operator(graph: &Graph) -> Result<Option<(&Node, i64)>> {
-    let nodes = graph.order()?.into_iter().map(|id| graph.node(id));
-    let nodes = nodes.filter(|node| !matches!(node.op, Op::Opaque(_)));
-    Ok(nodes.map(|node| (node, since(node))).max_by_key(|(_, since)| *since))
+/// What the nodes of a graph ask of the opset.
+#[derive(Default)]
+struct Needs {
+    /// Name and operator of the node that takes the newest one, and that one.
+    newest: Option<(String, i64)>,
+    /// A node that is passed through and would mean something else in a later one.
+    kept: Option<String>,
 }
 
-/// The first opset in which what we write for a node means what we mean.
-fn since(node: &Node) -> i64 {
-    let attributes = node.op.attributes();
-    let has = |names: &[&str]| names.iter().any(|name| attributes.contains(name));
-    match node.op.name() {
-        "Reshape" if has(&["allowzero"]) => 14,
-        "HardSwish" | "Trilu" | "CumSum" | "GRU" | "LSTM" | "RNN" => 14,
-        "BatchNormalization" => 15,
-        "Shape" if has(&["start", "end"]) => 15,
-        "ScatterElements" | "ScatterND" if has(&["reduction"]) => 18,
-        "LayerNormalization" => 17,
-        // Before, checkers counted windows that lie in the padding alone.
-        "AveragePool" | "LpPool" | "MaxPool" if has(&["ceil_mode"]) => 22,
-        "BitwiseAnd" | "BitwiseNot" | "BitwiseOr" | "BitwiseXor" | "CenterCropPad" | "Col2Im" | "LpPool"
-        | "Mish" | "OverlapAdd" => 18,
-        "Pad" if node.input(3).is_some() => 18,
-        "ReduceL1" | "ReduceL2" | "ReduceLogSum" | "ReduceLogSumExp" | "ReduceMax" | "ReduceMean"
-        | "ReduceMin" | "ReduceProd" | "ReduceSumSquare"
-            if node.input(1).is_some() || has(&["noop_with_empty_axes"]) =>
-        {
-            18
+impl Needs {
+    fn visit(&mut self, graph: &Graph, own: i64) -> Result<()> {
+        for id in graph.order()? {
+            let node = graph.node(id);
+            match &node.op {
+                Op::Opaque(op) => match op.control() {
+                    Ok(control) => {
+                        for graph in control.graphs() {
+                            self.visit(graph, own)?;
+                        }
+                    }
+                    Err(_) => {
+                        let encoded: Vec<_> = op
+                            .attributes
+                            .iter()
+                            .map(|(name, value)| attributes::write(name, value))
+                            .collect();
+                        let inside = Contents::of(&encoded)?.operators;
+                        let outside = op.domain.is_empty().then_some(&op.op_type);
+                        if inside.iter().chain(outside).any(|op_type| changed_since(op_type, own)) {
+                            self.kept.get_or_insert_with(|| node.name.clone());
+                        }
+                    }
+                },
+                op => {
+                    let since = since(graph, node);
+                    if self.newest.as_ref().is_none_or(|(_, newest)| since > *newest) {
+                        self.newest = Some((format!("`{}` ({})", node.name, op.name()), since));
+                    }
+                }
+            }
         }
-        "Split" if node.input(1).is_none() => 18,
-        "Resize" if has(&["antialias", "axes", "keep_aspect_ratio_policy"]) => 18,
-        "Resize" if text(&attributes, "coordinate_transformation_mode") == "half_pixel_symmetric" => 19,
-        "AveragePool" if has(&["dilations"]) => 19,
-        "Gelu" | "GeluTanh" | "GridSample" | "DFT" => 20,
-        "GroupNormalization" => 21,
-        "STFT" | "HannWindow" | "HammingWindow" | "BlackmanWindow" | "MelWeightMatrix" => 17,
-        "DeformConv" => 19,
-        "RoiAlign" => 16,
-        "Attention" if has(&["left_window_size", "right_window_size"]) => 25,
-        "Attention" if node.input(6).is_some() => 24,
-        "Attention" | "RMSNormalization" | "RotaryEmbedding" => 23,
-        "TensorScatter" => 24,
-        "Cast" | "CastLike" if has(&["round_mode"]) => 24,
-        "BitCast" | "CumProd" => 26,
-        "CausalConvWithState" | "LinearAttention" => 27,
-        "SpaceToDepth" if has(&["mode"]) => 28,
-        _ => OLDEST,
-    }
-}
-
-fn text<'a>(attributes: &'a Attributes, name: &str) -> &'a str {
-    match attributes.get(name) {
-        Some(AttributeValue::String(text)) => text,
-        _ => "",
+        Ok(())
     }
 }

@@ -1,14 +1,17 @@
-//! Functions that a model defines for itself are inlined, so that the rest of the program never sees them.
+//! Functions that a model defines for itself are inlined, in graphs inside of operators as well, so that the rest of the program
+//! never sees them.
 
-use super::super::attributes::kind_of;
 use super::super::names::Names;
-use super::super::proto::{FunctionProto, NodeProto, kind};
-use super::super::wire::{decode, encode};
-use super::domain;
-use super::nodes::{Source, decode_attributes};
+use super::super::proto::{FunctionProto, NodeProto};
+use super::super::subgraph::Contents;
+use super::super::wire::decode;
+use super::instance::{Scope, decode_attributes};
+use super::source::Source;
+use super::{CANONICAL_OPSET, domain};
 use crate::error::{Error, Result};
 use prost::bytes::Bytes;
-use std::collections::HashMap;
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
 
 /// Deepest nesting of functions that is accepted.
 const MAX_DEPTH: usize = 16;
@@ -20,7 +23,12 @@ const MAX_NODES: usize = 1 << 18;
 type Key = (String, String, String);
 
 /// The functions of a model.
-pub(super) struct Functions(HashMap<Key, FunctionProto>);
+#[derive(Default)]
+pub(super) struct Functions {
+    known: HashMap<Key, FunctionProto>,
+    /// Nodes so far, those of graphs inside of operators included.
+    nodes: Cell<usize>,
+}
 
 impl Functions {
     pub fn read(functions: &[Bytes]) -> Result<Self> {
@@ -30,27 +38,43 @@ impl Functions {
             let key = (domain(&function.domain).into(), function.name.clone(), function.overload.clone());
             known.insert(key, function);
         }
-        Ok(Self(known))
+        Ok(Self { known, nodes: Cell::new(0) })
     }
 
-    /// Decodes nodes and inlines those that call a function.
-    pub fn expand(&self, nodes: &[Bytes], opset: Option<i64>) -> Result<Vec<Source>> {
-        if nodes.len() > MAX_NODES {
-            return Err(too_many());
-        }
+    /// Decodes nodes, which stand `depth` functions deep, and inlines those that call a function.
+    pub fn expand(&self, nodes: &[Bytes], opset: Option<i64>, depth: usize) -> Result<Vec<Source>> {
         let mut expansion = Expansion { functions: self, sources: vec![], names: Names::default() };
         for bytes in nodes {
-            expansion.add(decode(bytes)?, opset, "", 0)?;
+            expansion.add(decode(bytes)?, opset, "", depth)?;
         }
         Ok(expansion.sources)
     }
 
+    /// True for a file without functions.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// A function that the graphs of an operator call.
+    pub fn called_in(&self, contents: &Contents) -> Option<&str> {
+        let calls = |(domain, name, _): &&Key| contents.foreign.contains(&(domain.clone(), name.clone()));
+        self.known.keys().find(calls).map(|(_, name, _)| name.as_str())
+    }
+
+    /// Functions of that name in other domains or under other overloads, for an error.
+    pub fn alike(&self, node: &NodeProto) -> Option<String> {
+        let alike = self.known.keys().find(|(_, name, _)| *name == node.op_type)?;
+        let (domain, name, overload) = alike;
+        let overload = if overload.is_empty() { String::new() } else { format!(", overload `{overload}`") };
+        Some(format!("the file has a function `{name}` of domain `{domain}`{overload}"))
+    }
+
     fn called(&self, node: &NodeProto) -> Option<&FunctionProto> {
-        if self.0.is_empty() {
+        if self.known.is_empty() {
             return None;
         }
         let key = (domain(&node.domain).into(), node.op_type.clone(), node.overload.clone());
-        self.0.get(&key)
+        self.known.get(&key)
     }
 }
 
@@ -78,10 +102,11 @@ impl Expansion<'_> {
                 .inline(function, &node, &name, opset, depth)
                 .map_err(|error| error.at(&name, &op_type));
         }
-        if self.sources.len() == MAX_NODES {
+        self.functions.nodes.set(self.functions.nodes.get() + 1);
+        if self.functions.nodes.get() > MAX_NODES {
             return Err(too_many());
         }
-        self.sources.push(Source::new(name, node, opset)?);
+        self.sources.push(Source::new(name, node, opset, depth)?);
         Ok(())
     }
 
@@ -106,25 +131,25 @@ impl Expansion<'_> {
             )));
         }
         let prefix = format!("{name}/");
-        let mut values: HashMap<&str, String> = HashMap::new();
+        let mut values: HashMap<String, String> = HashMap::new();
         for (index, formal) in function.input.iter().enumerate() {
-            values.insert(formal, call.input.get(index).cloned().unwrap_or_default());
+            values.insert(formal.clone(), call.input.get(index).cloned().unwrap_or_default());
         }
-        for (formal, actual) in
-            function.output.iter().zip(&call.output).filter(|(_, actual)| !actual.is_empty())
-        {
-            if values.insert(formal, actual.clone()).is_some() {
-                return Err(Error::Unsupported(format!(
-                    "`{formal}` is an input and an output of the function; a node in between is needed"
-                )));
+        // Outputs that are an input or another output, which no node of the function makes anew.
+        let mut copies: Vec<(String, String)> = vec![];
+        let mut made: HashSet<&str> = HashSet::new();
+        let given = function.output.iter().zip(&call.output).filter(|(_, actual)| !actual.is_empty());
+        for (formal, actual) in given {
+            match values.get(formal) {
+                Some(same) => copies.push((same.clone(), actual.clone())),
+                None => {
+                    made.insert(formal);
+                    values.insert(formal.clone(), actual.clone());
+                }
             }
         }
-        let rename = |value: &String| match values.get(value.as_str()) {
-            _ if value.is_empty() => String::new(),
-            Some(actual) => actual.clone(),
-            None => format!("{prefix}{value}"),
-        };
-        let actual = actual_attributes(function, call)?;
+        let scope =
+            Scope { names: values, prefix: prefix.clone(), attributes: actual_attributes(function, call)? };
         let own = function.opset_import.iter().find(|import| domain(&import.domain).is_empty());
         let opset = match own {
             None => opset,
@@ -132,10 +157,26 @@ impl Expansion<'_> {
         };
         for bytes in &function.node {
             let mut node: NodeProto = decode(bytes)?;
-            node.input = node.input.iter().map(rename).collect();
-            node.output = node.output.iter().map(rename).collect();
-            node.attribute = substitute(&node.attribute, &actual)?;
+            for output in &node.output {
+                made.remove(output.as_str());
+            }
+            scope.instantiate(&mut node)?;
             self.add(node, opset, &prefix, depth + 1)?;
+        }
+        if let Some(missing) = made.into_iter().min() {
+            return Err(Error::Malformed(format!(
+                "output `{missing}` of function `{}` is made by no node of it",
+                function.name
+            )));
+        }
+        for (input, output) in copies {
+            let copy = NodeProto {
+                input: vec![input],
+                output: vec![output],
+                op_type: "Identity".into(),
+                ..NodeProto::default()
+            };
+            self.add(copy, opset.or(Some(CANONICAL_OPSET)), &prefix, depth + 1)?;
         }
         Ok(())
     }
@@ -149,26 +190,4 @@ fn actual_attributes(function: &FunctionProto, call: &NodeProto) -> Result<HashM
         actual.extend(attributes.into_iter().map(|attribute| (attribute.name, bytes.clone())));
     }
     Ok(actual)
-}
-
-/// Puts the call's attributes where the function's nodes refer to them; one that is not given is left out.
-fn substitute(attributes: &[Bytes], actual: &HashMap<String, Bytes>) -> Result<Vec<Bytes>> {
-    let mut substituted = vec![];
-    for (bytes, attribute) in attributes.iter().zip(decode_attributes(attributes)?) {
-        if matches!(kind_of(&attribute), kind::GRAPH | kind::GRAPHS) {
-            return Err(Error::Unsupported(format!(
-                "a function with a subgraph (attribute `{}`)",
-                attribute.name
-            )));
-        }
-        if attribute.ref_attr_name.is_empty() {
-            substituted.push(bytes.clone());
-        } else if let Some(value) = actual.get(&attribute.ref_attr_name) {
-            for mut value in decode_attributes(std::slice::from_ref(value))? {
-                value.name.clone_from(&attribute.name);
-                substituted.push(encode(&value));
-            }
-        }
-    }
-    Ok(substituted)
 }

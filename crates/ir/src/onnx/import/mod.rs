@@ -1,13 +1,17 @@
 //! A model becomes a [`Graph`]: values are declared, nodes put in order, lifted to opset 21 and read into typed operators.
 
 mod functions;
+mod instance;
+mod lift;
 mod microsoft;
 mod nodes;
 mod normalise;
 mod order;
 mod sequences;
+mod source;
 mod upgrade;
 
+use super::export::choose_opset;
 use super::files::Files;
 use super::proto::{AttributeProto, GraphProto, ModelProto, OperatorSetIdProto};
 use super::types::Symbols;
@@ -17,9 +21,10 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::value_type::ValueType;
 use functions::Functions;
-use nodes::Source;
 use prost::bytes::Bytes;
+use source::Source;
 use std::collections::{HashMap, HashSet};
+pub(super) use upgrade::changed_since;
 
 /// Opset in whose spelling a graph stands.
 pub(super) const CANONICAL_OPSET: i64 = 21;
@@ -47,41 +52,76 @@ pub(super) fn model(bytes: &Bytes, files: &Files) -> Result<Graph> {
         graph.metadata.insert(DOC_STRING.into(), model.doc_string.clone());
     }
     for import in &model.opset_import {
-        graph.opsets.insert(domain(&import.domain).to_owned(), import.version);
+        graph.opsets.entry(domain(&import.domain).to_owned()).or_insert(import.version);
     }
 
     let functions = Functions::read(&model.functions)?;
-    let sources = order::sort(functions.expand(&proto.node, opset)?)?;
-    declare(&mut graph, &proto, &sources, files)?;
+    let reader = Reader { files, functions: &functions, nesting: 0, canonical: false };
+    let sources = order::sort(functions.expand(&proto.node, opset, 0)?)?;
+    declare(&mut graph, &proto, &sources, &reader)?;
     let used = used_names(&proto, &sources)?;
-    let portable = nodes::build(&mut graph, sources, files, &used)?;
-    if portable && graph.opsets.contains_key("") {
-        graph.opsets.insert(String::new(), CANONICAL_OPSET);
-    }
+    nodes::build(&mut graph, sources, &reader, &used)?;
     outputs(&mut graph, &proto)?;
     graph.remove_unused_values();
+    // The opset that has what older ones were lifted to.
+    if opset.is_some()
+        && let Ok(opset) = choose_opset(&graph)
+    {
+        graph.opsets.insert(String::new(), opset);
+    }
     Ok(graph)
 }
 
+/// What reading nodes takes beside them.
+pub(super) struct Reader<'a> {
+    files: &'a Files,
+    functions: &'a Functions,
+    /// Graphs around the one that is read.
+    nesting: usize,
+    /// Whether graphs in attributes stand in our spelling already.
+    canonical: bool,
+}
+
+/// Deepest nesting of graphs, those of inlined functions included.
+const MAX_NESTING: usize = 32;
+
 /// Reads the graph of an attribute. What it may read of the graph around it are inputs, behind its own.
-pub(super) fn subgraph(attribute: &Bytes, captured: &[String], opset: Option<i64>) -> Result<Graph> {
+fn subgraph(
+    attribute: &Bytes,
+    captured: &[String],
+    opset: Option<i64>,
+    depth: usize,
+    around: &Reader<'_>,
+) -> Result<Graph> {
+    let reader = Reader { nesting: around.nesting + 1, ..*around };
+    if reader.nesting > MAX_NESTING {
+        return Err(Error::Unsupported(format!("graphs nested more than {MAX_NESTING} deep")));
+    }
     let attribute: AttributeProto = decode(attribute)?;
     let Some(graph) = &attribute.g else {
         return Err(Error::attribute(&attribute.name, "expected a graph"));
     };
     let proto: GraphProto = decode(graph)?;
-    let files = Files::none();
     let mut graph = Graph::new(proto.name.clone());
     graph.opsets.insert(String::new(), CANONICAL_OPSET);
-    let sources = order::sort(Functions::read(&[])?.expand(&proto.node, opset)?)?;
-    declare(&mut graph, &proto, &sources, &files)?;
+    let sources = order::sort(reader.functions.expand(&proto.node, opset, depth)?)?;
+    declare(&mut graph, &proto, &sources, &reader)?;
     for name in captured {
-        graph.add_input(name, ValueType::default())?;
+        // One that another graph of the node captures may be defined here.
+        let name = graph.fresh_name(name);
+        graph.add_input(&name, ValueType::default())?;
     }
     let used = used_names(&proto, &sources)?;
-    nodes::build(&mut graph, sources, &files, &used)?;
+    nodes::build(&mut graph, sources, &reader, &used)?;
     outputs(&mut graph, &proto)?;
     Ok(graph)
+}
+
+/// Reads the graph of an attribute that stands in our spelling.
+pub(super) fn canonical_subgraph(attribute: &Bytes, captured: &[String]) -> Result<Graph> {
+    let (files, functions) = (Files::none(), Functions::default());
+    let reader = Reader { files: &files, functions: &functions, nesting: 0, canonical: true };
+    subgraph(attribute, captured, Some(CANONICAL_OPSET), 0, &reader)
 }
 
 /// The model's opset of ONNX's own domain.
@@ -105,7 +145,8 @@ pub(super) fn domain(name: &str) -> &str {
 }
 
 /// Adds constants, inputs and the values that nodes make, with the types that the file states.
-fn declare(graph: &mut Graph, proto: &GraphProto, sources: &[Source], files: &Files) -> Result<()> {
+fn declare(graph: &mut Graph, proto: &GraphProto, sources: &[Source], reader: &Reader<'_>) -> Result<()> {
+    let (files, inside) = (reader.files, reader.nesting > 0);
     let mut symbols = Symbols::default();
     let mut inputs = vec![];
     for bytes in &proto.input {
@@ -135,7 +176,9 @@ fn declare(graph: &mut Graph, proto: &GraphProto, sources: &[Source], files: &Fi
             )));
         };
         named(&input.name, "an input")?;
-        if let Some(index) = default {
+        if let Some(index) = default.filter(|_| inside) {
+            taken.insert(index);
+        } else if let Some(index) = default {
             let tensor = &constants[index].1;
             if !ty.holds(tensor) {
                 *ty = ValueType::of(tensor);
@@ -143,9 +186,12 @@ fn declare(graph: &mut Graph, proto: &GraphProto, sources: &[Source], files: &Fi
             ty.dtype = Some(tensor.dtype());
             taken.insert(index);
         }
-        symbols.name_unknown(ty);
+        // A graph inside of a node is always given all of its inputs.
+        if !inside {
+            symbols.name_unknown(ty);
+        }
         let id = graph.add_input(&input.name, ty.clone())?;
-        if let Some(index) = default {
+        if let Some(index) = default.filter(|_| !inside) {
             graph.set_default(id, constants[index].1.clone())?;
         }
     }

@@ -4,128 +4,20 @@ use super::super::files::Files;
 use super::super::proto::{AttributeProto, NodeProto};
 use super::super::subgraph::Contents;
 use super::super::wire::decode;
-use super::super::{attributes, tensors};
+use super::super::{attributes, export, tensors};
+use super::lift::{Draft, Lift, note_types, read_op};
 use super::sequences::{self, Sequences};
-use super::{CANONICAL_OPSET, domain, microsoft, normalise, upgrade};
+use super::source::Source;
+use super::{Reader, domain, microsoft, normalise, upgrade};
 use crate::attributes::{AttributeValue, Attributes};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, NodeId, ValueId};
-use crate::ops::{InputInfo, Op, Opaque};
+use crate::graph::{Graph, ValueId};
+use crate::ops::{Control, Opaque};
 use crate::tensor::Tensor;
 use crate::value_type::ValueType;
 use prost::bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-
-/// A node of the file, after functions are inlined.
-pub(super) struct Source {
-    /// Its name, never empty, unique.
-    pub name: String,
-    pub proto: NodeProto,
-    /// Opset of ONNX's own domain that it is written for.
-    pub opset: Option<i64>,
-    /// What its subgraphs read and hold.
-    pub contents: Contents,
-}
-
-impl Source {
-    pub fn new(name: String, proto: NodeProto, opset: Option<i64>) -> Result<Self> {
-        let contents = Contents::of(&proto.attribute).map_err(|error| error.at(&name, &proto.op_type))?;
-        Ok(Self { name, proto, opset, contents })
-    }
-
-    /// Names of the values it reads, those of its subgraphs included.
-    pub fn reads(&self) -> impl Iterator<Item = &str> {
-        let own = self.proto.input.iter().filter(|name| !name.is_empty());
-        own.chain(&self.contents.free).map(String::as_str)
-    }
-
-    /// Names the node in an error.
-    pub fn at(&self, error: Error) -> Error {
-        error.at(&self.name, &self.proto.op_type)
-    }
-
-    fn is_constant(&self) -> bool {
-        domain(&self.proto.domain).is_empty() && self.proto.op_type == "Constant"
-    }
-}
-
-/// A node on its way from the file's spelling to ours.
-pub(super) struct Draft {
-    pub name: String,
-    pub op_type: String,
-    pub attributes: Attributes,
-    pub inputs: Vec<Option<ValueId>>,
-    pub outputs: Vec<Option<ValueId>>,
-}
-
-/// A node to be lifted, and the graph in which it may place constants and further nodes.
-pub(super) struct Lift<'a> {
-    pub graph: &'a mut Graph,
-    pub node: Draft,
-    /// Names of values that something reads.
-    pub used: &'a HashSet<String>,
-}
-
-impl Lift<'_> {
-    /// The input, when it is there.
-    pub fn input(&self, index: usize) -> Option<ValueId> {
-        self.node.inputs.get(index).copied().flatten()
-    }
-
-    /// The constant at an input, when it is there and constant.
-    pub fn constant_input(&self, index: usize) -> Option<&Tensor> {
-        self.graph.constant(self.input(index)?)
-    }
-
-    /// Rank of an input, when it is known.
-    pub fn rank(&self, index: usize) -> Option<i64> {
-        self.graph.ty(self.input(index)?).rank().map(|rank| rank as i64)
-    }
-
-    /// Puts `count` axes of extent 1 behind those of an input of that rank.
-    pub fn unsqueeze_end(&mut self, index: usize, rank: i64, count: i64) -> Result<()> {
-        if count > 0 {
-            let axes: Vec<i64> = (rank..rank.saturating_add(count.min(64))).collect();
-            let axes = self.constant("axes", Tensor::from_i64s(&axes));
-            let value = self.emit("Unsqueeze", Attributes::new(), &[self.input(index), Some(axes)])?;
-            self.set_input(index, Some(value));
-        }
-        Ok(())
-    }
-
-    /// Sets an input; those between are absent.
-    pub fn set_input(&mut self, index: usize, value: Option<ValueId>) {
-        if self.node.inputs.len() <= index {
-            self.node.inputs.resize(index + 1, None);
-        }
-        self.node.inputs[index] = value;
-    }
-
-    /// Adds a constant for this node.
-    pub fn constant(&mut self, what: &str, tensor: Tensor) -> ValueId {
-        self.graph.add_constant(&format!("{}.{what}", self.node.name), tensor)
-    }
-
-    /// Adds a node in front of this one.
-    pub fn emit(
-        &mut self,
-        op_type: &str,
-        attributes: Attributes,
-        inputs: &[Option<ValueId>],
-    ) -> Result<ValueId> {
-        let name = format!("{}.{op_type}", self.node.name);
-        let op = read_op(op_type, attributes)?;
-        let (_, outputs) = self.graph.add_node(&name, op, inputs, vec![ValueType::default()])?;
-        outputs.first().copied().ok_or_else(|| Error::Graph(format!("node `{name}` makes nothing")))
-    }
-
-    /// True when something reads the output.
-    pub fn output_used(&self, index: usize) -> bool {
-        let output = self.node.outputs.get(index).copied().flatten();
-        output.is_some_and(|id| self.used.contains(&self.graph.value(id).name))
-    }
-}
 
 /// Adds the values that a node makes; a `Constant` is one right away.
 pub(super) fn declare_outputs(
@@ -186,14 +78,13 @@ fn constant(node: &NodeProto, files: &Files) -> Result<Tensor> {
     }
 }
 
-/// Adds all nodes. True when all of them now stand in the spelling of the canonical opset.
+/// Adds all nodes.
 pub(super) fn build(
     graph: &mut Graph,
     sources: Vec<Source>,
-    files: &Files,
+    reader: &Reader<'_>,
     used: &HashSet<String>,
-) -> Result<bool> {
-    let mut portable = true;
+) -> Result<()> {
     // Rules that ask for ranks and types are followed where they are noted.
     let lowers = |source: &Source| {
         source.proto.domain == microsoft::DOMAIN || sequences::handles(&source.proto.op_type)
@@ -202,20 +93,20 @@ pub(super) fn build(
     let mut lists = Sequences::default();
     for source in sources {
         if !source.is_constant() {
-            if followed(graph, &source, files, used, &mut lists).map_err(|error| source.at(error))? {
+            if followed(graph, &source, reader, used, &mut lists).map_err(|error| source.at(error))? {
                 continue;
             }
-            portable &= add(graph, &source, files, used, noted).map_err(|error| source.at(error))?;
+            add(graph, &source, reader, used, noted).map_err(|error| source.at(error))?;
         }
     }
-    Ok(portable)
+    Ok(())
 }
 
 /// Follows a node on sequences or optionals; false for any other.
 fn followed(
     graph: &mut Graph,
     source: &Source,
-    files: &Files,
+    reader: &Reader<'_>,
     used: &HashSet<String>,
     lists: &mut Sequences,
 ) -> Result<bool> {
@@ -240,10 +131,11 @@ fn followed(
     for name in &source.contents.free {
         captures.push(find(graph, name, "a subgraph's input")?);
     }
-    let attributes = attributes::read(proto, files)?;
+    let attributes = attributes::read(proto, reader.files)?;
     let body = match attributes.get("body") {
         Some(AttributeValue::Opaque(bytes)) if proto.op_type == "SequenceMap" => {
-            Some((crate::onnx::read_subgraph(bytes, &attributes, source.opset)?, captures))
+            let (bytes, free) = (Bytes::copy_from_slice(bytes), &source.contents.free);
+            Some((super::subgraph(&bytes, free, source.opset, source.depth, reader)?, captures))
         }
         _ => None,
     };
@@ -257,34 +149,23 @@ fn followed(
 fn add(
     graph: &mut Graph,
     source: &Source,
-    files: &Files,
+    reader: &Reader<'_>,
     used: &HashSet<String>,
     noted: bool,
-) -> Result<bool> {
+) -> Result<()> {
     let proto = &source.proto;
     let mut inputs = vec![];
     for (index, name) in proto.input.iter().enumerate() {
         inputs.push(if name.is_empty() { None } else { Some(find(graph, name, &format!("input {index}"))?) });
     }
-    let mut captures = vec![];
-    for name in &source.contents.free {
-        captures.push(Some(find(graph, name, "a subgraph's input")?));
-    }
     let outputs = proto.output.iter().map(|name| graph.find_value(name)).collect();
-    let attributes = attributes::read(proto, files)?;
+    let attributes = attributes::read(proto, reader.files)?;
     let node =
         Draft { name: source.name.clone(), op_type: proto.op_type.clone(), attributes, inputs, outputs };
     let domain = domain(&proto.domain);
     let lowered = domain == microsoft::DOMAIN && microsoft::knows(&proto.op_type);
-    if !domain.is_empty() && !lowered || !captures.is_empty() || has_graph(&node.attributes) {
-        let captured = captures.len();
-        let inputs = [node.inputs, captures].concat();
-        let op = Opaque::new(domain, node.op_type, node.attributes, captured, source.opset);
-        graph.add_node_defining(&node.name, op, &inputs, &node.outputs)?;
-        let opset = source.opset.unwrap_or(CANONICAL_OPSET);
-        let inside = source.contents.operators.iter().map(String::as_str);
-        let own = domain.is_empty().then_some(proto.op_type.as_str());
-        return Ok(inside.chain(own).all(|op_type| !upgrade::changed_since(op_type, opset)));
+    if !domain.is_empty() && !lowered || !source.contents.free.is_empty() || has_graph(&node.attributes) {
+        return add_opaque(graph, source, reader, domain, node);
     }
     if lowered {
         let mut lift = Lift { graph, node, used };
@@ -306,7 +187,7 @@ fn add(
 }
 
 /// Adds a node that stands in our spelling.
-fn finish(graph: &mut Graph, mut node: Draft, noted: bool) -> Result<bool> {
+fn finish(graph: &mut Graph, mut node: Draft, noted: bool) -> Result<()> {
     while node.inputs.last().is_some_and(Option::is_none) {
         node.inputs.pop();
     }
@@ -318,22 +199,83 @@ fn finish(graph: &mut Graph, mut node: Draft, noted: bool) -> Result<bool> {
     if noted {
         note_types(graph, id);
     }
-    Ok(true)
+    Ok(())
 }
 
-/// Notes what follows from the inputs of a node, where the file says nothing: some rules ask for ranks. What does not fit
-/// together is for inference to say.
-pub(super) fn note_types(graph: &mut Graph, id: NodeId) {
-    let node = graph.node(id);
-    let info = |input: &Option<ValueId>| {
-        input.map(|id| InputInfo { ty: graph.ty(id), constant: graph.constant(id), extents: None })
-    };
-    let inputs: Vec<_> = node.inputs().iter().map(info).collect();
-    let Ok(types) = node.op.infer(&inputs, node.outputs().len()) else { return };
-    for (output, ty) in node.outputs().to_vec().into_iter().zip(types) {
-        if let Some(output) = output.filter(|&output| *graph.ty(output) == ValueType::default()) {
-            graph.set_ty(output, ty);
+/// Adds an operator of another domain, or one that holds graphs. Where we know what these mean they are brought into our
+/// spelling, functions in them inlined; others stay as they came.
+fn add_opaque(
+    graph: &mut Graph,
+    source: &Source,
+    reader: &Reader<'_>,
+    domain: &str,
+    node: Draft,
+) -> Result<()> {
+    let mut attributes = node.attributes;
+    let mut problem = None;
+    let known = domain.is_empty() && Control::KNOWN.contains(&node.op_type.as_str());
+    if known && node.op_type == "Scan" && source.opset.is_some_and(|opset| opset < 9) {
+        let old = "the operator as it was before opset 9; accepted is opset 9 and later";
+        problem = Some(Error::Unsupported(old.into()));
+    } else if known && !reader.canonical {
+        match in_our_spelling(&attributes, source, reader) {
+            Ok(spelled) => attributes = spelled,
+            // What cannot be read is passed through, and an error once it is to be compiled; but a call means nothing
+            // without its function.
+            Err(error) if reader.functions.is_empty() => problem = Some(error),
+            Err(error) => return Err(error),
         }
+    } else if !known && let Some(call) = reader.functions.called_in(&source.contents) {
+        return Err(Error::Unsupported(format!("a call of function `{call}` in a graph of this operator")));
+    }
+    if !known
+        && source.contents.is_empty()
+        && let Some(alike) = reader.functions.alike(&source.proto)
+    {
+        return Err(Error::Unsupported(format!(
+            "the operator {domain}::{} is neither known nor a function of the file; {alike}",
+            node.op_type
+        )));
+    }
+    let encoded: Vec<Bytes> = attributes.iter().map(|(name, value)| attributes::write(name, value)).collect();
+    let free = Contents::of(&encoded)?.free;
+    let mut captures = vec![];
+    for name in &free {
+        captures.push(Some(find(graph, name, "a subgraph's input")?));
+    }
+    let inputs = [node.inputs, captures].concat();
+    let op = match problem {
+        None => Opaque::new(domain, node.op_type, attributes, free.len()),
+        Some(error) => Opaque::unread(domain, node.op_type, attributes, free.len(), error),
+    };
+    graph.add_node_defining(&node.name, op, &inputs, &node.outputs)?;
+    Ok(())
+}
+
+/// Attributes with their graphs read and written again.
+fn in_our_spelling(attributes: &Attributes, source: &Source, reader: &Reader<'_>) -> Result<Attributes> {
+    let free = &source.contents.free;
+    let mut spelled = Attributes::new();
+    for (name, value) in attributes.iter() {
+        let value = match value {
+            AttributeValue::Opaque(bytes) => {
+                let bytes = Bytes::copy_from_slice(bytes);
+                let inner = super::subgraph(&bytes, free, source.opset, source.depth, reader)
+                    .map_err(|error| within(name, error))?;
+                AttributeValue::Opaque(export::subgraph(name, &inner, free)?)
+            }
+            other => other.clone(),
+        };
+        spelled.set(name, value);
+    }
+    Ok(spelled)
+}
+
+/// Names the attribute in whose graph something is wrong, unless a node is named already.
+fn within(attribute: &str, error: Error) -> Error {
+    match error {
+        error @ (Error::Node { .. } | Error::Attribute { .. }) => error,
+        other => Error::attribute(attribute, format!("its graph: {other}")),
     }
 }
 
@@ -345,20 +287,4 @@ fn find(graph: &Graph, name: &str, what: &str) -> Result<ValueId> {
 
 fn has_graph(attributes: &Attributes) -> bool {
     attributes.iter().any(|(_, value)| matches!(value, AttributeValue::Opaque(_)))
-}
-
-/// Reads an operator of ONNX's own domain; one that we do not know, or not in this variant, stays opaque.
-pub(super) fn read_op(op_type: &str, attributes: Attributes) -> Result<Op> {
-    match Op::read(op_type, attributes.clone()) {
-        Ok(Some(op)) => Ok(op),
-        Ok(None) | Err(Error::Unsupported(_)) => {
-            Ok(Opaque::new("", op_type, attributes, 0, Some(CANONICAL_OPSET)).into())
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Attributes of a node in encoded form, decoded one by one.
-pub(super) fn decode_attributes(attributes: &[Bytes]) -> Result<Vec<AttributeProto>> {
-    attributes.iter().map(decode).collect()
 }

@@ -1,6 +1,6 @@
 //! Spellings of opset 21 that this program writes differently: one way for each thing.
 
-use super::nodes::Lift;
+use super::lift::Lift;
 use crate::attributes::Attributes;
 use crate::dtype::DType;
 use crate::error::{Error, Result};

@@ -1,6 +1,6 @@
 //! Nodes in an order in which values are made before they are read. Files should have them so; not all do.
 
-use super::nodes::Source;
+use super::source::Source;
 use crate::error::{Error, Result};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};

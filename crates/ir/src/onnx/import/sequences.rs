@@ -4,7 +4,7 @@
 //! That asks for positions and numbers of parts that stand in the file. Where a list is filled in a loop, or a position follows
 //! from data, reading ends with an error that says so.
 
-use super::nodes::{Draft, Lift, note_types, read_op};
+use super::lift::{Draft, Lift, note_types, read_op};
 use crate::attributes::Attributes;
 use crate::error::{Error, Result};
 use crate::graph::{Definition, Graph, ValueId};

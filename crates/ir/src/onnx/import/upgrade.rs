@@ -4,10 +4,11 @@
 //! A rule holds for nodes of an opset before the one it names; several may apply to one node, one after the other. An
 //! operator without a rule has been spelled the same way all along, or has only gained types and optional parts.
 
-use super::nodes::Lift;
+use super::lift::{Lift, read_op};
 use crate::attributes::Attributes;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 
 /// The spelling of these operators changed with opset `before`.
 struct Rule {
@@ -57,7 +58,8 @@ const REDUCTIONS: &[&str] = &[
 const RULES: &[Rule] = &[
     rule(BINARY, 7, Change::By(broadcast)),
     // Told inference from training, which is told by the outputs.
-    rule(&["BatchNormalization", "Dropout"], 7, Change::Remove(&["is_test"])),
+    rule(&["BatchNormalization"], 7, Change::By(is_test)),
+    rule(&["Dropout"], 7, Change::Remove(&["is_test"])),
     rule(&["BatchNormalization"], 14, Change::By(batch_normalization)),
     rule(&["Clip"], 11, Change::By(clip)),
     rule(&["Concat"], 4, Change::DefaultInt("axis", 1)),
@@ -103,7 +105,7 @@ pub(super) fn upgrade(lift: &mut Lift<'_>, opset: i64) -> Result<()> {
 }
 
 /// True when the operator means something else, or nothing, in the canonical opset.
-pub(super) fn changed_since(op_type: &str, opset: i64) -> bool {
+pub(in super::super) fn changed_since(op_type: &str, opset: i64) -> bool {
     RULES.iter().any(|rule| opset < rule.before && rule.operators.contains(&op_type))
 }
 
@@ -173,18 +175,41 @@ fn prelu(lift: &mut Lift<'_>) -> Result<()> {
     lift.unsqueeze_end(1, 1, rank - 2)
 }
 
-/// Up to four more outputs were for training; `spatial` (opset 7) chose statistics an element.
+/// With `is_test`, further outputs say nothing.
+fn is_test(lift: &mut Lift<'_>) -> Result<()> {
+    if lift.node.attributes.flag("is_test", false)? {
+        while lift.node.outputs.len() > 1 && !lift.output_used(lift.node.outputs.len() - 1) {
+            lift.node.outputs.pop();
+        }
+    }
+    Ok(())
+}
+
+/// More outputs than one said that it is training, read or not: two running statistics, and the batch's own, which now are those
+/// that have run for no time at all. `spatial` (opset 7) chose statistics an element.
 fn batch_normalization(lift: &mut Lift<'_>) -> Result<()> {
     if !lift.node.attributes.flag("spatial", true)? {
         return Err(Error::attribute("spatial", "0 (statistics an element) is not supported, accepted is 1"));
     }
-    while lift.node.outputs.len() > 1 && !lift.output_used(lift.node.outputs.len() - 1) {
+    while lift.node.outputs.last().is_some_and(Option::is_none) {
         lift.node.outputs.pop();
     }
-    if lift.node.outputs.len() > 1 {
-        return Err(Error::Unsupported(
-            "the training outputs of BatchNormalization; accepted is Y alone".into(),
-        ));
+    if lift.node.outputs.len() < 2 {
+        return Ok(());
+    }
+    lift.node.attributes.set("training_mode", true);
+    let saved: Vec<bool> = (3..5).map(|index| lift.output_used(index)).collect();
+    let own = lift.node.outputs.split_off(lift.node.outputs.len().min(3));
+    if saved.contains(&true) {
+        let mut attributes = lift.node.attributes.clone();
+        attributes.set("momentum", 0.0f32);
+        let name = format!("{}.saved", lift.node.name);
+        let unread = lift.graph.fresh_name(&format!("{name}.y"));
+        let y = lift.graph.add_undefined(&unread, ValueType::default())?;
+        let mut outputs = vec![Some(y)];
+        outputs.extend(own.into_iter().take(2));
+        let op = read_op("BatchNormalization", attributes)?;
+        lift.graph.add_node_defining(&name, op, &lift.node.inputs.clone(), &outputs)?;
     }
     Ok(())
 }

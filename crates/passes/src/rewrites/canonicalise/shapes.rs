@@ -15,6 +15,11 @@ pub(super) fn reshape(graph: &Graph, node: NodeId) -> Site<Change> {
     require(extents.iter().filter(|extent| extent.is_none()).count() <= 1, || {
         format!("more than one extent of its result {} is not known", graph.ty(output))
     })?;
+    // That what goes has an extent of 1 is more than a Reshape says.
+    let kept = |dim: &&Dim| dim.known() != Some(1);
+    let squeezed = matches!(it.op, Op::Squeeze(_))
+        && graph.ty(data).shape.as_ref().is_none_or(|dims| dims.iter().filter(kept).count() > shape.len());
+    require(!squeezed, || "extents that it takes away are not known")?;
     // A 0 would mean something else, and beside a 0 a -1 is not defined.
     require(!extents.contains(&Some(0)), || "its result has no elements")?;
     let list = Tensor::from_i64s(&extents.into_iter().map(|extent| extent.unwrap_or(-1)).collect::<Vec<_>>());

@@ -358,10 +358,16 @@ impl Lowering<'_> {
             BinaryOp::And => self.builder.ins().band(a, b),
             BinaryOp::Or => self.builder.ins().bor(a, b),
             BinaryOp::Xor => self.builder.ins().bxor(a, b),
-            BinaryOp::IntAdd | BinaryOp::IntSub => {
+            BinaryOp::IntAdd | BinaryOp::IntSub | BinaryOp::IntMul | BinaryOp::IntMax | BinaryOp::IntMin => {
                 let (a, b) = (self.cast(I32X4, a), self.cast(I32X4, b));
                 let ins = self.builder.ins();
-                let value = if op == BinaryOp::IntAdd { ins.iadd(a, b) } else { ins.isub(a, b) };
+                let value = match op {
+                    BinaryOp::IntAdd => ins.iadd(a, b),
+                    BinaryOp::IntSub => ins.isub(a, b),
+                    BinaryOp::IntMul => ins.imul(a, b),
+                    BinaryOp::IntMax => ins.smax(a, b),
+                    _ => ins.smin(a, b),
+                };
                 self.cast(F32X4, value)
             }
         }

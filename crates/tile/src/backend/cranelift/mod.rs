@@ -43,6 +43,10 @@ impl Portable {
         emit::write(tile, &self.target, isa, &mut function, &mut FunctionBuilderContext::new());
         let ir = self.settings.keep_text.then(|| function.display().to_string());
         let context = compile(function, isa, self.settings.keep_text && self.target.x86_level().is_none())?;
+        let frame = frame_bytes(&context);
+        if frame > MOST_FRAME_BYTES {
+            return Err(format!("it takes {frame} bytes of stack, {MOST_FRAME_BYTES} at most"));
+        }
         let code = context.compiled_code().ok_or("no code came out")?;
         if let Some(reloc) = code.buffer.relocs().first() {
             return Err(format!("refers to {:?}, and tiles stand alone", reloc.target));
@@ -112,6 +116,15 @@ pub fn compile(function: Function, isa: &dyn TargetIsa, disassemble: bool) -> Re
     Ok(context)
 }
 
+/// The most bytes of stack that a function takes: threads may have little, and no page in between is touched.
+pub const MOST_FRAME_BYTES: usize = 16 << 10;
+
+/// Bytes of stack that a compiled function takes.
+pub fn frame_bytes(context: &Context) -> usize {
+    let layout = context.compiled_code().and_then(|code| code.buffer.frame_layout());
+    layout.map_or(0, |layout| layout.frame_to_fp_offset as usize)
+}
+
 /// Cranelift's view of a target; `opt_level` and `allocator` are settings of its own (`opt_level`,
 /// `regalloc_algorithm`).
 ///
@@ -126,7 +139,8 @@ pub fn target_isa(target: &Target, opt_level: &str, allocator: &str) -> Result<O
         ("enable_verifier", verify),
         ("is_pic", "false"),
         ("unwind_info", "false"),
-        ("enable_probestack", "false"),
+        ("enable_probestack", "true"),
+        ("probestack_strategy", "inline"),
     ] {
         flags.set(name, value).map_err(|e| e.to_string())?;
     }

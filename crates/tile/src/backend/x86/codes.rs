@@ -25,6 +25,9 @@ pub(super) fn binary(op: BinaryOp, isa: Isa) -> Code {
         BinaryOp::Xor => pick!(isa, VEX_Vxorps_ymm_ymm_ymmm256, EVEX_Vxorps_zmm_k1z_zmm_zmmm512b32),
         BinaryOp::IntAdd => pick!(isa, VEX_Vpaddd_ymm_ymm_ymmm256, EVEX_Vpaddd_zmm_k1z_zmm_zmmm512b32),
         BinaryOp::IntSub => pick!(isa, VEX_Vpsubd_ymm_ymm_ymmm256, EVEX_Vpsubd_zmm_k1z_zmm_zmmm512b32),
+        BinaryOp::IntMul => pick!(isa, VEX_Vpmulld_ymm_ymm_ymmm256, EVEX_Vpmulld_zmm_k1z_zmm_zmmm512b32),
+        BinaryOp::IntMax => pick!(isa, VEX_Vpmaxsd_ymm_ymm_ymmm256, EVEX_Vpmaxsd_zmm_k1z_zmm_zmmm512b32),
+        BinaryOp::IntMin => pick!(isa, VEX_Vpminsd_ymm_ymm_ymmm256, EVEX_Vpminsd_zmm_k1z_zmm_zmmm512b32),
     }
 }
 

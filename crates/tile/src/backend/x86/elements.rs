@@ -132,8 +132,8 @@ impl Lowering<'_> {
             Elem::Bf16 => self.round_bf16(src),
             Elem::U8 => {
                 let (positive, zero) = (self.scratch(0), self.bits(0));
-                let code = Code::EVEX_Vpmaxsd_zmm_k1z_zmm_zmmm512b32;
-                self.asm.put(Instruction::with3(code, positive, src, zero));
+                let max = codes::binary(BinaryOp::IntMax, self.isa);
+                self.asm.put(Instruction::with3(max, positive, src, zero));
                 positive
             }
             _ => src,

@@ -70,6 +70,8 @@ pub(super) fn step_of(mnemonic: Mnemonic) -> Option<Step> {
         Mnemonic::Vorps => |e, i| e.lanewise(i, |a, b| a | b),
         Mnemonic::Vxorps | Mnemonic::Vpxor | Mnemonic::Vpxord => |e, i| e.lanewise(i, |a, b| a ^ b),
         Mnemonic::Vpaddd => |e, i| e.lanewise(i, u32::wrapping_add),
+        Mnemonic::Vpmulld => |e, i| e.lanewise(i, u32::wrapping_mul),
+        Mnemonic::Vpminsd => |e, i| e.lanewise(i, |a, b| (a as i32).min(b as i32) as u32),
         Mnemonic::Vpsubd => |e, i| e.lanewise(i, u32::wrapping_sub),
         Mnemonic::Vfmadd231ps => |e, i| e.fma(i, |d, a, b| a.mul_add(b, d)),
         Mnemonic::Vfnmadd231ps => |e, i| e.fma(i, |d, a, b| (-a).mul_add(b, d)),

@@ -10,6 +10,8 @@ use crate::kernels::conv::layer::Layer;
 use crate::kernels::conv::microkernel::post_ops::{Broadcast, PostOps};
 use crate::kernels::conv::problem::Problem;
 use crate::kernels::conv::problem::dilation::{self, Columns};
+use crate::kernels::conv::schedule::direct::{Dataflow, Source};
+use crate::kernels::conv::schedule::tile_shape::TileShape;
 use crate::kernels::conv::schedule::{direct, winograd as winograd_schedule};
 use crate::options::{Choice, FastMath};
 use std::fmt;
@@ -50,9 +52,7 @@ impl Transform {
     fn is_for(self, algorithm: &Algorithm) -> bool {
         match (self, algorithm) {
             (Self::Collapsed, Algorithm::Direct(..)) => true,
-            (Self::HeightToPhase(_), Algorithm::Direct(_, schedule)) => {
-                schedule.dataflow == direct::Dataflow::Joint
-            }
+            (Self::HeightToPhase(_), Algorithm::Direct(_, schedule)) => schedule.dataflow == Dataflow::Joint,
             _ => false,
         }
     }
@@ -81,6 +81,39 @@ pub(crate) enum Algorithm {
     Transformed(Transform, Box<Algorithm>),
     /// As dense convolutions of the decomposed along a dilated axis, each in a algorithm of its own.
     Decomposed(Vec<(Columns, Algorithm)>),
+}
+
+impl Algorithm {
+    /// What the lanes of a vector run along.
+    pub fn vectors_along(&self) -> &'static str {
+        match self {
+            Self::Direct(_, schedule) if schedule.dataflow.is_by_channels() => "channels",
+            Self::Direct(_, schedule) if schedule.dataflow == Dataflow::Phases => "phases",
+            Self::Direct(..) => "width",
+            Self::Winograd(_) => "tiles",
+            Self::Transformed(_, algorithm) => algorithm.vectors_along(),
+            Self::Decomposed(ranges) => {
+                ranges.first().map_or("width", |(_, algorithm)| algorithm.vectors_along())
+            }
+        }
+    }
+
+    /// Bytes that are copied or transformed in between.
+    pub fn moved_bytes(&self, problem: &Problem) -> u64 {
+        match self {
+            Self::Direct(parts, schedule) => {
+                let of_part = schedule.packed_bytes(&of_part(problem, *parts));
+                of_part.saturating_mul(*parts as u64)
+            }
+            Self::Winograd(schedule) => schedule.moved_bytes(problem),
+            Self::Transformed(transform, algorithm) => {
+                transform.of(problem).map_or(0, |transformed| algorithm.moved_bytes(&transformed))
+            }
+            Self::Decomposed(ranges) => ranges.iter().fold(0, |bytes, (columns, algorithm)| {
+                bytes.saturating_add(algorithm.moved_bytes(&columns.problem))
+            }),
+        }
+    }
 }
 
 impl fmt::Display for Algorithm {
@@ -129,6 +162,11 @@ impl<'a> Setting<'a> {
 
     /// The algorithm that takes the fewest cycles by estimate.
     pub fn choose(self, problem: &Problem) -> Algorithm {
+        self.choose_with_cycles(problem).1
+    }
+
+    /// The same, with the cycles that it is estimated to take on one core; these do not depend on the number of threads.
+    pub fn choose_with_cycles(self, problem: &Problem) -> (f64, Algorithm) {
         let (mut whole, mut algorithm) = self.choose_whole(problem);
         let asked_for = self.fast_math == FastMath::Always && matches!(algorithm, Algorithm::Winograd(_));
         for transform in Transform::all(problem).filter(|_| !asked_for) {
@@ -139,8 +177,10 @@ impl<'a> Setting<'a> {
             }
         }
         match self.all_decomposed(problem).min_by(|a, b| a.0.total_cmp(&b.0)) {
-            Some((cycles, decomposed)) if cycles < whole || self.fast_math == FastMath::Always => decomposed,
-            _ => algorithm,
+            Some((cycles, decomposed)) if cycles < whole || self.fast_math == FastMath::Always => {
+                (cycles, decomposed)
+            }
+            _ => (whole, algorithm),
         }
     }
 
@@ -150,7 +190,8 @@ impl<'a> Setting<'a> {
         let of_columns = |columns: Columns| {
             let (own, algorithm) = self.choose_whole(&columns.problem);
             // Estimates leave out what it takes to copy rows that do not fill a vector.
-            let narrow = self.target.lanes() == 16 && columns.problem.axes[2].output < NARROW;
+            let is_line = self.target.vector_bytes() == self.target.caches().line_bytes;
+            let narrow = is_line && columns.problem.axes[2].output < NARROW;
             cycles += if narrow { 2.0 * own } else { own };
             (columns, algorithm)
         };
@@ -193,6 +234,23 @@ impl<'a> Setting<'a> {
             Some((cycles, schedule)) if cycles < most => (cycles, Algorithm::Winograd(schedule)),
             _ => (direct, Algorithm::Direct(parts, self.direct(problem, parts))),
         }
+    }
+
+    /// What computes the same with fewer registers, where an algorithm needs more than there are: the best direct algorithm, then
+    /// one whose tiles copy nothing, then the smallest tiles that there are.
+    fn fallbacks(self, problem: &Problem, algorithm: &Algorithm) -> Vec<Algorithm> {
+        let (_, parts) = split_k::choose(problem, self.target);
+        let part = of_part(problem, parts);
+        let best = self.direct(problem, parts);
+        let tile = TileShape { m: best.m, n: best.n, stack: best.stack, cycles: 0.0 };
+        let packed = |dataflow, tile| {
+            direct::Schedule::with_tile(&part, self.target, self.threads, Source::Packed, dataflow, tile)
+        };
+        let smallest = TileShape { m: 1, n: 1, stack: 1, cycles: 0.0 };
+        let mut all = vec![best.clone(), packed(best.dataflow, tile), packed(Dataflow::Strided, smallest)];
+        all.dedup();
+        let all = all.into_iter().map(|schedule| Algorithm::Direct(parts, schedule));
+        all.filter(|other| other != algorithm).collect()
     }
 
     /// The algorithm of that name; nothing where it does not fit.
@@ -270,7 +328,7 @@ fn of_part(problem: &Problem, parts: usize) -> Problem {
 pub(crate) fn build<'a>(
     builder: &mut Builder<'a>,
     label: &str,
-    layer: Layer<'a>,
+    layer: &Layer<'a>,
 ) -> Result<(), CompileError> {
     let setting = Setting::of(builder);
     let measured = builder.schedules.get(|| layer.problem.key());
@@ -278,7 +336,33 @@ pub(crate) fn build<'a>(
     let algorithm = algorithm.unwrap_or_else(|| setting.choose(&layer.problem));
     let choice = builder.choices.is_some().then(|| setting.choice(&layer.problem, &algorithm));
     builder.choices.iter_mut().for_each(|choices| choices.extend(choice.clone()));
-    make(builder, label, layer, algorithm)
+    make_first_that_fits(builder, label, layer, &algorithm)
+}
+
+/// Makes the kernels by the algorithm, or by the first of its fallbacks for which the target has the registers; notes what it has
+/// none for.
+fn make_first_that_fits<'a>(
+    builder: &mut Builder<'a>,
+    label: &str,
+    layer: &Layer<'a>,
+    chosen: &Algorithm,
+) -> Result<(), CompileError> {
+    let before = builder.steps_made();
+    let mut name = chosen.to_string();
+    let mut made = make(builder, label, layer.clone(), chosen.clone());
+    if !made.as_ref().is_err_and(CompileError::is_of_size) {
+        return made;
+    }
+    for other in Setting::of(builder).fallbacks(&layer.problem, chosen) {
+        match made {
+            Err(error) if error.is_of_size() => builder.decline(name, &error, other.to_string()),
+            _ => break,
+        }
+        builder.undo(before);
+        name = other.to_string();
+        made = make(builder, label, layer.clone(), other);
+    }
+    made
 }
 
 /// A range of columns of a dilated convolution.
@@ -369,7 +453,7 @@ fn in_depth<'a>(
             input: Operand { offset: layer.input.offset + first, ..layer.input },
             output: layer.output,
         };
-        emit::direct::build(builder, &part, schedule.clone())?;
+        emit::direct::build(builder, &part, schedule)?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use crate::kernels::conv::schedule::input_tile::InputTileLayout;
 use crate::module::FunctionBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
+use std::ops::Range;
 use tconvc_ir::geometry::Phase;
 use tconvc_runtime::code::FunctionId;
 
@@ -51,6 +52,9 @@ impl Kind {
         if self.last { self.steps.min(phase.count.saturating_sub(self.before)) } else { self.steps }
     }
 }
+
+/// Kinds of x-blocks: each has code of its own. Taps that lie far apart, and far outside, make more of them.
+const MOST_KINDS: usize = 1024;
 
 /// InputTiles of a convolution.
 pub(crate) struct InputTiles {
@@ -120,7 +124,7 @@ impl InputTiles {
         positions: usize,
     ) -> Result<(), CompileError> {
         let x = &problem.axes[2];
-        let steps = x.steps();
+        let steps = x.output_positions();
         let count = steps.div_ceil(shape.columns);
         // First position copied, elements copied, first element, steps, whether it is the last: by kind.
         let mut kinds: Vec<(usize, usize, usize, usize, bool)> = vec![];
@@ -159,6 +163,7 @@ impl InputTiles {
             } else {
                 kinds.push(kind);
                 ends.push(block + 1);
+                builder.within("kinds of input tiles along the width", kinds.len(), MOST_KINDS)?;
             }
         }
         if shape.packed {
@@ -196,24 +201,26 @@ impl InputTiles {
         block: Value,
         body: &mut dyn FnMut(&mut FunctionBuilder<'_>, usize),
     ) {
-        self.by_kind_from(f, block, 0, body);
+        self.by_kind_of(f, block, 0..self.kinds.len(), body);
     }
 
-    fn by_kind_from(
+    /// As [`InputTiles::by_kind`], where it is one of these kinds: half of them at a time are left out.
+    fn by_kind_of(
         &self,
         f: &mut FunctionBuilder<'_>,
         block: Value,
-        kind: usize,
+        kinds: Range<usize>,
         body: &mut dyn FnMut(&mut FunctionBuilder<'_>, usize),
     ) {
-        if kind + 1 == self.kinds.len() {
-            body(f, kind);
-            return;
+        if kinds.len() < 2 {
+            return kinds.for_each(|kind| body(f, kind));
         }
-        let end = self.kinds[kind].end as i64;
-        let inside = f.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, block, end);
-        f.branch(inside, &mut |f, inside| {
-            if inside { body(f, kind) } else { self.by_kind_from(f, block, kind + 1, body) }
+        let middle = kinds.start + kinds.len() / 2;
+        let end = self.kinds[middle - 1].end as i64;
+        let before = f.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, block, end);
+        f.branch(before, &mut |f, before| {
+            let half = if before { kinds.start..middle } else { middle..kinds.end };
+            self.by_kind_of(f, block, half, body);
         });
     }
 

@@ -1,6 +1,6 @@
 //! The scatter form: each input value times all weights of its channel is a patch, and patches are added up.
 //!
-//! A unit of work owns a few output channels of a band of the output. Their full, uncropped output lies in scratch memory;
+//! A work item owns a few output channels of a band of the output. Their full, uncropped output lies in scratch memory;
 //! tiles of pixels by columns (output channel and tap) add their patches to it at once, so columns are never stored. At the
 //! end the crop is copied out, with bias and epilogue. Inputs whose patches reach into two bands are computed for both.
 //!
@@ -13,6 +13,7 @@ use crate::error::CompileError;
 use crate::kernels::conv::layer::{self, Bases, operands};
 use crate::kernels::conv::microkernel::scatter::{Row, copy_row, patch_tile, zero_tile};
 use crate::kernels::conv::schedule::scatter::{Axis, Band, Shape};
+use crate::kernels::conv::schedule::scatter_tiles::Pixels;
 use crate::kernels::conv::weights::scatter::Columns;
 use crate::module::FunctionBuilder;
 use crate::packing::Pack;
@@ -20,15 +21,11 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use std::ops::Range;
 use tconvc_ir::geometry::DeconvGeometry;
-use tconvc_passes::cost::Pixels;
 use tconvc_runtime::code::FunctionId;
 use tconvc_runtime::program::Kernel;
 
 /// A transposed convolution in scatter form.
 pub(crate) type Layer<'a> = layer::Layer<'a, DeconvGeometry>;
-
-/// Taps that patches may have: each is written out.
-pub(crate) const MOST_TAPS: usize = 4096;
 
 /// The code for blocks of one size: tiles of pixels by columns, and the last copy.
 struct BlockCode {
@@ -46,10 +43,7 @@ struct RowCode {
 /// Makes the kernel of a transposed convolution in scatter form.
 pub(crate) fn build<'a>(builder: &mut Builder<'a>, layer: &Layer<'a>) -> Result<(), CompileError> {
     let shape = Shape::new(&layer.problem, builder.target, builder.threads);
-    // Pixels by vectors of a tile, channels of a block, bands.
-    let Pixels { rows, columns } = shape.pixels;
-    let pixels = if rows > 1 { format!("{rows}x{columns}") } else { columns.to_string() };
-    builder.set_schedule(&format_args!("{pixels}x{} {} {}", shape.vectors, shape.block, shape.bands.len()));
+    builder.set_schedule(&shape);
     let lanes = builder.target.lanes();
     let rest = shape.cout % shape.block;
     let sizes: Vec<usize> = [shape.block, rest].into_iter().filter(|&size| size > 0).collect();
@@ -97,7 +91,7 @@ pub(crate) fn build<'a>(builder: &mut Builder<'a>, layer: &Layer<'a>) -> Result<
         tile: shape.vectors * lanes,
         taps: shape.columns(1).iter().map(|column| layer.weights.tap(column.tap)).collect(),
     };
-    let block_bytes: Vec<usize> = columns.stretches().iter().map(|(floats, _)| 4 * floats).collect();
+    let block_bytes: Vec<usize> = columns.segments().iter().map(|(floats, _)| 4 * floats).collect();
     let full_block = block_bytes.first().copied().unwrap_or(0) as i64;
     let group_bytes = block_bytes.iter().take(shape.blocks()).sum::<usize>() as i64;
 
@@ -116,12 +110,12 @@ pub(crate) fn build<'a>(builder: &mut Builder<'a>, layer: &Layer<'a>) -> Result<
         lanes,
     };
     let function = builder.add_step(&name, |f| emit.step(f))?;
-    let units = (shape.batch * shape.groups * shape.blocks() * shape.bands.len()) as u64;
+    let units = shape.work_items() as u64;
     let nanoseconds =
         layer.problem.scatter_macs() as f64 / (lanes as f64 * builder.target.rates().threads.macs_per_lane);
-    let splits = builder.even_splits(units, nanoseconds);
+    let partition = builder.even_partition(units, nanoseconds);
     let scratch_bytes = 4 * (shape.block * shape.full_plane() + lanes);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes, rounds: 1 });
+    builder.push_kernel(Kernel { name, function, operands, partition, scratch_bytes, time_steps: 1 });
     Ok(())
 }
 

@@ -2,10 +2,10 @@
 
 use crate::kernels::conv::microkernel::post_ops::{Broadcast, Place, PostOps};
 use crate::kernels::conv::schedule::scatter::{Band, Column, Shape};
+use crate::kernels::conv::schedule::scatter_tiles::Pixels;
 use crate::kernels::conv::schedule::tiling::{LINE_BYTES, WEIGHTS_AHEAD};
 use crate::kernels::walk::first_lanes;
 use std::ops::Range;
-use tconvc_passes::cost::Pixels;
 use tconvc_tile::{Pattern, Tile, TileBuilder, TileError};
 
 /// A row of a band's output, or several that follow each other in scratch memory as they do in the output.

@@ -1,9 +1,16 @@
 //! The sizes of a convolution in scatter form: blocks of output channels, bands, tiles. Plain values; no code is made here.
 
+use crate::kernels::conv::schedule::scatter_tiles::{Pixels, ScatterTiling};
+use std::fmt;
 use std::ops::Range;
 use tconvc_ir::geometry::{DeconvAxis, DeconvGeometry};
 use tconvc_machine::Target;
-use tconvc_passes::cost::{Pixels, ScatterTiling, WORTH_A_BAND};
+
+/// Taps that patches may have: each is written out.
+pub(crate) const MOST_TAPS: usize = 4096;
+
+/// Inputs of a band for each that it shares with its neighbour.
+const WORTH_A_BAND: usize = 8;
 
 /// Extents and strides of one axis; those that the network does not have are of extent 1.
 #[derive(Clone)]
@@ -48,7 +55,7 @@ pub(crate) struct Shape {
     pub groups: usize,
     pub cin: usize,
     pub cout: usize,
-    /// Output channels of a unit.
+    /// Output channels of a work item.
     pub block: usize,
     /// Pixels and vectors of a tile.
     pub pixels: Pixels,
@@ -106,6 +113,11 @@ impl Axis {
 
 impl Shape {
     pub fn new(geometry: &DeconvGeometry, target: &Target, threads: usize) -> Self {
+        Self::with_cycles(geometry, target, threads).0
+    }
+
+    /// The sizes, and the cycles that it is estimated to take on one core, output included.
+    pub fn with_cycles(geometry: &DeconvGeometry, target: &Target, threads: usize) -> (Self, f64) {
         let channels = geometry.channels();
         let mut axes: Vec<Axis> = geometry.axes().iter().map(Axis::new).collect();
         while axes.len() < 3 {
@@ -113,13 +125,13 @@ impl Shape {
         }
         let axes: [Axis; 3] = axes.try_into().unwrap_or_else(|_| [Axis::none(), Axis::none(), Axis::none()]);
         let cout = channels.output_per_group();
-        let (ScatterTiling { block, pixels, vectors }, _) = ScatterTiling::choose(geometry, target.lanes());
-        let units = channels.batch() * channels.groups() * cout.div_ceil(block);
+        let (ScatterTiling { block, pixels, vectors }, cycles) = ScatterTiling::choose(geometry, target);
+        let items = channels.batch() * channels.groups() * cout.div_ceil(block);
         let along = axes.iter().position(|axis| axis.input > 1).unwrap_or(2);
         let axis = &axes[along];
         let grain = [1, pixels.rows, pixels.columns][along];
         // Bands do not change what is added to what, nor in which order.
-        let wanted = if threads > 1 { (4 * threads).div_ceil(units) } else { 1 };
+        let wanted = if threads > 1 { (4 * threads).div_ceil(items) } else { 1 };
         let most = (axis.input / (WORTH_A_BAND * axis.halo(grain)).max(1)).max(1);
         // Few bands are as many for each thread.
         let even = if most > threads { most / threads * threads } else { most };
@@ -129,7 +141,7 @@ impl Shape {
         if bands.len() > 1 {
             room[along] = bands.iter().map(floats).max().unwrap_or(room[along]);
         }
-        Self {
+        let shape = Self {
             axes,
             batch: channels.batch(),
             groups: channels.groups(),
@@ -141,7 +153,31 @@ impl Shape {
             along,
             bands,
             room,
-        }
+        };
+        let copied = shape.copied_cycles(target);
+        (shape, cycles + copied)
+    }
+
+    /// Cycles in which scratch memory is cleared and copied to the output, whatever the tiles.
+    fn copied_cycles(&self, target: &Target) -> f64 {
+        let (calls, outputs) = (target.rates().calls, self.axes.each_ref().map(|axis| axis.output));
+        let (rows, row) = outputs.split_at(self.row_axis());
+        let rows = (self.batch * self.groups * self.cout * rows.iter().product::<usize>()) as f64;
+        let vectors = row.iter().product::<usize>().div_ceil(target.lanes()) as f64;
+        rows * (calls.patch_row + vectors * calls.patch_vector)
+    }
+
+    /// Work items: a block of channels of an image and group, and a band.
+    pub fn work_items(&self) -> usize {
+        self.batch * self.groups * self.blocks() * self.bands.len()
+    }
+
+    /// Bytes that patches read and write where they are added up; the patch of a lone pixel is the output.
+    pub fn added_bytes(&self) -> u64 {
+        let taps: usize = self.axes.iter().map(|axis| axis.taps.len()).product();
+        let points = self.input_plane();
+        let factors = [8, self.batch, points, self.groups * self.cout, taps];
+        if points == 1 { 0 } else { factors.iter().fold(1, |all: u64, &n| all.saturating_mul(n as u64)) }
     }
 
     /// The outermost axis of what is copied out at once: whole rows, and planes, of which nothing is cropped follow each other.
@@ -193,5 +229,14 @@ impl Shape {
             }
         }
         columns
+    }
+}
+
+/// `2x4x3 8 1`: pixels by vectors of a tile, channels of a block, bands.
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Pixels { rows, columns } = self.pixels;
+        let rows = if rows > 1 { format!("{rows}x") } else { String::new() };
+        write!(f, "{rows}{columns}x{} {} {}", self.vectors, self.block, self.bands.len())
     }
 }

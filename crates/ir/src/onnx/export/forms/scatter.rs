@@ -1,7 +1,7 @@
 //! `ColumnGemm` is a `MatMul` with transposed weights, `OverlapAdd` a `Col2Im` of the full output, then the crop.
 
+use super::super::chain::{Chain, attribute};
 use super::super::convolution;
-use super::super::writer::{Chain, attribute};
 use super::zero_insert::dilate_columns;
 use super::{arranged, per_axis, signed};
 use crate::attributes::Attributes;

@@ -1,7 +1,7 @@
 //! `PhaseConv` is a `Conv` with a kernel for each phase, `Interleave` is `DepthToSpace` or the transposition it stands for.
 
+use super::super::chain::{Chain, attribute};
 use super::super::convolution;
-use super::super::writer::{Chain, attribute};
 use super::{arranged, per_axis, signed};
 use crate::attributes::Attributes;
 use crate::error::{Error, Result};

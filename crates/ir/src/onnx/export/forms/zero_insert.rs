@@ -1,6 +1,6 @@
 //! `ZeroInsert`: each extent gets an axis of one behind it, that is padded to the stride, and both are merged again.
 
-use super::super::writer::Chain;
+use super::super::chain::Chain;
 use super::per_axis;
 use crate::attributes::Attributes;
 use crate::dim::Dim;

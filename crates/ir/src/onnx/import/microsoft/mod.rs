@@ -10,7 +10,7 @@ mod fused;
 mod matmul;
 mod quantised;
 
-use super::nodes::{Lift, note_types};
+use super::lift::{Lift, note_types, read_op};
 use crate::attributes::Attributes;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -193,7 +193,7 @@ impl Lowering<'_, '_> {
     ) -> Result<Vec<ValueId>> {
         self.step += 1;
         let name = format!("{}.{op_type}_{}", self.lift.node.name, self.step);
-        let op = super::nodes::read_op(op_type, attributes)?;
+        let op = read_op(op_type, attributes)?;
         let types = vec![ValueType::default(); outputs];
         let (id, values) = self.lift.graph.add_node(&name, op, inputs, types)?;
         note_types(self.lift.graph, id);
@@ -204,7 +204,7 @@ impl Lowering<'_, '_> {
     fn define(&mut self, index: usize, op_type: &str, inputs: &[Option<ValueId>]) -> Result<()> {
         if let Some(output) = self.lift.node.outputs.get(index).copied().flatten() {
             let name = format!("{}.{op_type}_out{index}", self.lift.node.name);
-            let op = super::nodes::read_op(op_type, Attributes::new())?;
+            let op = read_op(op_type, Attributes::new())?;
             self.lift.graph.add_node_defining(&name, op, inputs, &[Some(output)])?;
             self.lift.node.outputs[index] = None;
         }

@@ -1,10 +1,11 @@
 //! How a transposed convolution in scatter form is cut up: tiles are chosen where their time is estimated.
 
 use tconvc_ir::geometry::{DeconvAxis, DeconvGeometry};
+use tconvc_machine::{Rates, Target, VectorIsa};
 
 /// A block of output channels, and the tiles of pixels and columns (output channel and tap) that its patches are made by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ScatterTiling {
+pub(crate) struct ScatterTiling {
     /// Output channels whose full output lies in scratch memory at once.
     pub block: usize,
     /// Pixels of a tile, of several rows only where these are whole.
@@ -15,7 +16,7 @@ pub struct ScatterTiling {
 
 /// Neighbouring pixels of the input, as rows and columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pixels {
+pub(crate) struct Pixels {
     /// How many rows.
     pub rows: usize,
     /// How many of each row.
@@ -40,7 +41,7 @@ impl Pixels {
     }
 }
 
-/// How many times as fast blocks of more channels must be to be taken: fewer leave more units for threads.
+/// How many times as fast blocks of more channels must be to be taken: fewer leave more work items for threads.
 const WORTH_MORE: f64 = 1.08;
 
 /// Bytes of scratch memory that the channels of a block should not exceed by choice.
@@ -49,26 +50,15 @@ const SCRATCH: usize = 256 << 10;
 /// The most pixels of a tile.
 const MOST_PIXELS: usize = 8;
 
-/// Half cycles until a sum can be added to again; a multiply-add and a load take one each.
-const LATENCY: usize = 8;
-
-/// Cycles of the inner loop for each that its instructions need, of a call of a tile, of a run of neighbouring columns that is added
-/// to the output, and of an input channel in a tile where channels collide. Fitted to 345 layers: half are estimated at
-/// 0.91 to 1.12 of the time they take, depthwise ones at less than half.
-const LOOP: f64 = 1.11;
-const CALL: f64 = 31.0;
-const RUN: f64 = 1.5;
-const COLLISION: f64 = 3.0;
-
-/// Channels that lie whole pages apart fall on each other in the first-level cache, where there are more than its ways.
-const PAGE_BYTES: usize = 4096;
-const WAYS: usize = 12;
+/// The most vectors of a lone pixel.
+const MOST_ALONE: usize = 16;
 
 impl ScatterTiling {
-    /// The tiling for vectors of so many f32 lanes, and the cycles that it is estimated to take on one core. It does not depend on
-    /// the number of threads: patches are added up in another order when tiles have other columns.
-    pub fn choose(geometry: &DeconvGeometry, lanes: usize) -> (Self, f64) {
-        let layer = Layer::new(geometry, lanes);
+    /// The tiling for a target, and the cycles that it is estimated to take on one core, as fitted to 345 layers: half are
+    /// estimated at 0.91 to 1.12 of the time they take, depthwise ones at less than half. It does not depend on the number of
+    /// threads: patches are added up in another order when tiles have other columns.
+    pub fn choose(geometry: &DeconvGeometry, target: &Target) -> (Self, f64) {
+        let (layer, lanes) = (Layer::new(geometry, target), target.lanes());
         let full: usize = geometry.axes().iter().map(DeconvAxis::full_output).product();
         // Enough columns for a tile of several vectors, and blocks for a few threads.
         let wanted = (8 * lanes).div_ceil(layer.taps.max(1)).max(1);
@@ -87,6 +77,11 @@ impl ScatterTiling {
 
 /// The sizes that the time of a layer depends on.
 struct Layer {
+    isa: &'static VectorIsa,
+    rates: Rates,
+    /// Lines of the first-level cache that share a set, and bytes after which addresses do.
+    ways: usize,
+    period_bytes: usize,
     lanes: usize,
     /// Images times groups, and channels of a group.
     images: usize,
@@ -100,7 +95,8 @@ struct Layer {
 }
 
 impl Layer {
-    fn new(geometry: &DeconvGeometry, lanes: usize) -> Self {
+    fn new(geometry: &DeconvGeometry, target: &Target) -> Self {
+        let l1d = target.caches().l1d;
         let channels = geometry.channels();
         let mut extents = [1; 3];
         for (extent, axis) in extents.iter_mut().rev().zip(geometry.axes().iter().rev()) {
@@ -108,7 +104,11 @@ impl Layer {
         }
         let in_run = geometry.axes().last().filter(|x| x.dilation() == 1).map_or(1, taps_of);
         Self {
-            lanes,
+            isa: target.vectors(),
+            rates: target.rates(),
+            ways: l1d.ways,
+            period_bytes: l1d.period_bytes(),
+            lanes: target.lanes(),
             images: channels.batch() * channels.groups(),
             cin: channels.input_per_group(),
             cout: channels.output_per_group(),
@@ -126,7 +126,7 @@ impl Layer {
         let whole_rows = (2..=rows).map(|rows| Pixels { rows, columns });
         let few = of_row.chain(whole_rows).filter(|pixels| pixels.count() <= MOST_PIXELS);
         let with = |pixels: Pixels| {
-            let vectors = most_vectors(pixels.count(), self.lanes).min(vectors);
+            let vectors = most_vectors(pixels.count(), self.isa).min(vectors);
             let tiling = ScatterTiling { block, pixels, vectors };
             (tiling, self.cycles(&tiling))
         };
@@ -137,16 +137,20 @@ impl Layer {
     /// Estimated cycles of one core.
     fn cycles(&self, tiling: &ScatterTiling) -> f64 {
         let [planes, rows, columns] = self.extents;
-        let collide = self.cin > WAYS && (4 * planes * rows * columns).is_multiple_of(PAGE_BYTES);
-        let collisions = if collide { COLLISION * self.cin as f64 } else { 0.0 };
+        let (calls, moves) = (self.rates.calls, self.rates.moves);
+        // Channels that lie whole periods apart fall on each other, where there are more than ways.
+        let collide = self.cin > self.ways && (4 * planes * rows * columns).is_multiple_of(self.period_bytes);
+        let collisions = if collide { moves.colliding_channel * self.cin as f64 } else { 0.0 };
         let tiles = tiling.pixels.of_tiles([rows, columns]);
         let of_block = |block: usize| {
             let vectors = (block * self.taps).div_ceil(self.lanes);
             let runs = (block * self.taps).div_ceil(self.in_run) + vectors;
-            let calls = vectors.div_ceil(tiling.vectors) as f64;
+            let in_block = vectors.div_ceil(tiling.vectors) as f64;
             let of_tile = |pixels: usize| {
                 let inner = (self.cin * self.inner_loops(pixels, vectors, tiling.vectors)) as f64 / 2.0;
-                LOOP * inner + (CALL + collisions) * calls + RUN * (pixels * runs) as f64
+                calls.patch_loop * inner
+                    + (calls.patch + collisions) * in_block
+                    + calls.patch_run * (pixels * runs) as f64
             };
             tiles.iter().map(|(pixels, count)| *count as f64 * of_tile(pixels.count())).sum::<f64>()
         };
@@ -158,23 +162,23 @@ impl Layer {
     /// Half cycles of the inner loops of the tiles that so many pixels and vectors of columns need, for an input channel; a
     /// tile has `n` vectors.
     fn inner_loops(&self, pixels: usize, vectors: usize, n: usize) -> usize {
-        // Weights come from the second-level cache, 32 bytes a cycle.
-        let near = self.lanes / 4;
+        // Weights come from the second-level cache.
+        let near = (2.0 * self.isa.vector_bytes as f64 / self.rates.memory.l2_ahead) as usize;
+        let latency = (2.0 * self.rates.latency) as usize;
         let of_tile = |n: usize| {
-            if n == 0 { 0 } else { (pixels * n).max(pixels + n).max(LATENCY).max(near * n) }
+            if n == 0 { 0 } else { (pixels * n).max(pixels + n).max(latency).max(near * n) }
         };
         vectors / n * of_tile(n) + of_tile(vectors % n)
     }
 }
 
 /// Vectors of columns that fit the registers beside so many pixels. Sums need one each, and beside them each weight vector and
-/// the pixel; a lone pixel reads weights from memory. Cranelift, which makes code of four lanes, spills long before that.
-fn most_vectors(pixels: usize, lanes: usize) -> usize {
-    let registers = 2 * lanes;
-    let vectors = match (lanes, pixels) {
-        (..8, _) => 8 / pixels,
-        (_, 1) => registers.min(18) - 2,
-        _ => (registers - 1) / (pixels + 1),
+/// the pixel; a lone pixel reads weights from memory. Cranelift spills long before that.
+fn most_vectors(pixels: usize, isa: &VectorIsa) -> usize {
+    let vectors = match (isa.most_sums, pixels) {
+        (Some(most), _) => most / pixels,
+        (None, 1) => isa.accumulators(1).min(MOST_ALONE),
+        (None, _) => isa.accumulators(0) / (pixels + 1),
     };
     vectors.max(1)
 }
@@ -184,7 +188,7 @@ fn taps_of(axis: &DeconvAxis) -> usize {
     (0..axis.kernel()).filter(|&k| !axis.inputs_under(k).is_empty()).count()
 }
 
-pub(super) fn all_taps(geometry: &DeconvGeometry) -> usize {
+fn all_taps(geometry: &DeconvGeometry) -> usize {
     geometry.axes().iter().map(taps_of).product()
 }
 
@@ -192,6 +196,11 @@ pub(super) fn all_taps(geometry: &DeconvGeometry) -> usize {
 mod tests {
     use super::*;
     use tconvc_ir::geometry::Channels;
+    use tconvc_machine::Caches;
+
+    fn target(name: &str) -> Target {
+        Target::parse(name).unwrap().with_caches(Caches::ZEN5)
+    }
 
     #[test]
     fn tiles_cover_every_pixel_once() {
@@ -210,30 +219,37 @@ mod tests {
     }
 
     /// The tiling of a square kernel with stride 2 over `[rows, columns]` pixels, and its cycles.
-    fn tiling(pixels: [usize; 2], channels: [usize; 2], kernel: usize, lanes: usize) -> (ScatterTiling, f64) {
+    fn tiling(
+        pixels: [usize; 2],
+        channels: [usize; 2],
+        kernel: usize,
+        target: &Target,
+    ) -> (ScatterTiling, f64) {
         let axes = pixels.map(|input| DeconvAxis::new(input, kernel, 2, 1, [0, 0]).unwrap());
         let channels = Channels::new(1, channels[0], channels[1], 1).unwrap();
-        ScatterTiling::choose(&DeconvGeometry::new(channels, axes.to_vec()).unwrap(), lanes)
+        ScatterTiling::choose(&DeconvGeometry::new(channels, axes.to_vec()).unwrap(), target)
     }
 
     #[test]
     fn tiles_fit_the_registers_and_narrow_ones_take_several_rows() {
-        for (lanes, registers) in [(4, 16), (8, 16), (16, 32)] {
+        for target in ["x86_64-unknown-linux-gnu", "aarch64", "x86-64-v3", "x86-64-v4"].map(target) {
+            let registers = target.vector_registers();
             for columns in 1..=20 {
                 for (cout, kernel) in [(1, 2), (3, 4), (80, 3), (16, 9)] {
                     let (ScatterTiling { block, pixels, vectors }, _) =
-                        tiling([20, columns], [64, cout], kernel, lanes);
+                        tiling([20, columns], [64, cout], kernel, &target);
                     assert!((1..=cout).contains(&block));
                     assert!(pixels.rows == 1 || pixels.columns == columns, "{pixels:?}");
                     let beside = if pixels.count() == 1 { 2 } else { vectors + 1 };
                     assert!(pixels.count() * vectors + beside <= registers, "{pixels:?} {vectors}");
                 }
-                let (ScatterTiling { pixels, .. }, _) = tiling([20, columns], [64, 80], 3, lanes);
+                let (ScatterTiling { pixels, .. }, _) = tiling([20, columns], [64, 80], 3, &target);
                 assert!(pixels.count() > 1, "{pixels:?}");
             }
         }
     }
 
+    #[cfg(not(windows))]
     #[test]
     fn estimates_are_near_what_was_measured() {
         // Microseconds that a Zen 5 of about 4 GHz took, with sixteen lanes.
@@ -245,7 +261,7 @@ mod tests {
             ([4, 4], [256, 128], 4, 72.0),
             ([32, 32], [64, 6], 3, 49.5),
         ] {
-            let (tiling, cycles) = tiling(pixels, channels, kernel, 16);
+            let (tiling, cycles) = tiling(pixels, channels, kernel, &target("x86-64-v4"));
             let estimated = cycles / 4000.0;
             let ratio = estimated / measured;
             assert!((0.9..1.25).contains(&ratio), "{channels:?} {pixels:?} {tiling:?}: {estimated} us");
