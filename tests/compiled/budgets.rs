@@ -241,7 +241,10 @@ fn steps_run_on_a_stack_of_64_kib() {
             let report = compiled.report();
             assert!(!report.interpreted.is_empty() || dilation < 400_000, "{op} {dilation}, {target}");
             let says = |text: &str| text.contains("1025 kinds of input tiles");
-            assert!(report.declined.iter().all(|text| text.contains("node `n0`") && says(text)), "{report:?}");
+            assert!(
+                report.declined.iter().all(|text| text.contains("node `n0`") && says(text)),
+                "{report:?}"
+            );
             let refused = report.interpreted.iter().all(|step| step.node == "n0" && says(&step.reason));
             assert!(refused, "{report:?}");
             let inputs = net.inputs.clone();

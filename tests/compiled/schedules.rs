@@ -46,7 +46,7 @@ fn run(compiled: Artifact, x: &Tensor) -> Vec<f32> {
 
 /// Schedules of the convolutions of a graph, one at a time and with its name, that take the place of the estimated ones.
 pub fn others(graph: &Graph, target: &Target) -> Vec<(String, Schedules)> {
-    let choices = compiled(graph, target, FastMath::Off, Schedules::default()).choices.to_vec();
+    let choices = compiled(graph, target, FastMath::Off, Schedules::default()).choices;
     let of = |Choice { problem, others, .. }: Choice| {
         others.into_iter().map(move |name| (name.clone(), Schedules::from_iter([(problem.clone(), name)])))
     };

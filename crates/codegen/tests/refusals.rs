@@ -10,6 +10,7 @@ use tconvc_passes::Limits;
 use tconvc_passes::plan::{Plan, plan};
 use tconvc_runtime::executor::Serial;
 
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn target() -> Target {
     Target::parse("x86-64-v3").unwrap()
 }
@@ -20,6 +21,7 @@ fn graph(text: &str) -> Graph {
     graph
 }
 
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn planned(graph: &Graph) -> Plan {
     plan(graph, &Limits::of(target().vectors())).unwrap()
 }

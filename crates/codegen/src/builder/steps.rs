@@ -25,7 +25,7 @@ impl WorkItems {
 /// Steps in running order, and the scratch memory that they need.
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
-    steps: Vec<Step>,
+    all: Vec<Step>,
     /// Of a thread.
     pub scratch_bytes: usize,
     /// Of the kernels that come next, see [`Step::schedule`].
@@ -38,21 +38,21 @@ impl Steps {
         if let Work::Kernel(kernel) = &work {
             self.scratch_bytes = self.scratch_bytes.max(kernel.scratch_bytes.next_multiple_of(ALIGNMENT));
         }
-        self.steps.push(Step { node: node.to_owned(), schedule: self.schedule.clone(), work });
+        self.all.push(Step { node: node.to_owned(), schedule: self.schedule.clone(), work });
     }
 
     /// So many there are.
     pub fn len(&self) -> usize {
-        self.steps.len()
+        self.all.len()
     }
 
     /// Takes the last ones back.
     pub fn truncate(&mut self, len: usize) {
-        self.steps.truncate(len);
+        self.all.truncate(len);
     }
 
     /// The steps.
     pub fn finish(self) -> Vec<Step> {
-        self.steps
+        self.all
     }
 }

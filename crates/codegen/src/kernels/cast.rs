@@ -1,6 +1,6 @@
 //! Cast between numbers of one to eight bytes: element by element, and 8-bit integers from and to f32 sixteen at a time.
 
-use super::family::{Codes, KernelFamily, KernelPlan, Site};
+use super::family::{self, Codes, KernelFamily, KernelPlan, Site};
 use super::refusal::Reason;
 use crate::builder::{Builder, WorkItems};
 use crate::error::CompileError;
@@ -62,7 +62,7 @@ impl KernelFamily for Conversion {
 
     fn plan<'a>(&self, site: Site<'a>, step: &Step) -> Result<Box<dyn KernelPlan<'a> + 'a>, Reason> {
         let node = site.single(step)?;
-        let (x, y) = (site.input(node, 0)?, site.output(node, 0)?);
+        let (x, y) = (family::input(node, 0)?, family::output(node, 0)?);
         let number = |value| {
             let found = site.graph.ty(value).dtype;
             let accepted = "f32, f64, bool or an integer of 8 to 64 bits";

@@ -89,16 +89,6 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// An input of a node.
-    pub fn input(self, node: &Node, index: usize) -> Result<ValueId, Reason> {
-        node.input(index).ok_or_else(|| Reason::Graph(format!("input {index} is missing")))
-    }
-
-    /// An output of a node.
-    pub fn output(self, node: &Node, index: usize) -> Result<ValueId, Reason> {
-        node.output(index).ok_or_else(|| Reason::Graph(format!("output {index} is missing")))
-    }
-
     /// Extents of a value.
     pub fn shape(self, value: ValueId) -> Result<Vec<usize>, Reason> {
         let info = self.graph.value(value);
@@ -124,4 +114,14 @@ impl<'a> Site<'a> {
     pub fn tile(self, name: String) -> TileBuilder {
         TileBuilder::new(name, self.target)
     }
+}
+
+/// An input of a node.
+pub(crate) fn input(node: &Node, index: usize) -> Result<ValueId, Reason> {
+    node.input(index).ok_or_else(|| Reason::Graph(format!("input {index} is missing")))
+}
+
+/// An output of a node.
+pub(crate) fn output(node: &Node, index: usize) -> Result<ValueId, Reason> {
+    node.output(index).ok_or_else(|| Reason::Graph(format!("output {index} is missing")))
 }

@@ -149,7 +149,8 @@ impl<'a> KernelPlan<'a> for Plan<'a> {
                 f.call(row, &args);
             });
         })?;
-        builder.push_work_items(WorkItems { name, function, operands, scratch_bytes: 0, count: units }, cost_ns);
+        builder
+            .push_work_items(WorkItems { name, function, operands, scratch_bytes: 0, count: units }, cost_ns);
         Ok(())
     }
 }
@@ -268,7 +269,10 @@ impl Plan<'_> {
                     Some(&(pointer, Inner::Splat)) => b.load_splat(pointer.at(0)),
                     None => {
                         let none = b.zero();
-                        b.misuse("an elementwise step reads a value that is not among its inputs".into(), none)
+                        b.misuse(
+                            "an elementwise step reads a value that is not among its inputs".into(),
+                            none,
+                        )
                     }
                 };
                 if keeps && expression.is_read_again(value) {

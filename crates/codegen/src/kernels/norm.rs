@@ -1,6 +1,6 @@
 //! Normalisation of rows by their own mean and variance: instance, group, layer and root-mean-square normalisation.
 
-use super::family::{Codes, KernelFamily, KernelPlan, Site, Tiles};
+use super::family::{self, Codes, KernelFamily, KernelPlan, Site, Tiles};
 use super::refusal::Reason;
 use super::walk::{each_vector, indices};
 use crate::builder::{Builder, WorkItems};
@@ -32,7 +32,7 @@ impl KernelFamily for Normalisation {
 
     fn plan<'a>(&self, site: Site<'a>, step: &Step) -> Result<Box<dyn KernelPlan<'a> + 'a>, Reason> {
         let node = site.single(step)?;
-        let (x, scale, y) = (site.input(node, 0)?, site.input(node, 1)?, site.output(node, 0)?);
+        let (x, scale, y) = (family::input(node, 0)?, family::input(node, 1)?, family::output(node, 0)?);
         let (shape, scale_shape) = (site.shape(x)?, site.shape(scale)?);
         let bias_shape = node.input(2).map(|value| site.shape(value)).transpose()?;
         site.all_f32(node.inputs().iter().flatten().copied())?;
@@ -118,7 +118,10 @@ impl<'a> KernelPlan<'a> for Plan {
                 f.call(tile, &args);
             });
         })?;
-        builder.push_work_items(WorkItems { name, function, operands, scratch_bytes: 0, count: rows.count }, cost_ns);
+        builder.push_work_items(
+            WorkItems { name, function, operands, scratch_bytes: 0, count: rows.count },
+            cost_ns,
+        );
         Ok(())
     }
 }

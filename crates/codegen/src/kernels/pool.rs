@@ -1,7 +1,7 @@
 //! Pooling over windows: the rows of a window are joined into one, with a border on both sides, which stays in the
 //! first-level cache; the columns of that row are joined along the output. Indices of maxima are not here.
 
-use super::family::{Codes, KernelFamily, KernelPlan, Site, Tiles};
+use super::family::{self, Codes, KernelFamily, KernelPlan, Site, Tiles};
 use super::refusal::Reason;
 use super::walk::{choose, each_vector, entry, first_lanes, indices};
 use crate::builder::{Builder, WorkItems};
@@ -57,7 +57,7 @@ impl KernelFamily for Pooling {
 
     fn plan<'a>(&self, site: Site<'a>, step: &Step) -> Result<Box<dyn KernelPlan<'a> + 'a>, Reason> {
         let node = site.single(step)?;
-        let (x, y) = (site.input(node, 0)?, site.output(node, 0)?);
+        let (x, y) = (family::input(node, 0)?, family::output(node, 0)?);
         let Op::Pool(pool) = &node.op else {
             return Err(Reason::variant(node.op.name(), "MaxPool or AveragePool"));
         };

@@ -1,6 +1,6 @@
 //! Reductions over neighbouring axes, and over all of space: along rows that lie in order, or down columns.
 
-use super::family::{Codes, KernelFamily, KernelPlan, Site, Tiles};
+use super::family::{self, Codes, KernelFamily, KernelPlan, Site, Tiles};
 use super::refusal::Reason;
 use super::walk::{each_vector, first_lanes, indices};
 use crate::builder::{Builder, WorkItems};
@@ -59,7 +59,7 @@ impl KernelFamily for Reductions {
 
     fn plan<'a>(&self, site: Site<'a>, step: &Step) -> Result<Box<dyn KernelPlan<'a> + 'a>, Reason> {
         let node = site.single(step)?;
-        let (x, y) = (site.input(node, 0)?, site.output(node, 0)?);
+        let (x, y) = (family::input(node, 0)?, family::output(node, 0)?);
         site.all_f32([x])?;
         let reduction = reduction(site, node, &site.shape(x)?)?;
         if reduction.reduced == 0 {

@@ -2,7 +2,7 @@
 //! first-level cache; the columns of that row are joined along the output, in vectors of it. Weights are those of the
 //! reference's tables. Resize to the nearest element is a movement.
 
-use super::family::{Codes, KernelFamily, KernelPlan, Site};
+use super::family::{self, Codes, KernelFamily, KernelPlan, Site};
 use super::refusal::Reason;
 use super::walk::{each_vector, entry, indices, store_up_to};
 use crate::builder::{Builder, WorkItems};
@@ -48,7 +48,7 @@ impl KernelFamily for Resampling {
 
     fn plan<'a>(&self, site: Site<'a>, step: &Step) -> Result<Box<dyn KernelPlan<'a> + 'a>, Reason> {
         let node = site.single(step)?;
-        let (x, y) = (site.input(node, 0)?, site.output(node, 0)?);
+        let (x, y) = (family::input(node, 0)?, family::output(node, 0)?);
         let mode = match &node.op {
             Op::Resize(Resize { mode: ResizeMode::Linear, .. }) => "linear",
             Op::Resize(Resize { mode: ResizeMode::Cubic, .. }) => "cubic",

@@ -1,6 +1,6 @@
 //! Softmax and LogSoftmax: along rows that lie in order, or down columns.
 
-use super::family::{Codes, KernelFamily, KernelPlan, Site, Tiles};
+use super::family::{self, Codes, KernelFamily, KernelPlan, Site, Tiles};
 use super::refusal::Reason;
 use super::walk::{below, choose, each_vector, first_lanes, indices};
 use crate::builder::{Builder, WorkItems};
@@ -21,7 +21,7 @@ impl KernelFamily for Softmaxes {
 
     fn plan<'a>(&self, site: Site<'a>, step: &Step) -> Result<Box<dyn KernelPlan<'a> + 'a>, Reason> {
         let node = site.single(step)?;
-        let (x, y) = (site.input(node, 0)?, site.output(node, 0)?);
+        let (x, y) = (family::input(node, 0)?, family::output(node, 0)?);
         let Op::Softmax(softmax) = node.op else {
             return Err(Reason::variant(node.op.name(), "Softmax or LogSoftmax"));
         };

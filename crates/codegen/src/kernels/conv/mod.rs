@@ -15,7 +15,7 @@ mod weights;
 
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::kernels::family::{Codes, KernelFamily, KernelPlan, Site};
+use crate::kernels::family::{self, Codes, KernelFamily, KernelPlan, Site};
 use crate::kernels::refusal::Reason;
 use emit::scatter;
 use layer::Layer;
@@ -51,7 +51,7 @@ impl KernelFamily for Convolution {
             StepKind::SubPixel => (first, 1),
             _ => (first, 2),
         };
-        let (x, w, y) = (site.input(first, 0)?, site.input(core, 1)?, site.output(last, 0)?);
+        let (x, w, y) = (family::input(first, 0)?, family::input(core, 1)?, family::output(last, 0)?);
         let bias = if step.kind == StepKind::Scatter { last.input(1) } else { core.input(2) };
         site.all_f32([x, w])?;
         let tensor = site.constant(w, "weights")?;
@@ -67,16 +67,16 @@ impl KernelFamily for Convolution {
             }
             (Op::Conv(conv), _) if step.kind == StepKind::Conv => {
                 let problem = Problem::of_conv(&conv.geometry(&x_shape, &w_shape)?);
-                (Computed::Taps("conv", problem), Layout::Conv, &conv.epilogue)
+                (Computed::Taps("conv", Box::new(problem)), Layout::Conv, &conv.epilogue)
             }
             (Op::ZeroInsert(insert), Op::Conv(conv)) => {
-                let geometry = conv.geometry(&site.shape(site.input(last, 0)?)?, &w_shape)?;
+                let geometry = conv.geometry(&site.shape(family::input(last, 0)?)?, &w_shape)?;
                 let problem = Problem::of_insertion(&geometry, &insert.axes(&x_shape)?);
-                (Computed::Taps("zeroinsert", problem), Layout::Conv, &conv.epilogue)
+                (Computed::Taps("zeroinsert", Box::new(problem)), Layout::Conv, &conv.epilogue)
             }
             (Op::PhaseConv(phases), Op::Interleave(interleave)) => {
                 let problem = Problem::of_phases(&phases.geometry(&x_shape, &w_shape)?);
-                (Computed::Taps("subpixel", problem), Layout::Deconv, &interleave.epilogue)
+                (Computed::Taps("subpixel", Box::new(problem)), Layout::Deconv, &interleave.epilogue)
             }
             _ => return Err(Reason::variant("a group of nodes that spells no form", "one of the forms")),
         };
@@ -98,7 +98,7 @@ impl KernelFamily for Convolution {
 /// What is computed.
 enum Computed {
     /// Sums of taps, under what the kernel is called.
-    Taps(&'static str, Problem),
+    Taps(&'static str, Box<Problem>),
     /// Patches that are added up.
     Patches(DeconvGeometry),
 }
@@ -130,7 +130,7 @@ impl<'a> KernelPlan<'a> for Plan<'a> {
     fn steps(self: Box<Self>, builder: &mut Builder<'a>, _: String, _: &Codes) -> Result<(), CompileError> {
         let Self { computed, tensor, layout, bias, epilogue, operands, values: [x, y], .. } = *self;
         let (label, mut problem) = match computed {
-            Computed::Taps(label, problem) => (label, problem),
+            Computed::Taps(label, problem) => (label, *problem),
             Computed::Patches(geometry) => {
                 let channels = geometry.channels();
                 let (post_ops, post_op_operands) =

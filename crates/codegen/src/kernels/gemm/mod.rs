@@ -7,7 +7,7 @@ mod post_ops;
 mod product;
 mod tile;
 
-use super::family::{Codes, KernelFamily, KernelPlan, Site, Tiles};
+use super::family::{self, Codes, KernelFamily, KernelPlan, Site, Tiles};
 use super::refusal::Reason;
 use super::walk::{below, choose, entry, indices};
 use crate::builder::Builder;
@@ -48,7 +48,7 @@ impl KernelFamily for MatrixProduct {
             ));
         };
         let node = site.graph.node(node);
-        let [a, b] = [site.input(node, 0)?, site.input(node, 1)?];
+        let [a, b] = [family::input(node, 0)?, family::input(node, 1)?];
         let c = node.input(2);
         site.all_f32(node.inputs().iter().flatten().copied())?;
         let (a_shape, b_shape) = (site.shape(a)?, site.shape(b)?);

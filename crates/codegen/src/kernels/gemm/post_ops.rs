@@ -1,7 +1,7 @@
 //! A product of matrices with elementwise nodes behind it, done where a tile has just stored its sums.
 
 use crate::kernels::expression::Expression;
-use crate::kernels::family::Site;
+use crate::kernels::family::{self, Site};
 use crate::kernels::refusal::Reason;
 use std::collections::HashMap;
 use tconvc_ir::{Graph, Node, NodeId, ValueId};
@@ -31,7 +31,7 @@ impl<'a> ProductPostOps<'a> {
     /// Where an input is broadcast in another way.
     pub fn new(site: Site<'a>, nodes: Vec<NodeId>, product: &Node) -> Result<Self, Reason> {
         let graph = site.graph;
-        let (right, product) = (site.input(product, 1)?, site.output(product, 0)?);
+        let (right, product) = (family::input(product, 1)?, family::output(product, 0)?);
         // A vector on the right has a lone column, and leaves no axis for it.
         let has_columns = site.shape(right)?.len() > 1;
         let shape = site.shape(product)?;

@@ -123,7 +123,8 @@ pub(super) fn build(builder: &mut Builder<'_>, mut copy: Copy) -> Result<(), Com
     })?;
     let rates = builder.target.rates().elementwise;
     let nanoseconds = words as f64 * rates.copied + units as f64 * rates.copied_item;
-    builder.push_work_items(WorkItems { name, function, operands, scratch_bytes: 0, count: units }, nanoseconds);
+    builder
+        .push_work_items(WorkItems { name, function, operands, scratch_bytes: 0, count: units }, nanoseconds);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use super::axes::{Axis, Move, Source, Words, strides, with_words};
 use super::scatter;
-use crate::kernels::family::Site;
+use crate::kernels::family::{self, Site};
 use crate::kernels::refusal::Reason;
 use crate::kernels::resize;
 use tconvc_ir::ops::{AxisMap, Expand, IndexMap, Pad, ResizeMode, Slice, Tile};
@@ -11,7 +11,7 @@ use tconvc_ir::{Node, Op, Tensor, ValueId};
 
 /// The copies that make the outputs of a node.
 pub(super) fn moves(site: Site<'_>, node: &Node) -> Result<Vec<Move>, Reason> {
-    let x = site.input(node, 0)?;
+    let x = family::input(node, 0)?;
     let Some(y) = node.outputs().iter().flatten().next().copied() else {
         return Err(Reason::Graph("no output is wanted".into()));
     };
@@ -114,7 +114,7 @@ fn whole(extent: usize, source: usize, target: usize) -> Axis {
 }
 
 fn concat(site: Site<'_>, node: &Node, axis: i64, words: Words) -> Result<Vec<Move>, Reason> {
-    let y = site.output(node, 0)?;
+    let y = family::output(node, 0)?;
     let shape = site.shape(y)?;
     let targets = strides(&shape, words.count);
     let axis = resolve(axis, shape.len());

@@ -1,7 +1,7 @@
 //! ScatterND at constant places: the data copied whole, then the updates over it.
 
 use super::axes::{Axis, Move, Source, Words, strides, with_words};
-use crate::kernels::family::Site;
+use crate::kernels::family::{self, Site};
 use crate::kernels::refusal::Reason;
 use tconvc_ir::Node;
 use tconvc_ir::ops::{ScatterNd, ScatterReduction};
@@ -11,8 +11,9 @@ const RUNS: usize = 16;
 
 /// The copies: of the data, then of updates.
 pub(super) fn moves(site: Site<'_>, node: &Node, op: ScatterNd, words: Words) -> Result<Vec<Move>, Reason> {
-    let [data, indices, updates] = [site.input(node, 0)?, site.input(node, 1)?, site.input(node, 2)?];
-    let y = site.output(node, 0)?;
+    let [data, indices, updates] =
+        [family::input(node, 0)?, family::input(node, 1)?, family::input(node, 2)?];
+    let y = family::output(node, 0)?;
     if op.reduction != ScatterReduction::None {
         return Err(Reason::variant("ScatterND with a reduction", "ScatterND that replaces"));
     }

@@ -7,7 +7,7 @@
 mod sequences;
 mod time_steps;
 
-use super::family::{Codes, KernelFamily, KernelPlan, Site};
+use super::family::{self, Codes, KernelFamily, KernelPlan, Site};
 use super::refusal::Reason;
 use super::walk::choose;
 use crate::builder::Builder;
@@ -64,7 +64,7 @@ impl KernelFamily for RecurrentCells {
             Cell::Lstm { .. } => {
                 return Err(Reason::variant("LSTM with input_forget = 1", "input_forget = 0"));
             }
-            _ => return Err(Reason::variant(node.op.name(), "GRU or LSTM")),
+            Cell::Rnn => return Err(Reason::variant(node.op.name(), "GRU or LSTM")),
         };
         let floats = [0, 1, 2, BIAS, 5, 6].into_iter().filter_map(|i| node.input(i));
         site.all_f32(floats)?;
@@ -84,10 +84,10 @@ impl KernelFamily for RecurrentCells {
                 return Err(Reason::variant(found, "a layer without it"));
             }
         }
-        let [w, r] = WEIGHTS.map(|i| site.input(node, i));
+        let [w, r] = WEIGHTS.map(|i| family::input(node, i));
         let weights = [site.constant(w?, "weights")?, site.constant(r?, "weights")?];
         let bias = node.input(BIAS).map(|bias| site.constant(bias, "biases")).transpose()?;
-        let shape = site.shape(site.input(node, 0)?)?;
+        let shape = site.shape(family::input(node, 0)?)?;
         let (&[steps, batch, inputs], &[directions, _, hidden]) = (shape.as_slice(), weights[1].shape())
         else {
             return Err(Reason::Graph(format!("the input has shape {shape:?}")));
