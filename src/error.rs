@@ -1,5 +1,6 @@
 //! The error of the public API.
 
+use crate::interpreted::InterpretedStep;
 use tconvc_codegen::error::CompileError;
 
 /// What can go wrong. Messages name the file, node, attribute and value, and what would be accepted.
@@ -15,6 +16,9 @@ pub enum Error {
     /// The network cannot be compiled; names the node, the operator and what about it.
     #[error(transparent)]
     Compile(CompileError),
+    /// Steps are interpreted, and [`Compiler::deny_interpreted`](crate::Compiler::deny_interpreted) denies them; names each.
+    #[error("{}", crate::interpreted::denied(.0))]
+    Interpreted(Vec<InterpretedStep>),
     /// The compiled network could not run.
     #[error(transparent)]
     Run(#[from] tconvc_runtime::error::RunError),
