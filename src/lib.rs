@@ -61,7 +61,7 @@ mod tune;
 pub use check::{Agreement, Tolerance, compare};
 pub use compiled::{CompiledModel, Outputs};
 pub use compiler::{Compiler, Rewritten};
-pub use error::Error;
+pub use error::{Error, Place};
 pub use explain::{Explanation, LayerExplanation};
 pub use export::Export;
 pub use model::{Model, PortInfo};

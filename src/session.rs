@@ -68,6 +68,17 @@ impl Session {
         self.workspaces.get(same).ok_or_else(|| Error::Arguments("the workspace is gone".into()))
     }
 
+    /// Element types and extents of the outputs, in the model's order, for inputs such as these, which are compiled for where they
+    /// are new. `None` where only a run can tell, because extents follow from data.
+    ///
+    /// # Errors
+    /// When an input is missing or of another type or shape than the model takes.
+    pub fn output_ports(&mut self, inputs: &[TensorView<'_>]) -> Result<Option<Vec<(DType, Vec<usize>)>>> {
+        let Workspace { program, rest } = self.workspace(inputs)?;
+        let ports = || program.program().outputs().iter().map(|port| (port.dtype, port.shape.clone())).collect();
+        Ok(rest.is_none().then(ports))
+    }
+
     /// Runs the network on inputs in the model's order, all of them or only those that have to be given; allocates the outputs.
     ///
     /// # Errors
