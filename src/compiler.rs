@@ -128,7 +128,7 @@ impl Compiler {
     }
 
     /// Whether convolutions may be computed with fewer products, and sums rounded otherwise than by the definition: Winograd's
-    /// filtering, on by default. Results differ in the last bits, see `docs/winograd.md`. Constants are folded into weights
+    /// F(m, r), on by default. Results differ in the last bits, see `docs/winograd.md`. Constants are folded into weights
     /// in either case.
     #[must_use]
     pub fn fast_math(mut self, fast: bool) -> Self {

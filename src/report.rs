@@ -104,9 +104,10 @@ impl Report {
             .iter()
             .map(|step| {
                 let (kernel, threads) = match &step.work {
-                    Work::Kernel(kernel) => (kernel.name.clone(), kernel.splits.len().saturating_sub(1)),
-                    Work::Plain(plain) => {
-                        let names: Vec<&str> = plain.stages.iter().map(|stage| stage.op.name()).collect();
+                    Work::Kernel(kernel) => (kernel.name.clone(), kernel.partition.len().saturating_sub(1)),
+                    Work::Interpreted(interpreted) => {
+                        let names: Vec<&str> =
+                            interpreted.stages.iter().map(|stage| stage.op.name()).collect();
                         (format!("plain {}", names.join("+")), 1)
                     }
                     Work::Copy { .. } => ("copy".into(), 1),

@@ -4,6 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tconvc::{Compiler, DType, Form, Model, Tensor, TensorViewMut};
+use tconvc_testing::target;
 
 struct Counting;
 
@@ -34,7 +35,7 @@ fn repeated_runs_allocate_nothing() {
     for form in [Form::Auto, Form::SubPixel, Form::ZeroInsert, Form::Scatter] {
         for threads in [1, 2] {
             for fixed in [true, false] {
-                let mut compiler = Compiler::new().form(form).threads(threads);
+                let mut compiler = Compiler::new().target(target()).form(form).threads(threads);
                 if fixed {
                     compiler = compiler.input_shape("low", x.shape());
                 }

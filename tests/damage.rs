@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tconvc::{Compiler, Form, Model};
 use tconvc_testing::onnx_build::damage::Damage;
 use tconvc_testing::onnx_build::{Graph, floats, int_attribute, ints, ints_attribute, node, untyped, value};
+use tconvc_testing::target;
 
 /// Cases in the default tests.
 const DEFAULT_CASES: u64 = 300;
@@ -72,7 +73,7 @@ fn alone() -> MutexGuard<'static, ()> {
 fn compile(bytes: &[u8], case: u64) -> Result<bool, tconvc::Error> {
     let model = Model::from_bytes(bytes)?;
     let form = Form::ALL[case as usize % Form::ALL.len()];
-    let mut compiler = Compiler::new().form(form).threads(1 + case as usize / 4 % 2);
+    let mut compiler = Compiler::new().target(target()).form(form).threads(1 + case as usize / 4 % 2);
     for port in model.inputs() {
         let open = |dim: &String| dim.parse().unwrap_or(5);
         let shape = port.shape.map_or(vec![1, 2, 3, 4], |dims| dims.iter().map(open).collect());

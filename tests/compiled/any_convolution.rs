@@ -205,7 +205,7 @@ fn compile_for(case: &Case, graph: &Graph, target: &Target, tally: &mut Tally) {
     let compiled = compiled.unwrap_or_else(|error| panic!("{target}: {error}: {case}"));
     tally.compiled += 1;
     tally.declined += compiled.declined().len();
-    let interpreted = compiled.steps().iter().any(|step| matches!(step.work, Work::Plain(_)));
+    let interpreted = compiled.steps().iter().any(|step| matches!(step.work, Work::Interpreted(_)));
     tally.interpreted += usize::from(interpreted);
 }
 

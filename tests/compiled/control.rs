@@ -1,6 +1,7 @@
 //! `If` and `Loop`, as exporters leave them.
 
-use tconvc::{Compiler, DType, Model, Tensor};
+use crate::support::compiler;
+use tconvc::{DType, Model, Tensor};
 use tconvc_ir::Op;
 use tconvc_testing::onnx_build::{
     Graph, Message, floats, graph_attribute, int_attribute, ints, ints_attribute, named_node, node, untyped,
@@ -12,7 +13,7 @@ fn branch(nodes: Vec<Message>, output: &str) -> Message {
 }
 
 fn run(model: &Model, x: &Tensor) -> Tensor {
-    let compiled = Compiler::new().compile(model).unwrap();
+    let compiled = compiler().compile(model).unwrap();
     compiled.run([("x", x.view())]).unwrap()[0].clone()
 }
 
@@ -53,7 +54,7 @@ fn squeezing(batch: &str) -> Model {
 fn questions_about_extents_are_answered_when_these_are_known() {
     for (batch, given) in [("1", 1), ("3", 3), ("N", 1), ("N", 3)] {
         let model = squeezing(batch);
-        let rewritten = Compiler::new().input_shape("x", [given, 2, 3]).rewrite(&model).unwrap();
+        let rewritten = compiler().input_shape("x", [given, 2, 3]).rewrite(&model).unwrap();
         assert!(
             !rewritten.graph().nodes().any(|node| matches!(node.op, Op::Opaque(_))),
             "{}",
@@ -143,7 +144,7 @@ fn loops_carry_and_collect() {
     let x = Tensor::from_vec([2], vec![0.5f32, 0.25]).unwrap();
     // Powers of two are exact: 0.25, 0.125, 0.0625, which is small enough to stop.
     for (rounds, expected) in [(Some(0), 0), (Some(1), 1), (Some(2), 2), (Some(9), 3), (None, 3)] {
-        let compiled = Compiler::new().compile(&looping(rounds)).unwrap();
+        let compiled = compiler().compile(&looping(rounds)).unwrap();
         let outputs = compiled.run([("x", x.view())]).unwrap();
         let row = |round: i32| {
             [0.5f64.powi(round + 2) + f64::from(round), 0.25f64.powi(round + 2) + f64::from(round)]
@@ -169,7 +170,7 @@ fn malformed_graphs_are_refused_by_name() {
             ..Graph::default()
         };
         let model = Model::from_bytes(&graph.model(17)).unwrap();
-        Compiler::new().compile(&model).err().unwrap().to_string()
+        compiler().compile(&model).err().unwrap().to_string()
     };
     let then = graph_attribute("then_branch", &branch(vec![node("Neg", &["x"], &["t"], &[])], "t"));
     let error = graph(std::slice::from_ref(&then));

@@ -1,6 +1,7 @@
 //! Inputs that may be left out: what a model says counts until a caller says otherwise, whatever it is used for.
 
-use tconvc::{Compiler, Model, Session, Tensor, TensorView};
+use crate::support::compiler;
+use tconvc::{Model, Session, Tensor, TensorView};
 use tconvc_ir::Graph;
 use tconvc_testing::onnx_build::{Graph as Built, floats, model, named_node, node, untyped, value};
 
@@ -21,9 +22,9 @@ fn views(given: &[(&'static str, Tensor)]) -> Vec<(&'static str, TensorView<'sta
 /// The compiled network, and the network as it is exported and read again, agree with the interpreter.
 fn agree(what: &str, model: &Model, given: &[(&'static str, Tensor)]) -> Vec<Tensor> {
     let expected = model.interpret(views(given)).unwrap_or_else(|error| panic!("{what}: {error}"));
-    let compiled = Compiler::new().compile(model).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let compiled = compiler().compile(model).unwrap_or_else(|error| panic!("{what}: {error}"));
     let got = compiled.run(views(given)).unwrap_or_else(|error| panic!("{what}: {error}"));
-    let export = Compiler::new().export(model).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let export = compiler().export(model).unwrap_or_else(|error| panic!("{what}: {error}"));
     let again = Model::from_bytes(export.bytes()).unwrap();
     assert_eq!(
         again.inputs().iter().map(|port| (port.name.clone(), port.optional)).collect::<Vec<_>>(),
@@ -194,7 +195,7 @@ fn branches_follow_what_is_given() {
             agree("else", &model, &[x.clone(), ("c", Tensor::from_bools([], [false]).unwrap())])
         );
         assert_eq!(then, agree("then", &model, &[x, ("c", Tensor::from_bools([], [true]).unwrap())]));
-        let compiled = Compiler::new().compile(&model).unwrap();
+        let compiled = compiler().compile(&model).unwrap();
         assert!(
             !compiled.report().steps.iter().any(|step| step.kernel.contains("If")),
             "the default is known"
@@ -225,7 +226,7 @@ const PRODUCT: &str = "input %x : f32[2, 3]\ninput %w : f32[3, 2] default f32[3,
 #[test]
 fn programs_are_kept() {
     let model = model_of(PRODUCT);
-    let compiled = Compiler::new().compile(&model).unwrap();
+    let compiled = compiler().compile(&model).unwrap();
     let x = f32s(&[2, 3], 1);
     assert_eq!(compiled.compilations(), 1);
     for seed in 0..3 {
@@ -241,7 +242,7 @@ fn programs_are_kept() {
         "input %x : f32[1, 1, 2, 2]\ninput %s : i64[4] default i64[4] = [1, 1, 4, 4]\n\
                           %y = Resize(%x, _, _, %s) {mode=\"nearest\"}\noutput %y",
     );
-    let compiled = Compiler::new().compile(&sized).unwrap();
+    let compiled = compiler().compile(&sized).unwrap();
     let x = f32s(&[1, 1, 2, 2], 1);
     for (extent, programs) in [(3, 2), (5, 3), (3, 3), (5, 3)] {
         let sizes = Tensor::from_i64s(&[1, 1, extent, extent]);
@@ -256,7 +257,7 @@ fn programs_are_kept() {
 #[test]
 fn sessions_take_both() {
     let model = model_of(PRODUCT);
-    let compiled = Compiler::new().compile(&model).unwrap();
+    let compiled = compiler().compile(&model).unwrap();
     let mut session: Session = compiled.session();
     let (x, w, s) = (f32s(&[2, 3], 1), f32s(&[3, 2], 7), Tensor::scalar(-1f32));
     let short = session.run(&[x.view()]).unwrap();
@@ -275,12 +276,12 @@ fn sessions_take_both() {
 fn shapes_of_optional_inputs_make_them_required() {
     let model =
         model_of("input %x : f32[N]\ninput %a : f32[M] default f32[1] = [2.0]\n%y = Mul(%x, %a)\noutput %y");
-    let compiled = Compiler::new().input_shape("x", [3]).input_shape("a", [3]).compile(&model).unwrap();
+    let compiled = compiler().input_shape("x", [3]).input_shape("a", [3]).compile(&model).unwrap();
     assert!(compiled.is_static() && compiled.inputs().iter().all(|port| !port.optional));
     let (x, a) = (f32s(&[3], 1), f32s(&[3], 2));
     assert!(compiled.run([("x", x.view())]).is_err());
     compiled.run([("x", x.view()), ("a", a.view())]).unwrap();
-    let open = Compiler::new().compile(&model).unwrap();
+    let open = compiler().compile(&model).unwrap();
     for n in [2, 4] {
         let x = f32s(&[n], 1);
         assert_eq!(open.run([("x", x.view())]).unwrap()[0].shape(), [n]);
@@ -291,7 +292,7 @@ fn shapes_of_optional_inputs_make_them_required() {
 
 #[test]
 fn what_does_not_fit_is_told() {
-    let compiled = Compiler::new().compile(&model_of(PRODUCT)).unwrap();
+    let compiled = compiler().compile(&model_of(PRODUCT)).unwrap();
     let (x, wrong) = (f32s(&[2, 3], 1), f32s(&[3, 3], 2));
     let error = |inputs: Vec<(&'static str, TensorView<'_>)>| compiled.run(inputs).unwrap_err().to_string();
     assert_eq!(

@@ -1,7 +1,7 @@
 //! Networks whose extents change from call to call: two threads on one compiled network, programs kept and forgotten.
 
-use crate::support::Random;
-use tconvc::{CompiledModel, Compiler, DType, Model, Tensor};
+use crate::support::{Random, compiler};
+use tconvc::{CompiledModel, DType, Model, Tensor};
 use tconvc_ir::Graph;
 
 /// Sizes of a network, and calls for each.
@@ -61,7 +61,7 @@ fn agrees(got: &Tensor, expected: &Tensor) {
 fn sizes_from_two_threads(text: &str, shapes: &[Vec<usize>]) {
     let model = model(text);
     let cases: Vec<_> = shapes.iter().enumerate().map(|(i, shape)| case(&model, shape, i as u64)).collect();
-    let compiled = Compiler::new().threads(1).compile(&model).unwrap();
+    let compiled = compiler().threads(1).compile(&model).unwrap();
     assert_eq!((compiled.is_static(), compiled.compilations()), (false, 0));
     let calls = |compiled: &CompiledModel, seed: u64| {
         let mut random = Random::new(seed);
@@ -113,7 +113,7 @@ fn audio_of_fifty_lengths() {
 #[test]
 fn programs_are_bounded() {
     let model = model("input %x : f32[L]\n%y = Relu(%x)\noutput %y\n");
-    let compiled = Compiler::new().compile(&model).unwrap();
+    let compiled = compiler().compile(&model).unwrap();
     let call = |length: usize| {
         let (x, expected) = case(&model, &[length], 1);
         agrees(&compiled.run([("x", x.view())]).unwrap()[0], &expected);

@@ -1,9 +1,9 @@
-//! Transposed convolutions in whole numbers, where every sum is exact: results must be equal, not close. Winograd's filtering,
+//! Transposed convolutions in whole numbers, where every sum is exact: results must be equal, not close. Winograd,
 //! which divides, is off here.
 
 use crate::epilogue::with_epilogue;
 use crate::layer::{Axis, Layer, check, check_extent};
-use crate::support::{FORMS, Random, cases, targets};
+use crate::support::{FORMS, Random, cases, compiler, targets};
 use tconvc::{Compiler, Form, Model, Tensor};
 use tconvc_ir::{DType, Graph, interp};
 
@@ -432,7 +432,7 @@ fn threads_do_not_change_results() {
         let x = Tensor::seeded(DType::F32, layer.input_shape(), 9).unwrap();
         for form in [FORMS.as_slice(), &[Form::Auto]].concat() {
             let run = |threads| {
-                let compiled = Compiler::new().form(form).threads(threads).compile(&model).unwrap();
+                let compiled = compiler().form(form).threads(threads).compile(&model).unwrap();
                 compiled.run([("x0", x.view())]).unwrap()
             };
             let one = run(1);

@@ -1,12 +1,12 @@
 //! Generated code touches nothing but its buffers: every operand of every kernel, packed weights and biases included, and
 //! every scratch memory lies between pages that must not be touched, flush with the one behind it, then with the one before.
-//! Results must be those of an ordinary run, bit for bit; that these are right is for the other tests.
+//! Results must be those of an ordinary run, bit for bit; that these are right is for the other tests. Where steps are shared
+//! between threads, however small, each part runs alone on a copy, too: no two write the same bytes.
 //!
 //! The cases run in a process of their own, which tells each case and kernel, because one that reads too far ends it. Set
 //! `TCONVC_CHILD` to the name of a test, and run it with `--exact NAME`, to have it in a debugger.
 
 use crate::epilogue::with_epilogue;
-use crate::filtering::wide_layer;
 use crate::geometries::{
     axes, banded_layer, blockwise_layer, deep_layer, layer, planes_and_volumes, random_layer, rolling_layer,
     stacked_layer, strided_layer, wrong_layers,
@@ -15,7 +15,8 @@ use crate::layer::{Axis, Layer};
 use crate::models::{arrays, models};
 use crate::networks::{exactly, live};
 use crate::schedules::{has_tiles_over_rows, others};
-use crate::support::{FORMS, Random, cases, targets};
+use crate::support::{FORMS, Random, cases, every_target, is_run, targets};
+use crate::winograd::wide_layer;
 use proptest::strategy::{Strategy, ValueTree};
 use std::fmt::{self, Display};
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use tconvc_ir::Graph;
 use tconvc_ir::text::print;
 use tconvc_passes::plan::plan;
 use tconvc_runtime::executor::Serial;
-use tconvc_runtime::program::{Program, Step, Work};
+use tconvc_runtime::program::{Step, Work};
 use tconvc_runtime::session::Session;
 use tconvc_testing::{Cases, Edge, Guarded, graphs, in_child};
 
@@ -55,14 +56,25 @@ impl Display for Way<'_> {
     }
 }
 
-/// Compiles a network and runs it on memory of every edge.
+/// Where a program runs.
+#[derive(Clone, Copy)]
+enum Memory {
+    /// That of its session.
+    Own,
+    /// Every buffer at the edge of memory that must not be touched.
+    Guarded(Edge),
+    /// Every part of a kernel on a copy.
+    ByPart,
+}
+
+/// Compiles a network and, where code for its target is run, runs it on memory of every edge. Gives the steps.
 fn check(
     tell: &mut Cases,
     about: &dyn Display,
     graph: &Graph,
     inputs: &[(String, Tensor)],
     way: &Way<'_>,
-) -> Program {
+) -> Vec<Step> {
     tell.begin(&format_args!("{way}: {about}"));
     let &Way { form, target, threads, fast_math, ref schedules } = way;
     let compiler = Compiler::new().form(form).target(target.clone()).threads(threads);
@@ -71,20 +83,32 @@ fn check(
     let rewritten = compiler.rewrite(&Model::from_graph(graph.clone())).unwrap();
     let plan = plan(rewritten.graph(), &tconvc_passes::Limits::default()).unwrap();
     let schedules = schedules.clone();
-    let options = Options { threads, fast_math, schedules, ..Options::new(target.clone()) };
-    let program = compile::compile(rewritten.graph(), &plan, &options, &Serial).unwrap().finish().unwrap();
+    let grain_ns = (threads > 1).then_some(0.0);
+    let options = Options { threads, fast_math, schedules, grain_ns, ..Options::new(target.clone()) };
+    let compiled = compile::compile(rewritten.graph(), &plan, &options, &Serial).unwrap();
+    let steps = compiled.steps().to_vec();
+    if !is_run(target) {
+        return steps;
+    }
+    let program = compiled.finish().unwrap();
     let mut session = Session::new(&program, Arc::new(Serial)).unwrap();
     let views: Vec<TensorView<'_>> = inputs.iter().map(|(_, tensor)| tensor.view()).collect();
-    let mut run = |apart: Option<Edge>| {
+    let mut run = |memory: Memory| {
         let mut blocks: Vec<Guarded> =
             program.outputs().iter().map(|port| Guarded::new(port.bytes(), Edge::End)).collect();
         let outputs = program.outputs().iter().zip(&mut blocks);
         let mut outputs: Vec<TensorViewMut<'_>> = outputs
             .map(|(port, block)| TensorViewMut::from_bytes(port.dtype, &port.shape, block).unwrap())
             .collect();
-        match apart {
-            None => session.run(&views, &mut outputs).unwrap(),
-            Some(edge) => {
+        match memory {
+            Memory::Own => session.run(&views, &mut outputs).unwrap(),
+            Memory::ByPart => {
+                let (problems, shared) = session.run_parts_alone(&views, &mut outputs).unwrap();
+                assert!(problems.is_empty(), "{way}: {}\n{about}", problems.join("\n"));
+                let several = |step: &Step| matches!(&step.work, Work::Kernel(k) if k.partition.len() > 2);
+                assert_eq!(shared, program.steps().iter().filter(|step| several(step)).count());
+            }
+            Memory::Guarded(edge) => {
                 let mut last = None;
                 let block = |step: &Step, bytes| {
                     if last.replace(std::ptr::from_ref(step)) != Some(std::ptr::from_ref(step))
@@ -99,14 +123,15 @@ fn check(
         }
         blocks
     };
-    let expected = run(None);
-    for edge in Edge::ALL {
-        let found = run(Some(edge));
+    let expected = run(Memory::Own);
+    let by_part = (threads > 1).then_some(Memory::ByPart);
+    for memory in Edge::ALL.map(Memory::Guarded).into_iter().chain(by_part) {
+        let found = run(memory);
         for ((found, expected), port) in found.iter().zip(&expected).zip(program.outputs()) {
             assert!(**found == **expected, "{way}: `{}` depends on where buffers are: {about}", port.name);
         }
     }
-    program
+    steps
 }
 
 /// Whether a step's kernel has this in its name.
@@ -173,8 +198,8 @@ fn random_layers<'t>(
         let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
         // The rest of the number varies in each target.
         for way in ways(number / targets.len(), &targets[number % targets.len()]) {
-            let program = check(tell, &layer, &graph, &inputs, &way);
-            found += usize::from(program.steps().iter().any(&is_wanted));
+            let steps = check(tell, &layer, &graph, &inputs, &way);
+            found += usize::from(steps.iter().any(&is_wanted));
         }
     }
     found
@@ -205,7 +230,7 @@ fn rows_that_follow_each_other() {
         let layer = |number| blockwise_layer(10 << 32 | number);
         let ways = |rest, target| vec![Way::new(Form::SubPixel, target, 1 + rest % 2)];
         let folded = |step: &Step| step.schedule.contains("collapsed");
-        let found = random_layers(tell, &targets(), cases(60), layer, ways, folded);
+        let found = random_layers(tell, &every_target(), cases(60), layer, ways, folded);
         assert!(4 * found > cases(60), "only {found} layers were folded");
     });
 }
@@ -216,7 +241,7 @@ fn rows_of_few_channels() {
         let layer = |number| stacked_layer(11 << 32 | number);
         let ways = |rest, target| vec![Way::new(FORMS[rest % 2], target, 1 + rest % 2)];
         let together = |step: &Step| step.schedule.contains("joint");
-        let found = random_layers(tell, &targets(), cases(60), layer, ways, together);
+        let found = random_layers(tell, &every_target(), cases(60), layer, ways, together);
         assert!(4 * found > cases(60), "only {found} layers had tiles of several rows");
     });
 }
@@ -225,7 +250,7 @@ fn rows_of_few_channels() {
 #[test]
 fn windows_that_roll() {
     in_child("guard::windows_that_roll", |tell| {
-        let targets = targets();
+        let targets = every_target();
         let mut seen = 0;
         for number in 0..cases(80) {
             let layer = rolling_layer(12 << 32 | number as u64);
@@ -239,7 +264,7 @@ fn windows_that_roll() {
 #[test]
 fn tiles_over_rows() {
     in_child("guard::tiles_over_rows", |tell| {
-        let (targets, mut seen) = (targets(), 0);
+        let (targets, mut seen) = (every_target(), 0);
         for number in 0..cases(90) {
             let layers = [random_layer, stacked_layer, rolling_layer];
             let layer = layers[number % 3](13 << 32 | number as u64);
@@ -256,7 +281,7 @@ fn few_channels_at_large_strides() {
         let layer = |number| strided_layer(7 << 32 | number);
         let ways = |rest, target| vec![Way::new(Form::SubPixel, target, 1 + rest % 3)];
         let found =
-            random_layers(tell, &targets(), cases(60), layer, ways, |step| has_kernel(step, "_phases"));
+            random_layers(tell, &every_target(), cases(60), layer, ways, |step| has_kernel(step, "_phases"));
         assert!(2 * found > cases(60), "only {found} layers had lanes along the phases");
     });
 }
@@ -268,21 +293,21 @@ fn bands_for_threads() {
         let ways = |rest, target| vec![Way::new(Form::Scatter, target, 2 + rest % 3)];
         // The last word of a schedule is the number of bands.
         let is_cut = |step: &Step| has_kernel(step, "scatter") && !step.schedule.ends_with(" 1");
-        let found = random_layers(tell, &targets(), cases(60), layer, ways, is_cut);
+        let found = random_layers(tell, &every_target(), cases(60), layer, ways, is_cut);
         assert!(3 * found > cases(60), "only {found} layers were cut into bands");
     });
 }
 
-/// Layers for Winograd's filtering.
+/// Layers for Winograd.
 #[test]
-fn filtered_layers() {
-    in_child("guard::filtered_layers", |tell| {
+fn winograd_layers() {
+    in_child("guard::winograd_layers", |tell| {
         let layer = |number| wide_layer(6 << 32 | number);
         let ways =
             |_, target| vec![Way { fast_math: FastMath::Always, ..Way::new(Form::SubPixel, target, 1) }];
         let found =
-            random_layers(tell, &targets(), cases(60), layer, ways, |step| has_kernel(step, "winograd"));
-        assert!(10 * found > 8 * cases(60), "only {found} layers were filtered");
+            random_layers(tell, &every_target(), cases(60), layer, ways, |step| has_kernel(step, "winograd"));
+        assert!(10 * found > 8 * cases(60), "only {found} layers by Winograd");
     });
 }
 
@@ -311,7 +336,7 @@ fn check_others(
 #[test]
 fn other_schedules() {
     in_child("guard::other_schedules", |tell| {
-        let targets = targets();
+        let targets = every_target();
         let mut seen = 0;
         for number in 0..cases(60) {
             let layers =
@@ -420,7 +445,9 @@ fn trained_networks() {
             let inputs: Vec<(String, Tensor)> = model.inputs().iter().map(input).collect();
             for target in targets() {
                 let way = Way::new(Form::Auto, &target, 2);
-                check(tell, &path.display(), model.graph(), &inputs, &way);
+                let program = check(tell, &path.display(), model.graph(), &inputs, &way);
+                let shared = |step: &Step| matches!(&step.work, Work::Kernel(k) if k.partition.len() > 2);
+                assert!(program.iter().any(shared), "{}: nothing is shared", path.display());
             }
         }
     });

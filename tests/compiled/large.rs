@@ -1,7 +1,7 @@
 //! A model of many megabytes, for whose weights memory is taken while it is read: the first compilation has it, others not.
 
-use crate::support::FORMS;
-use tconvc::{Compiler, DType, Model, Tensor, Tolerance, compare};
+use crate::support::{FORMS, compiler};
+use tconvc::{DType, Model, Tensor, Tolerance, compare};
 use tconvc_testing::onnx_build::{Graph, floats, ints_attribute, node, untyped, value};
 
 /// Two layers of 4 MiB of weights, the second with channels that fill no vector.
@@ -33,9 +33,8 @@ fn every_compilation_of_a_large_model_gives_the_same() {
     let x = Tensor::seeded(DType::F32, [1, 512, 2, 3], 3).unwrap();
     let expected = models[0].interpret([("x", x.view())]).unwrap();
     for form in FORMS {
-        let run = |model: &Model| {
-            Compiler::new().form(form).compile(model).unwrap().run([("x", x.view())]).unwrap()
-        };
+        let run =
+            |model: &Model| compiler().form(form).compile(model).unwrap().run([("x", x.view())]).unwrap();
         let first = run(&models[0]);
         compare(&first[0], &expected[0], Tolerance::NETWORK).unwrap();
         for model in [&models[0], &models[1], &models[1], &models[1].clone()] {

@@ -88,37 +88,47 @@ impl Layer {
         let Numbers { x, w, b } = self.numbers();
         let shape = self.output_shape();
         let (inputs, kernels) = (self.spatial(|axis| axis.input), self.spatial(|axis| axis.kernel));
-        let outputs = &shape[2..];
         let [cin, cout] = self.channels;
-        let plane: usize = outputs.iter().product();
-        let mut y = vec![0i64; shape.iter().product()];
-        for (position, sum) in y.iter_mut().enumerate() {
-            *sum = b.get(position / plane % shape[1]).map_or(0, |&bias| bias as i64);
+        let (in_plane, taps): (usize, usize) = (inputs.iter().product(), kernels.iter().product());
+        let plane: usize = shape[2..].iter().product();
+        let [x, w, b] =
+            [x, w, b].map(|list| list.into_iter().map(|number| number as i32).collect::<Vec<_>>());
+        let mut y = vec![0; shape.iter().product()];
+        for (channel, sums) in y.chunks_mut(plane).enumerate() {
+            sums.fill(b.get(channel % shape[1]).copied().unwrap_or_default());
         }
-        for (i, k) in positions(&inputs).flat_map(|i| positions(&kernels).map(move |k| (i.clone(), k))) {
-            let Some(target) = self.target(&i, &k) else { continue };
-            let (i, k) = (flat(&i, &inputs), flat(&k, &kernels));
-            let (in_plane, taps): (usize, usize) = (inputs.iter().product(), kernels.iter().product());
-            for n in 0..self.batch {
-                for ci in 0..self.group * cin {
-                    for co in 0..cout {
-                        let out = (n * shape[1] + ci / cin * cout + co) * plane + flat(&target, outputs);
-                        y[out] += x[(n * self.group * cin + ci) * in_plane + i] as i64
-                            * w[(ci * cout + co) * taps + k] as i64;
-                    }
-                }
+        let patches = self.patches();
+        for (channel, x) in x.chunks(in_plane).enumerate() {
+            let (n, ci) = (channel / (self.group * cin), channel % (self.group * cin));
+            for co in 0..cout {
+                let w = &w[(ci * cout + co) * taps..][..taps];
+                let y = &mut y[(n * shape[1] + ci / cin * cout + co) * plane..][..plane];
+                add_products(y, x, w, &patches);
             }
         }
         y.into_iter().map(|sum| sum as f32).collect()
     }
 
-    /// The output under input `i` and tap `k`, when there is one.
-    fn target(&self, i: &[usize], k: &[usize]) -> Option<Vec<usize>> {
-        let along = |(axis, (i, k)): (&Axis, (&usize, &usize))| {
-            let o = (i * axis.stride + k * axis.dilation) as i64 - axis.pads[0];
-            usize::try_from(o).ok().filter(|&o| o < axis.output().unwrap())
-        };
-        self.axes.iter().zip(i.iter().zip(k)).map(along).collect()
+    /// Every input `i` with a tap `k` and the output `o` that they meet in: all as flat indices.
+    fn patches(&self) -> Vec<[u32; 3]> {
+        let mut patches = vec![[0, 0, 0]];
+        for axis in &self.axes {
+            let (output, taps) = (axis.output().unwrap(), 0..axis.kernel);
+            let pairs = (0..axis.input).flat_map(|i| taps.clone().map(move |k| (i, k)));
+            let along: Vec<[u32; 3]> = pairs
+                .filter_map(|(i, k)| {
+                    let o = (i * axis.stride + k * axis.dilation) as i64 - axis.pads[0];
+                    let o = usize::try_from(o).ok().filter(|&o| o < output)?;
+                    Some([i as u32, k as u32, o as u32])
+                })
+                .collect();
+            let extents = [axis.input, axis.kernel, output].map(|extent| extent as u32);
+            let below = |outer: [u32; 3]| {
+                along.iter().map(move |inner| [0, 1, 2].map(|at| outer[at] * extents[at] + inner[at]))
+            };
+            patches = patches.into_iter().flat_map(below).collect();
+        }
+        patches
     }
 
     /// Puts the layer into a graph, from an input `x{number}` to an output `y{number}`.
@@ -181,21 +191,11 @@ pub fn check_extent(axis: &Axis) {
     assert_eq!(checked.ok().map(|axis| axis.output()), axis.output(), "{axis:?}");
 }
 
-/// All positions in a box, row-major.
-fn positions(extents: &[usize]) -> impl Iterator<Item = Vec<usize>> + use<> {
-    let extents = extents.to_vec();
-    (0..extents.iter().product()).map(move |mut flat: usize| {
-        let mut position = vec![0; extents.len()];
-        for (at, extent) in position.iter_mut().zip(&extents).rev() {
-            *at = flat % extent;
-            flat /= extent;
-        }
-        position
-    })
-}
-
-fn flat(position: &[usize], extents: &[usize]) -> usize {
-    position.iter().zip(extents).fold(0, |flat, (at, extent)| flat * extent + at)
+/// `y[o] += x[i] * w[k]` for every `[i, k, o]`.
+fn add_products(y: &mut [i32], x: &[i32], w: &[i32], patches: &[[u32; 3]]) {
+    for &[i, k, o] in patches {
+        y[o as usize] += x[i as usize] * w[k as usize];
+    }
 }
 
 impl fmt::Display for Layer {

@@ -15,14 +15,11 @@ mod control;
 #[cfg(test)]
 mod defaults;
 #[cfg(test)]
-mod depth;
-#[cfg(test)]
 mod dynamic;
 #[cfg(test)]
 mod epilogue;
 #[cfg(test)]
 mod exports;
-mod filtering;
 mod geometries;
 #[cfg(test)]
 #[cfg(unix)]
@@ -40,6 +37,8 @@ mod products;
 #[cfg(test)]
 mod schedules;
 #[cfg(test)]
+mod split_k;
+#[cfg(test)]
 mod stages;
 #[cfg(test)]
 mod support;
@@ -47,3 +46,4 @@ mod support;
 mod text;
 #[cfg(test)]
 mod threads;
+mod winograd;

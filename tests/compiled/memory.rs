@@ -1,7 +1,8 @@
 //! What a compiled network keeps in memory, and what it does not take when it may not.
 
+use crate::support::compiler;
 use std::sync::Arc;
-use tconvc::{Compiler, DType, Error, Model, Tensor};
+use tconvc::{DType, Error, Model, Tensor};
 use tconvc_ir::{Attributes, Dim, Graph, Op, ValueType};
 #[cfg(target_os = "linux")]
 use tconvc_testing::in_child;
@@ -27,14 +28,14 @@ fn network(storage: &Arc<Vec<u8>>, [cout, cin]: [usize; 2], height: impl Into<Di
 #[test]
 fn weights_are_kept_only_where_they_are_packed_again() {
     let storage = Arc::new(vec![0; 4 * 32 * 16]);
-    let fixed = Compiler::new().compile(&network(&storage, [32, 16], 4)).unwrap();
+    let fixed = compiler().compile(&network(&storage, [32, 16], 4)).unwrap();
     assert!(fixed.is_static());
     assert_eq!(Arc::strong_count(&storage), 1, "the network that was compiled is kept");
-    let open = Compiler::new().compile(&network(&storage, [32, 16], Dim::symbol("H"))).unwrap();
+    let open = compiler().compile(&network(&storage, [32, 16], Dim::symbol("H"))).unwrap();
     assert!(Arc::strong_count(&storage) > 1);
     let x = Tensor::seeded(DType::F32, [1, 16, 4, 1], 1).unwrap();
     assert_eq!(fixed.run([("x", x.view())]).unwrap(), open.run([("x", x.view())]).unwrap());
-    let bound = Compiler::new().input_shape("x", [1, 16, 4, 1]);
+    let bound = compiler().input_shape("x", [1, 16, 4, 1]);
     let bound = bound.compile(&network(&storage, [32, 16], Dim::symbol("H"))).unwrap();
     drop(open);
     assert_eq!(Arc::strong_count(&storage), 1, "{}", bound.report());
@@ -57,9 +58,9 @@ fn weights_are_not_packed_where_the_limit_is_too_low() {
         let bytes = 4 * channels[0] * channels[1];
         let storage = Arc::new(vec![0; bytes]);
         let model = network(&storage, channels, 1);
-        let compile = |limit: usize| Compiler::new().workspace_limit(limit).compile(&model);
+        let compile = |limit: usize| compiler().workspace_limit(limit).compile(&model);
         // What is taken once by the first compilation of a process.
-        Compiler::new().compile(&network(&Arc::new(vec![0; 64]), [4, 4], 1)).unwrap();
+        compiler().compile(&network(&Arc::new(vec![0; 64]), [4, 4], 1)).unwrap();
         let before = peak_bytes();
         let Err(Error::Workspace { bytes: needed, limit: 0 }) = compile(0) else { panic!("no error") };
         let taken = peak_bytes() - before;

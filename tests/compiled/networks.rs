@@ -1,6 +1,6 @@
 //! Random networks, such as decoders are made of, compiled and against the reference interpreter.
 
-use crate::support::{FORMS, cases, targets};
+use crate::support::{FORMS, cases, compiler, targets};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use std::cell::Cell;
@@ -76,9 +76,8 @@ fn random_networks_agree_with_the_interpreter() {
 /// Extents that stay open until the call.
 #[test]
 fn random_networks_with_open_shapes() {
-    let result = runner(40).run(&symbolic_graphs(), |graph| {
-        check(&live(graph), &Compiler::new(), 4).map_err(TestCaseError::fail)
-    });
+    let result = runner(40)
+        .run(&symbolic_graphs(), |graph| check(&live(graph), &compiler(), 4).map_err(TestCaseError::fail));
     result.unwrap_or_else(|error| panic!("{error}"));
 }
 
@@ -92,7 +91,7 @@ fn decoders_with_each_pass_left_out() {
     let all = proptest::strategy::Union::new([graphs().boxed(), symbolic_graphs().boxed()]);
     let result = exactly(count).run(&all, |graph| {
         let turn = turns.replace(turns.get() + 1);
-        let (graph, compiler) = (live(graph), Compiler::new().threads(1 + turn % 2));
+        let (graph, compiler) = (live(graph), compiler().threads(1 + turn % 2));
         check(&graph, &compiler, 5)
             .map_err(|problem| TestCaseError::fail(format!("all passes: {problem}")))?;
         for pass in &passes {

@@ -1,6 +1,7 @@
 //! Networks in which extents follow from data: compiled in parts, whatever the data.
 
-use tconvc::{Compiler, DType, Model, Tensor, TensorViewMut};
+use crate::support::compiler;
+use tconvc::{DType, Model, Tensor, TensorViewMut};
 use tconvc_ir::Graph;
 
 /// Rows of the largest channel are picked, and enlarged; how many there are, only the data tell.
@@ -37,7 +38,7 @@ fn agrees(got: &Tensor, expected: &Tensor) {
 fn the_rest_is_compiled_for_what_is_found() {
     for (input, is_static) in [("f32[2, 3, 20]", true), ("f32[N, 3, L]", false)] {
         let model = model(&format!("input %x : {input}\n{PICKED}"));
-        let compiled = Compiler::new().threads(2).compile(&model).unwrap();
+        let compiled = compiler().threads(2).compile(&model).unwrap();
         assert_eq!(compiled.is_static(), is_static);
         let mut session = compiled.session();
         let mut counts = vec![];
@@ -67,7 +68,7 @@ fn the_rest_is_compiled_for_what_is_found() {
 #[test]
 fn steps_are_observed_and_outputs_may_be_given() {
     let model = model(&format!("input %x : f32[2, 3, 20]\n{PICKED}"));
-    let compiled = Compiler::new().compile(&model).unwrap();
+    let compiled = compiler().compile(&model).unwrap();
     let x = Tensor::seeded(DType::F32, [2, 3, 20], 1).unwrap();
     let mut session = compiled.session();
     let expected = session.run(&[x.view()]).unwrap();
@@ -104,7 +105,7 @@ fn cuts_behind_cuts() {
 output %y
 ",
     );
-    let compiled = Compiler::new().compile(&model).unwrap();
+    let compiled = compiler().compile(&model).unwrap();
     for zeros in 0..5 {
         let values = (0..24).map(|i| if i % 5 < zeros { 0.0 } else { 1.0f32 }).collect();
         let x = Tensor::from_vec([4, 6], values).unwrap();
@@ -119,7 +120,7 @@ fn many_cuts_and_unknown_operators_are_refused_before_anything_runs() {
         .map(|i| format!("%n{i} = NonZero(%v{i}) \"find{i}\"\n%v{} = Cast(%n{i}) {{to=f32}}\n", i + 1))
         .collect();
     let model = model(&format!("input %x : f32[4]\n%v0 = Identity(%x)\n{}output %v100\n", cuts.concat()));
-    let compiled = Compiler::new().compile(&model).unwrap();
+    let compiled = compiler().compile(&model).unwrap();
     let x = Tensor::from_vec([4], vec![0f32; 4]).unwrap();
     let error = compiled.run([("x", x.view())]).unwrap_err().to_string();
     assert!(error.contains("`find64`") && error.contains("64 places"), "{error}");
@@ -127,6 +128,6 @@ fn many_cuts_and_unknown_operators_are_refused_before_anything_runs() {
     let model = self::model(
         "input %x : f32[4]\n%a = NonZero(%x)\n%y = com.example::Mystery(%a) \"odd\"\noutput %y\n",
     );
-    let error = Compiler::new().compile(&model).err().unwrap().to_string();
+    let error = compiler().compile(&model).err().unwrap().to_string();
     assert!(error.contains("`odd`") && error.contains("com.example::Mystery"), "{error}");
 }

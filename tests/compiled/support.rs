@@ -1,19 +1,22 @@
 //! What the tests here share: targets and forms to compile for, random numbers, how many cases to run.
 
-use tconvc::{Form, Target};
+use tconvc::{Compiler, Form, Target};
+use tconvc_machine::Caches;
+use tconvc_testing::target;
+pub use tconvc_testing::{every_target, is_run};
 
 /// The forms that can be forced.
 pub const FORMS: [Form; 3] = [Form::SubPixel, Form::ZeroInsert, Form::Scatter];
 
-/// Every level of this architecture that this machine runs.
+/// The targets that tests run, see [`tconvc_testing::targets`]; with the same caches on every machine, because schedules
+/// follow from these.
 pub fn targets() -> Vec<Target> {
-    let names: &[&str] = if cfg!(target_arch = "x86_64") {
-        &["x86-64", "x86-64-v3", "x86-64-v4"]
-    } else {
-        &["portable", "host"]
-    };
-    let targets = names.iter().map(|name| Target::parse(name).unwrap());
-    targets.filter(Target::runs_here).collect()
+    tconvc_testing::targets().into_iter().map(|target| target.with_caches(Caches::ASSUMED)).collect()
+}
+
+/// A compiler for the last of them.
+pub fn compiler() -> Compiler {
+    Compiler::new().target(target().with_caches(Caches::ASSUMED))
 }
 
 /// Number of random cases: `TCONVC_GEOMETRIES`, else `default`.

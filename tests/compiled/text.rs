@@ -1,6 +1,7 @@
 //! Text goes past the program: constants and inputs of it come out as they are, and what reads it runs by its definition.
 
-use tconvc::{Compiler, Model, Tensor, TensorViewMut};
+use crate::support::compiler;
+use tconvc::{Model, Tensor, TensorViewMut};
 use tconvc_ir::{DType, Graph};
 
 fn texts(shape: &[usize], texts: &[&str]) -> Tensor {
@@ -20,7 +21,7 @@ fn model() -> Model {
 
 #[test]
 fn text_comes_in_and_goes_out() {
-    let compiled = Compiler::new().compile(&model()).unwrap();
+    let compiled = compiler().compile(&model()).unwrap();
     let (x, a) = (Tensor::seeded(DType::F32, [1, 2, 3, 3], 1).unwrap(), texts(&[2], &["ca", "dog"]));
     let mut session = compiled.session();
     for _ in 0..2 {

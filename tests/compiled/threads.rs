@@ -1,5 +1,6 @@
 //! Whose threads compile and run a network, and what may move between threads.
 
+use crate::support::compiler;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tconvc::{CompiledModel, Compiler, DType, Executor, Model, Serial, Session, Tensor, ThreadPool};
@@ -68,7 +69,7 @@ fn what_is_shared_between_threads() {
 #[test]
 fn sessions_run_on_the_executor_that_they_are_given_last() {
     let x = input();
-    let compiled = Compiler::new().threads(2).compile(&model(NETWORK)).unwrap();
+    let compiled = compiler().threads(2).compile(&model(NETWORK)).unwrap();
     let (old, new) = (Counting::new(Serial), Counting::new(ThreadPool::new(2).unwrap()));
     let mut session = compiled.session().with_executor(old.clone());
     let expected = session.run(&[x.view()]).unwrap();
@@ -85,7 +86,7 @@ fn sessions_run_on_the_executor_that_they_are_given_last() {
 #[test]
 fn a_network_in_parts_runs_on_the_executor_of_its_session() {
     let x = input();
-    let compiled = Compiler::new().threads(2).compile(&model(IN_PARTS)).unwrap();
+    let compiled = compiler().threads(2).compile(&model(IN_PARTS)).unwrap();
     let executor = Counting::new(Serial);
     compiled.session().with_executor(executor.clone()).run(&[x.view()]).unwrap();
     assert!(executor.take() > 0, "the rest runs elsewhere");
@@ -95,7 +96,7 @@ fn a_network_in_parts_runs_on_the_executor_of_its_session() {
 fn a_compiler_shares_its_executor_with_all_that_it_compiles() {
     let x = input();
     let executor = Counting::new(ThreadPool::new(2).unwrap());
-    let compiler = Compiler::new().executor(executor.clone());
+    let compiler = compiler().executor(executor.clone());
     let compiled = compiler.clone().compile(&model(NETWORK)).unwrap();
     assert!(executor.take() > 0, "compiling is worth two threads");
     let expected = compiled.run([("x", x.view())]).unwrap();
@@ -110,9 +111,9 @@ fn a_compiler_shares_its_executor_with_all_that_it_compiles() {
 
 #[test]
 fn any_executor_compiles_the_same() {
-    let alone = Compiler::new().compile(&model(NETWORK)).unwrap();
+    let alone = compiler().compile(&model(NETWORK)).unwrap();
     for executor in [Arc::new(Serial) as Arc<dyn Executor>, Arc::new(ThreadPool::new(3).unwrap())] {
-        let compiled = Compiler::new().executor(executor).threads(1).compile(&model(NETWORK)).unwrap();
+        let compiled = compiler().executor(executor).threads(1).compile(&model(NETWORK)).unwrap();
         assert_eq!(compiled.asm(), alone.asm());
         let x = input();
         assert_eq!(compiled.run([("x", x.view())]).unwrap(), alone.run([("x", x.view())]).unwrap());
@@ -122,7 +123,7 @@ fn any_executor_compiles_the_same() {
 #[test]
 fn sessions_may_run_side_by_side_on_one_pool() {
     let x = input();
-    let compiled = Compiler::new().threads(2).compile(&model(NETWORK)).unwrap();
+    let compiled = compiler().threads(2).compile(&model(NETWORK)).unwrap();
     let expected = compiled.run([("x", x.view())]).unwrap();
     std::thread::scope(|scope| {
         for mut session in [compiled.session(), compiled.session(), compiled.session()] {

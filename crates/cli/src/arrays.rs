@@ -7,6 +7,7 @@
 use crate::error::{Error, Result};
 use crate::npy::{self, Kind};
 use crate::{files, output};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Write};
 use std::path::Path;
@@ -266,7 +267,12 @@ pub fn write_npz<'a>(
             .compression_method(CompressionMethod::Stored)
             .large_file(true)
             .last_modified_time(zip::DateTime::default());
+        let mut written = HashSet::new();
         for (name, tensor) in arrays {
+            // An output may be listed twice; an archive has each name once.
+            if !written.insert(name) {
+                continue;
+            }
             match to_array(tensor) {
                 Ok(array) => {
                     let file = npy::write(&array);

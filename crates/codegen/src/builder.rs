@@ -5,7 +5,7 @@ use crate::error::CompileError;
 use crate::module::{CodeError, CodeModule, FunctionBuilder};
 use crate::options::{Choice, FastMath, Options, Schedules};
 use crate::packing::{Pack, Packing};
-use crate::split;
+use crate::partition;
 use crate::tasks::Queue;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,6 +24,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) target: Target,
     pub(crate) threads: usize,
+    /// The least work that is worth a thread, in nanoseconds.
+    grain_ns: f64,
     pub(crate) fast_math: FastMath,
     pub(crate) schedules: Schedules,
     /// Where they are asked for.
@@ -60,6 +62,7 @@ impl<'a> Builder<'a> {
             plan,
             target: options.target.clone(),
             threads: options.threads.max(1),
+            grain_ns: options.grain_ns.unwrap_or(options.target.rates().threads.worth_ns),
             fast_math: options.fast_math,
             schedules: options.schedules.clone(),
             choices: options.list_choices.then(Vec::new),
@@ -239,19 +242,19 @@ impl<'a> Builder<'a> {
         if *count == 1 { name.to_owned() } else { format!("{name}.{count}") }
     }
 
-    /// Boundaries that give each thread an even share of `units`, or all to the first when the work is too little.
-    pub(crate) fn even_splits(&self, units: u64, total_ns: f64) -> Vec<u64> {
-        split::even(units, self.worth(total_ns))
+    /// Boundaries that give each thread an even part of the work items, or all to the first when the work is too little.
+    pub(crate) fn even_partition(&self, items: u64, total_ns: f64) -> Vec<u64> {
+        partition::even(items, self.parts(total_ns))
     }
 
-    /// As [`Builder::even_splits`], for units of such weights.
-    pub(crate) fn weighted_splits(&self, weights: &[u64], total_ns: f64) -> Vec<u64> {
-        split::weighted(weights, self.worth(total_ns))
+    /// As [`Builder::even_partition`], for work items of such weights.
+    pub(crate) fn weighted_partition(&self, weights: &[u64], total_ns: f64) -> Vec<u64> {
+        partition::weighted(weights, self.parts(total_ns))
     }
 
     /// Threads that so many nanoseconds of work are worth.
-    fn worth(&self, total_ns: f64) -> usize {
-        split::worth(self.threads, total_ns, self.target.rates().threads.worth_ns)
+    fn parts(&self, total_ns: f64) -> usize {
+        partition::parts(self.threads, total_ns, self.grain_ns)
     }
 
     /// Appends a step of machine code to the program.

@@ -18,6 +18,6 @@ pub struct Declined {
 impl fmt::Display for Declined {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { node, algorithm, reason, instead } = self;
-        write!(f, "node `{node}`: `{algorithm}` gives way to `{instead}`: {reason}")
+        write!(f, "node `{node}`: `{algorithm}` falls back to `{instead}`: {reason}")
     }
 }

@@ -14,5 +14,5 @@ mod kernels;
 pub mod module;
 pub mod options;
 mod packing;
-mod split;
+mod partition;
 mod tasks;

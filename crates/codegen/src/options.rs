@@ -11,6 +11,9 @@ pub struct Options {
     pub target: Target,
     /// Threads that share each step; at least 1.
     pub threads: usize,
+    /// The least work that is worth a thread, in nanoseconds; by default what the target's rates say. Tests take none, so that
+    /// small problems are shared, too.
+    pub grain_ns: Option<f64>,
     /// Whether Cranelift's IR is kept for listings.
     pub keep_text: bool,
     /// Whether sums may be rounded otherwise than by the definition, where that makes them cheaper.
@@ -20,16 +23,17 @@ pub struct Options {
     /// The most bytes that the program may need beside the constants of its graph: for activations, for scratch memory of all
     /// threads, and for what packing adds to the constants.
     pub workspace_limit: usize,
-    /// Whether [`Compiled::choices`] are collected.
+    /// Whether [`choices`](crate::compile::Compiled::choices) are collected.
     pub list_choices: bool,
 }
 
 impl Options {
-    /// One thread, no listing, any amount of memory, filtering where it pays, every schedule chosen by estimate.
+    /// One thread, no listing, any amount of memory, Winograd where it pays, every schedule chosen by estimate.
     pub fn new(target: Target) -> Self {
         Self {
             target,
             threads: 1,
+            grain_ns: None,
             keep_text: false,
             fast_math: FastMath::WherePays,
             schedules: Schedules::default(),
@@ -70,7 +74,7 @@ pub struct Choice {
     pub others: Vec<String>,
 }
 
-/// Whether convolutions take Winograd's filtering.
+/// Whether convolutions are computed by Winograd F(m, r).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FastMath {
     /// No.

@@ -8,12 +8,12 @@ use tconvc_runtime::program::{Operand, Space};
 
 /// Weights in another order, written by tasks that may run at the same time.
 pub(crate) trait Pack: Send + Sync {
-    /// The stretches that the weights consist of, one behind the other: floats of each, and the task that writes it.
-    /// Stretches of a task are in order.
-    fn stretches(&self) -> Vec<(usize, usize)>;
+    /// The segments that the weights consist of, one behind the other: floats of each, and the task that writes it.
+    /// Segments of a task are in order.
+    fn segments(&self) -> Vec<(usize, usize)>;
 
-    /// Writes the stretches of a task, which are zero so far.
-    fn write(&self, task: usize, stretches: &mut [&mut [f32]]);
+    /// Writes the segments of a task, which are zero so far.
+    fn write(&self, task: usize, segments: &mut [&mut [f32]]);
 }
 
 /// Asks for weights that are read soon: those that follow each other in packed order may lie pages apart in the model, which
@@ -61,7 +61,7 @@ impl<'a> Packing<'a> {
 
     /// A place at a cache line for weights.
     pub(crate) fn pack(&mut self, pack: impl Pack + 'a) -> Operand {
-        let len = 4 * pack.stretches().iter().map(|(floats, _)| floats).sum::<usize>();
+        let len = 4 * pack.segments().iter().map(|(floats, _)| floats).sum::<usize>();
         self.place(len, Source::Pack(Box::new(pack)))
     }
 
@@ -100,16 +100,16 @@ impl<'a> Packing<'a> {
 /// Tasks that write packed weights to their place.
 fn tasks_of<'a>(pack: Box<dyn Pack + 'a>, mut place: &'a mut [u8]) -> impl Iterator<Item = Task<'a>> {
     let mut by_task: BTreeMap<usize, Vec<&mut [f32]>> = BTreeMap::new();
-    for (floats, task) in pack.stretches() {
-        let (stretch, behind) = place.split_at_mut(4 * floats);
+    for (floats, task) in pack.segments() {
+        let (segment, behind) = place.split_at_mut(4 * floats);
         place = behind;
-        by_task.entry(task).or_default().push(bytemuck::cast_slice_mut(stretch));
+        by_task.entry(task).or_default().push(bytemuck::cast_slice_mut(segment));
     }
     let pack: Arc<dyn Pack + 'a> = Arc::from(pack);
-    by_task.into_iter().map(move |(task, mut stretches)| {
+    by_task.into_iter().map(move |(task, mut segments)| {
         let pack = Arc::clone(&pack);
-        let floats: usize = stretches.iter().map(|floats| floats.len()).sum();
-        Task { nanoseconds: floats / PACKED_PER_NS, work: Box::new(move || pack.write(task, &mut stretches)) }
+        let floats: usize = segments.iter().map(|floats| floats.len()).sum();
+        Task { nanoseconds: floats / PACKED_PER_NS, work: Box::new(move || pack.write(task, &mut segments)) }
     })
 }
 
@@ -129,23 +129,23 @@ pub(crate) fn pack_alone<'a>(pack: impl FnOnce(&mut Packing<'a>)) -> tconvc_runt
 mod tests {
     use super::*;
 
-    /// Stretches that hold the number of their task.
+    /// Segments that hold the number of their task.
     struct Numbers(Vec<(usize, usize)>);
 
     impl Pack for Numbers {
-        fn stretches(&self) -> Vec<(usize, usize)> {
+        fn segments(&self) -> Vec<(usize, usize)> {
             self.0.clone()
         }
 
-        fn write(&self, task: usize, stretches: &mut [&mut [f32]]) {
-            for stretch in stretches {
-                stretch.fill(task as f32);
+        fn write(&self, task: usize, segments: &mut [&mut [f32]]) {
+            for segment in segments {
+                segment.fill(task as f32);
             }
         }
     }
 
     #[test]
-    fn every_stretch_is_written_by_its_task() {
+    fn every_segment_is_written_by_its_task() {
         for factor in [1, 1 << 20] {
             let (borrowed, long) = ([9u8; 3], vec![7; WORTH_A_TASK]);
             let mut places = vec![];

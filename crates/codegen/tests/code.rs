@@ -5,6 +5,7 @@ use tconvc_machine::Target;
 use tconvc_runtime::code::FunctionId;
 use tconvc_runtime::executor::Executor;
 use tconvc_runtime::thread_pool::ThreadPool;
+use tconvc_testing::target;
 use tconvc_tile::{Tile, TileBuilder};
 
 /// `y[0 .. lanes] = x[0 .. lanes] * w + 1`.
@@ -87,7 +88,7 @@ fn steps_call_tiles_on_ranges_and_threads() {
 
 #[test]
 fn a_tile_is_no_step_and_names_are_unique() {
-    let target = Target::host();
+    let target = target();
     let mut module = CodeModule::new(&target).unwrap();
     let tile = scale(&target, "scale");
     let id = module.tile(tile.clone()).unwrap();
@@ -151,7 +152,7 @@ fn library_calls_are_refused() {
 #[cfg(target_os = "linux")]
 #[test]
 fn dropping_code_gives_its_memory_back() {
-    let target = Target::host();
+    let target = target();
     let executable = || {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         maps.lines().filter(|l| l.contains("r-xp") && !l.contains('/') && !l.contains('[')).count()

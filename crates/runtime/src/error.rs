@@ -36,7 +36,7 @@ pub enum RunError {
     },
     /// An operator that is run by its definition refused its inputs.
     #[error(transparent)]
-    Plain(#[from] tconvc_ir::Error),
+    Interpreted(#[from] tconvc_ir::Error),
     /// The session's memory could not be had.
     #[error("no memory for a workspace of {bytes} bytes")]
     Memory {

@@ -69,7 +69,7 @@ pub enum Work {
     /// Machine code made for this step.
     Kernel(Kernel),
     /// Operators that are not worth compiling, run by their definition.
-    Plain(Plain),
+    Interpreted(Interpreted),
     /// Bytes copied from one place to another.
     Copy {
         /// From here.
@@ -81,7 +81,7 @@ pub enum Work {
     },
 }
 
-/// Machine code over a range of work units.
+/// Machine code over a range of work items.
 ///
 /// Its C signature is `void step(uint8_t *const *operands, uint64_t begin, uint64_t end, uint8_t *scratch)`: operands in
 /// the order of [`Kernel::operands`], units `begin..end`, and scratch memory of the thread's own.
@@ -93,39 +93,39 @@ pub struct Kernel {
     pub function: FunctionId,
     /// Buffers it reads and writes.
     pub operands: Vec<Operand>,
-    /// Boundaries of each thread's share of the units, ascending: thread `i` runs `splits[i]..splits[i + 1]`.
-    pub splits: Vec<u64>,
+    /// Boundaries of each thread's part of the work items, ascending: thread `i` runs `partition[i]..partition[i + 1]`.
+    pub partition: Vec<u64>,
     /// Scratch memory a thread needs, in bytes.
     pub scratch_bytes: usize,
-    /// How often it runs; all threads finish a round before the next begins. Round `r` has the units from `r` times
+    /// How often it runs; all threads finish a time step before the next begins. Time step `t` has the work items from `t` times
     /// their number on.
-    pub rounds: u64,
+    pub time_steps: u64,
 }
 
 /// Operators run by the reference kernels of the IR crate, in order, the later on results of the
 /// earlier. Unlike kernels these allocate.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Plain {
+pub struct Interpreted {
     /// The operators, in order.
     pub stages: Vec<Stage>,
     /// Outputs of the last by position; `None` where nobody wants it.
     pub outputs: Vec<Option<(Operand, Port)>>,
 }
 
-/// One operator of a [`Plain`] step.
+/// One operator of an [`Interpreted`] step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stage {
     /// The operator.
     pub op: Op,
     /// Inputs by position; `None` where absent.
-    pub inputs: Vec<Option<PlainInput>>,
+    pub inputs: Vec<Option<StageInput>>,
     /// Number of outputs.
     pub outputs: usize,
 }
 
-/// Input of a [`Plain`] step.
+/// Input of a stage of an [`Interpreted`] step.
 #[derive(Debug, Clone, PartialEq)]
-pub enum PlainInput {
+pub enum StageInput {
     /// A constant of the network.
     Constant(Tensor),
     /// An output of an earlier stage.

@@ -6,18 +6,19 @@ use crate::code::StepFn;
 use crate::error::RunError;
 use crate::executor::Executor;
 use crate::memory::AlignedBytes;
-use crate::program::{Operand, Plain, PlainInput, Port, Program, Space, Work};
+use crate::program::{Interpreted, Operand, Port, Program, Space, StageInput, Work};
 use std::sync::Arc;
 use tconvc_ir::{Tensor, TensorView, TensorViewMut};
 
 mod apart;
+mod parts;
 
 /// Memory and threads for running one program, one call at a time.
 pub struct Session {
     program: Program,
     executor: Arc<dyn Executor>,
     arena: AlignedBytes,
-    /// One stretch a thread.
+    /// One segment a thread.
     scratch: AlignedBytes,
     /// Where the operands of all kernels are, one after the other. Those of inputs and outputs are set by each run.
     table: Vec<Address>,
@@ -89,7 +90,7 @@ impl Session {
     /// Runs the program once on tensors in the order and layout of [`Program::inputs`] and [`Program::outputs`].
     /// Outputs need not be initialised; they are used as memory while the program runs.
     ///
-    /// Allocates nothing, unless a step is [`Work::Plain`].
+    /// Allocates nothing, unless a step is [`Work::Interpreted`].
     ///
     /// # Errors
     /// When a buffer is missing, of the wrong size, or not aligned to four bytes.
@@ -134,13 +135,13 @@ impl Session {
                         operands: &self.table[call.operands..][..kernel.operands.len()],
                         scratch: Address(self.scratch.as_mut_ptr()),
                         stride: self.program.layout.scratch_bytes,
-                        splits: &kernel.splits,
+                        partition: &kernel.partition,
                     };
-                    for round in 0..kernel.rounds {
-                        match kernel.splits.len() {
+                    for time_step in 0..kernel.time_steps {
+                        match kernel.partition.len() {
                             0 | 1 => {}
-                            2 => task.run(0, round),
-                            parts => self.executor.run(parts - 1, &|part| task.run(part, round)),
+                            2 => task.run(0, time_step),
+                            parts => self.executor.run(parts - 1, &|part| task.run(part, time_step)),
                         }
                     }
                 }
@@ -160,7 +161,7 @@ impl Session {
     ) -> Result<(), RunError> {
         match work {
             Work::Kernel(_) => unreachable!("kernels are called, not run here"),
-            Work::Plain(plain) => self.run_plain(plain, inputs, outputs)?,
+            Work::Interpreted(interpreted) => self.run_interpreted(interpreted, inputs, outputs)?,
             Work::Copy { from, to, bytes } => {
                 let source = self.read(*from, *bytes, inputs, outputs).as_ptr();
                 let target = self.write(*to, *bytes, outputs).as_mut_ptr();
@@ -171,21 +172,21 @@ impl Session {
         Ok(())
     }
 
-    fn run_plain(
+    fn run_interpreted(
         &mut self,
-        plain: &Plain,
+        interpreted: &Interpreted,
         inputs: &[TensorView<'_>],
         outputs: &mut [TensorViewMut<'_>],
     ) -> Result<(), RunError> {
         let mut made: Vec<Vec<Tensor>> = vec![];
-        for stage in &plain.stages {
+        for stage in &interpreted.stages {
             let mut tensors = vec![];
             for input in &stage.inputs {
                 tensors.push(match input {
                     None => None,
-                    Some(PlainInput::Constant(tensor)) => Some(tensor.clone()),
-                    Some(PlainInput::Made { stage, output }) => made[*stage].get(*output).cloned(),
-                    Some(PlainInput::Buffer(operand, port)) => {
+                    Some(StageInput::Constant(tensor)) => Some(tensor.clone()),
+                    Some(StageInput::Made { stage, output }) => made[*stage].get(*output).cloned(),
+                    Some(StageInput::Buffer(operand, port)) => {
                         let bytes = self.read(*operand, port.bytes(), inputs, outputs).to_vec();
                         Some(Tensor::from_shared(port.dtype, port.shape.clone(), Arc::new(bytes), 0)?)
                     }
@@ -195,7 +196,7 @@ impl Session {
             made.push(stage.op.eval(&arguments, stage.outputs)?);
         }
         let results = made.pop().unwrap_or_default();
-        for (output, result) in plain.outputs.iter().zip(results) {
+        for (output, result) in interpreted.outputs.iter().zip(results) {
             let Some((operand, port)) = output else { continue };
             if result.shape() != port.shape || result.dtype() != port.dtype {
                 let (planned, name) = (&port.shape, &port.name);
@@ -248,13 +249,13 @@ struct Task<'a> {
     operands: &'a [Address],
     scratch: Address,
     stride: usize,
-    splits: &'a [u64],
+    partition: &'a [u64],
 }
 
 impl Task<'_> {
-    fn run(&self, part: usize, round: u64) {
-        let before = round * self.splits.last().copied().unwrap_or(0);
-        let (begin, end) = (before + self.splits[part], before + self.splits[part + 1]);
+    fn run(&self, part: usize, time_step: u64) {
+        let before = time_step * self.partition.last().copied().unwrap_or(0);
+        let (begin, end) = (before + self.partition[part], before + self.partition[part + 1]);
         let scratch = self.scratch.at(part * self.stride);
         // SAFETY: the code was made for exactly these operands, whose buffers the session has checked to be as large as the
         // program's ports say, and which it keeps to itself meanwhile: `Session::run` borrows it and the caller's buffers.

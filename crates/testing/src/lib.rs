@@ -1,5 +1,6 @@
 //! What the tests of several crates share: random graphs, comparison of results, the runner of file tests, ONNX models built
-//! field by field and damaged, named layers, memory between pages that must not be touched, and processes that may end at those.
+//! field by field and damaged, named layers, memory between pages that must not be touched, processes that may end at those,
+//! and the machine that tests make code for.
 //! Only ever a dev-dependency.
 
 mod child;
@@ -10,9 +11,11 @@ mod graphs;
 mod guarded;
 pub mod layers;
 pub mod onnx_build;
+mod target;
 
 pub use child::{Cases, in_child};
 pub use compare::{check_close, check_same_meaning, inputs};
 pub use graphs::{graphs, symbolic_graphs};
 #[cfg(unix)]
 pub use guarded::{Edge, Guarded};
+pub use target::{every_target, is_run, target, target_name, targets};

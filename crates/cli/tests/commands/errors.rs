@@ -87,7 +87,9 @@ fn options_that_do_not_exist() {
         "compile fsrcnn_x3.onnx --emit onnx",
         "run fsrcnn_x3.onnx --tune-cache tuning.json",
     ];
-    check("errors_usage", &folder().run_all(&lines));
+    let mut folder = folder();
+    folder.names_target = false;
+    check("errors_usage", &folder.run_all(&lines));
 }
 
 #[test]

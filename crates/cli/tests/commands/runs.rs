@@ -177,3 +177,74 @@ fn raw_results_are_told_and_other_arrays_do_not_block() {
     archive.finish().unwrap();
     check("run_raw_results", &folder.run_all(&["run short.onnx --inputs x.npz --output y.npz"]));
 }
+
+/// What a command would write, and does not, leaves the file that was there; so does an export that cannot be made.
+#[test]
+fn files_are_replaced_whole_or_not_at_all() {
+    let folder = Folder::new();
+    folder.model("relu.onnx", "input %x : f32[1, 2]\n%y = Relu(%x)\noutput %y");
+    folder.npz("in.npz", "x", &[1, 3], 1f32);
+    std::fs::write(folder.path("out.npz"), "kept").unwrap();
+    std::fs::write(folder.path("out.onnx"), "kept").unwrap();
+    let text = folder.run(&["run", "relu.onnx", "--inputs", "in.npz", "--output", "out.npz"]);
+    assert!(text.contains("exit status 1"), "{text}");
+    let text = folder.run(&["compile", "missing.onnx", "--emit", "onnx", "-o", "out.onnx"]);
+    assert!(text.contains("exit status 1"), "{text}");
+    for name in ["out.npz", "out.onnx"] {
+        assert_eq!(std::fs::read_to_string(folder.path(name)).unwrap(), "kept");
+    }
+    folder.run(&["compile", "relu.onnx", "--emit", "onnx", "-o", "out.onnx"]);
+    assert!(tconvc_ir::onnx::read_path(folder.path("out.onnx")).is_ok());
+    let left: Vec<_> = std::fs::read_dir(folder.path(".")).unwrap().flatten().collect();
+    assert_eq!(left.len(), 4, "{left:?}");
+}
+
+#[test]
+fn inputs_with_a_default_may_be_given_or_not() {
+    let folder = Folder::new();
+    folder.model(
+        "up.onnx",
+        "input %x : f32[1, 1, 2, 2]\ninput %s : i64[4] default i64[4] = [1, 1, 4, 4]\n\
+         %y = Resize(%x, _, _, %s) {mode=\"nearest\"}\noutput %y\noutput %y",
+    );
+    folder.npz("x.npz", "x", &[1, 1, 2, 2], 1f32);
+    folder.npz("s.npz", "s", &[4], 3i64);
+    let runs = [
+        ("run up.onnx", "y: f32[1, 1, 4, 4]"),
+        ("run up.onnx --inputs x.npz --output out.npz", "y: f32[1, 1, 4, 4]"),
+        ("run up.onnx --inputs x.npz --inputs s.npz", "y: f32[3, 3, 3, 3]"),
+        ("bench up.onnx --seconds 0", "runs"),
+        ("verify up.onnx", "1 passed, 0 failed"),
+        ("run up.onnx --inputs s.npz", "input `x` f32[1, 1, 2, 2] is missing"),
+    ];
+    for (line, expected) in runs {
+        let text = folder.run(&line.split(' ').collect::<Vec<_>>());
+        assert!(text.contains(expected), "{line}: {text}");
+    }
+}
+
+/// Shapes that a file states and that are not so: what follows from the inputs counts, with one warning.
+#[test]
+fn stale_shapes_are_warned_of_once() {
+    let folder = Folder::new();
+    let declared = |name: &str, dims: &[&str]| tconvc_testing::onnx_build::value(name, dims);
+    let graph = tconvc_testing::onnx_build::Graph {
+        inputs: vec![declared("x", &["n", "2"]), declared("w", &["n", "2"])],
+        outputs: vec![declared("y", &["9", "2"]), declared("z", &["9", "9", "9"])],
+        nodes: vec![
+            tconvc_testing::onnx_build::node("Add", &["x", "w"], &["y"], &[]),
+            tconvc_testing::onnx_build::node("Neg", &["y"], &["z"], &[]),
+        ],
+        ..Default::default()
+    };
+    std::fs::write(folder.path("stale.onnx"), graph.model(17)).unwrap();
+    let text = folder.run(&["run", "stale.onnx", "--shape", "x=3x2", "--shape", "w=1x2"]);
+    assert!(text.contains("y: f32[3, 2]") && text.contains("z: f32[3, 2]"), "{text}");
+    assert!(text.contains("`n` is 1 in input `w` and 3 in input `x`"), "{text}");
+    assert_eq!(text.matches("is declared").count(), 1, "{text}");
+    let text = folder.run(&["run", "stale.onnx", "--shape", "x=3x2", "--shape", "w=2x2"]);
+    assert!(
+        text.contains("exit status 1") && text.contains("Add_0"),
+        "a contradiction inside stays an error: {text}"
+    );
+}

@@ -6,11 +6,17 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tconvc_ir::Graph;
+use tconvc_testing::target_name;
 use tempfile::TempDir;
+
+/// Commands that make code; those in tests make it for [`target_name`], unless they say otherwise.
+const COMPILING: [&str; 5] = ["compile", "run", "bench", "verify", "explain"];
 
 /// A folder for the files of a test.
 pub struct Folder {
     folder: TempDir,
+    /// Whether commands that make code are told the target; what is wrong with a command's words shows without.
+    pub names_target: bool,
 }
 
 /// The repository's own models.
@@ -20,7 +26,7 @@ pub fn models() -> PathBuf {
 
 impl Folder {
     pub fn new() -> Self {
-        Self { folder: TempDir::new().unwrap() }
+        Self { folder: TempDir::new().unwrap(), names_target: true }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -60,7 +66,14 @@ impl Folder {
                 None => command.env_remove(name),
             };
         }
-        command.args(arguments).current_dir(self.folder.path()).env("NO_COLOR", "1").env("COLUMNS", "100");
+        command.args(arguments);
+        if self.names_target
+            && arguments.first().is_some_and(|command| COMPILING.contains(command))
+            && !arguments.contains(&"--target")
+        {
+            command.args(["--target", target_name()]);
+        }
+        command.current_dir(self.folder.path()).env("NO_COLOR", "1").env("COLUMNS", "100");
         let output = command.output().unwrap();
         let status = output.status.code().map_or("killed".into(), |code| code.to_string());
         let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());

@@ -9,7 +9,7 @@ use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value};
 use tconvc_ir::{DType, Node};
 use tconvc_runtime::program::Kernel;
 
-/// Elements of a unit of work.
+/// Elements of a work item.
 const BLOCK: usize = 4096;
 /// Elements that are converted together.
 const TOGETHER: usize = 16;
@@ -103,8 +103,8 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
     let rates = builder.target.rates().elementwise;
     let of_element = if together(from, to).is_some() { rates.converted } else { rates.converted_alone };
     let nanoseconds = count as f64 * of_element;
-    let splits = builder.even_splits(units as u64, nanoseconds);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, rounds: 1 });
+    let partition = builder.even_partition(units as u64, nanoseconds);
+    builder.push_kernel(Kernel { name, function, operands, partition, scratch_bytes: 0, time_steps: 1 });
     Ok(true)
 }
 

@@ -12,7 +12,7 @@ use tconvc_passes::plan::Step;
 use tconvc_runtime::program::Kernel;
 use tconvc_tile::{Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
 
-/// Elements of a unit of work where the output is one long row.
+/// Elements of a work item where the output is one long row.
 const BLOCK: usize = 8192;
 
 /// How an input follows the output along its innermost axis.
@@ -85,8 +85,8 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     let rates = builder.target.rates().elementwise;
     let nanoseconds =
         (count * (1 + step.inputs.len())) as f64 * rates.operand + units as f64 * rates.operand_item;
-    let splits = builder.even_splits(units as u64, nanoseconds);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, rounds: 1 });
+    let partition = builder.even_partition(units as u64, nanoseconds);
+    builder.push_kernel(Kernel { name, function, operands, partition, scratch_bytes: 0, time_steps: 1 });
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use crate::builder::Builder;
 use crate::error::CompileError;
 use tconvc_ir::{Error, Node, Op, ValueId};
 use tconvc_passes::plan::Step;
-use tconvc_runtime::program::{Plain, PlainInput, Stage, Work};
+use tconvc_runtime::program::{Interpreted, Stage, StageInput, Work};
 
 pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
     let graph = builder.graph;
@@ -18,9 +18,9 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
             inputs.push(match input {
                 None => None,
                 Some(value) => Some(match (graph.constant(value), find(&made, value)) {
-                    (Some(tensor), _) => PlainInput::Constant(tensor.clone()),
-                    (None, Some((stage, output))) => PlainInput::Made { stage, output },
-                    (None, None) => PlainInput::Buffer(builder.operand(value)?, builder.port(value)?),
+                    (Some(tensor), _) => StageInput::Constant(tensor.clone()),
+                    (None, Some((stage, output))) => StageInput::Made { stage, output },
+                    (None, None) => StageInput::Buffer(builder.operand(value)?, builder.port(value)?),
                 }),
             });
         }
@@ -34,7 +34,7 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
             Some(value) => Some((builder.operand(value)?, builder.port(value)?)),
         });
     }
-    builder.push(Work::Plain(Plain { stages, outputs }));
+    builder.push(Work::Interpreted(Interpreted { stages, outputs }));
     Ok(())
 }
 

@@ -72,8 +72,8 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
         });
     })?;
     let nanoseconds = (rows.count * rows.length) as f64 * builder.target.rates().elementwise.normalised;
-    let splits = builder.even_splits(rows.count as u64, nanoseconds);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, rounds: 1 });
+    let partition = builder.even_partition(rows.count as u64, nanoseconds);
+    builder.push_kernel(Kernel { name, function, operands, partition, scratch_bytes: 0, time_steps: 1 });
     Ok(true)
 }
 

@@ -150,14 +150,14 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node, pool: &Pool) -> Resu
     let work = x_axis.input() * whole + x_axis.output() * x_axis.kernel();
     let rates = builder.target.rates().elementwise;
     let nanoseconds = (units * work) as f64 * rates.reduced + units as f64 * rates.reduced_item;
-    let splits = builder.even_splits(units as u64, nanoseconds);
+    let partition = builder.even_partition(units as u64, nanoseconds);
     builder.push_kernel(Kernel {
         name,
         function,
         operands,
-        splits,
+        partition,
         scratch_bytes: 4 * row.words(),
-        rounds: 1,
+        time_steps: 1,
     });
     Ok(true)
 }

@@ -104,8 +104,8 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
     let units = outer * blocks;
     let rates = builder.target.rates().elementwise;
     let nanoseconds = (outer * reduced * inner) as f64 * rates.reduced + units as f64 * rates.reduced_item;
-    let splits = builder.even_splits(units as u64, nanoseconds);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, rounds: 1 });
+    let partition = builder.even_partition(units as u64, nanoseconds);
+    builder.push_kernel(Kernel { name, function, operands, partition, scratch_bytes: 0, time_steps: 1 });
     Ok(true)
 }
 

@@ -141,8 +141,8 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
     let work = row.input as f64 * taps * rates.reduced
         + across.map_or(0.0, |across| across.nanoseconds)
         + rates.reduced_item;
-    let splits = builder.even_splits(units as u64, units as f64 * work);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes, rounds: 1 });
+    let partition = builder.even_partition(units as u64, units as f64 * work);
+    builder.push_kernel(Kernel { name, function, operands, partition, scratch_bytes, time_steps: 1 });
     Ok(true)
 }
 

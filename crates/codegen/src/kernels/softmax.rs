@@ -55,8 +55,8 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node, softmax: Softmax) ->
         });
     })?;
     let nanoseconds = (outer * along * inner) as f64 * builder.target.rates().elementwise.exponential;
-    let splits = builder.even_splits((outer * blocks) as u64, nanoseconds);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, rounds: 1 });
+    let partition = builder.even_partition((outer * blocks) as u64, nanoseconds);
+    builder.push_kernel(Kernel { name, function, operands, partition, scratch_bytes: 0, time_steps: 1 });
     Ok(true)
 }
 

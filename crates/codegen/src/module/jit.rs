@@ -20,7 +20,7 @@ pub struct JitCode {
 
 impl JitCode {
     pub(super) fn place(functions: Vec<Compiled>, isa: OwnedTargetIsa) -> Result<JitCode, CodeError> {
-        // One stretch of just the right size, so that calls within it are short jumps.
+        // One segment of just the right size, so that calls within it are short jumps.
         let size: usize = functions.iter().map(|f| f.bytes.len() + f.align as usize + 64).sum();
         let slack = functions.iter().map(|f| 24 * f.relocs.len()).sum::<usize>();
         let memory = ArenaMemoryProvider::new_with_size(size + slack + (64 << 10))

@@ -206,7 +206,7 @@ impl CodeModule {
         self.add(name, Kind::Tile { params }, signature, Body::Tile(Box::new(tile)))
     }
 
-    /// Adds a step function, see [`StepFn`]: `build` writes its body, up to the return, which follows by itself.
+    /// Adds a step function, see [`StepFn`](tconvc_runtime::code::StepFn): `build` writes its body, up to the return, which follows by itself.
     ///
     /// # Errors
     /// [`CodeError::Function`] where it makes a call that cannot be, [`CodeError::Duplicate`] where its name is taken.

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use tconvc_codegen::compile::compile;
 use tconvc_codegen::options::{FastMath, Options};
 use tconvc_ir::{Attributes, DType, Graph, Op, Tensor, TensorView, TensorViewMut, ValueType, infer};
-use tconvc_machine::Target;
 use tconvc_passes::plan::plan;
 use tconvc_runtime::executor::{Executor, Serial};
 use tconvc_runtime::program::Work;
 use tconvc_runtime::session::Session;
 use tconvc_runtime::thread_pool::ThreadPool;
-use tconvc_testing::{Edge, Guarded};
+use tconvc_testing::{Edge, Guarded, targets};
 
 /// An input of the operator under test.
 pub enum Input {
@@ -21,6 +20,16 @@ pub enum Input {
     Constant(Tensor),
     /// Not there.
     Absent,
+}
+
+/// How a program runs.
+#[derive(Clone, Copy)]
+enum How {
+    Usual,
+    /// With each buffer of every kernel at an edge.
+    Apart,
+    /// With each part of every kernel on a copy.
+    ByPart,
 }
 
 /// One operator with its inputs.
@@ -100,18 +109,24 @@ impl Case {
         for target in targets() {
             let mut first: Option<Vec<Vec<u8>>> = None;
             for threads in [1, 2] {
-                let options = Options { threads, fast_math, ..Options::new(target.clone()) };
+                let grain_ns = Some(0.0);
+                let options = Options { threads, fast_math, grain_ns, ..Options::new(target.clone()) };
                 let program = compile(&graph, &plan, &options, &Serial).unwrap().finish().unwrap();
                 kernels.extend(program.steps().iter().filter_map(|step| match &step.work {
                     Work::Kernel(kernel) => Some(kernel.name.clone()),
                     _ => None,
                 }));
-                let plain = program.steps().iter().any(|step| matches!(step.work, Work::Plain(_)));
+                let plain = program.steps().iter().any(|step| matches!(step.work, Work::Interpreted(_)));
                 assert_eq!(!plain, self.native, "{:?} {target}: {:?}", self.op, program.steps());
                 let executor: Arc<dyn Executor> = Arc::new(ThreadPool::new(threads).unwrap());
                 let mut session = Session::new(&program, executor).unwrap();
-                for (edge, apart) in [(Edge::End, false), (Edge::End, true), (Edge::Start, true)] {
-                    let found = self.run(&mut session, &expected, edge, apart);
+                for (edge, how) in [
+                    (Edge::End, How::Usual),
+                    (Edge::End, How::Apart),
+                    (Edge::Start, How::Apart),
+                    (Edge::End, How::ByPart),
+                ] {
+                    let found = self.run(&mut session, &expected, edge, how);
                     for (found, expected) in found.iter().zip(&expected) {
                         self.compare(found, expected, &format!("{target}, {threads} threads"));
                     }
@@ -127,8 +142,8 @@ impl Case {
         kernels
     }
 
-    /// Inputs and outputs lie at an edge; where buffers are `apart`, each of every kernel does.
-    fn run(&self, session: &mut Session, expected: &[Tensor], edge: Edge, apart: bool) -> Vec<Vec<u8>> {
+    /// Inputs and outputs lie at an edge.
+    fn run(&self, session: &mut Session, expected: &[Tensor], edge: Edge, how: How) -> Vec<Vec<u8>> {
         let given: Vec<&Tensor> = self
             .inputs
             .iter()
@@ -159,10 +174,15 @@ impl Case {
                 TensorViewMut::from_bytes(tensor.dtype(), tensor.shape(), buffer).unwrap()
             })
             .collect();
-        if apart {
-            session.run_apart(&views, &mut views_mut, |_, bytes| Guarded::new(bytes, edge)).unwrap();
-        } else {
-            session.run(&views, &mut views_mut).unwrap();
+        match how {
+            How::Usual => session.run(&views, &mut views_mut).unwrap(),
+            How::Apart => {
+                session.run_apart(&views, &mut views_mut, |_, bytes| Guarded::new(bytes, edge)).unwrap();
+            }
+            How::ByPart => {
+                let (problems, _) = session.run_parts_alone(&views, &mut views_mut).unwrap();
+                assert!(problems.is_empty(), "{:?}: {}", self.op, problems.join("\n"));
+            }
         }
         outputs.iter().map(|block| block.to_vec()).collect()
     }
@@ -191,12 +211,4 @@ fn difference(found: &[u8], expected: &Tensor) -> String {
         return "equal".into();
     };
     format!("element {i} is {found:?}, expected {expected:?}")
-}
-
-/// Code of each kind that this machine runs.
-fn targets() -> Vec<Target> {
-    let mut all = vec![Target::host(), Target::parse("x86-64-v3").unwrap(), Target::parse("x86-64").unwrap()];
-    all.retain(Target::runs_here);
-    all.dedup_by_key(|target| target.to_string());
-    all
 }

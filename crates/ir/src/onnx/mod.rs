@@ -7,6 +7,7 @@
 mod attributes;
 mod export;
 mod files;
+mod foreign;
 mod import;
 mod names;
 mod proto;
@@ -32,7 +33,9 @@ use std::path::Path;
 pub fn read_path(path: impl AsRef<Path>) -> Result<Graph> {
     let path = path.as_ref();
     let bytes = files::load_model(path)?;
-    let graph = Files::beside(path).and_then(|files| import::model(&bytes, &files));
+    let graph = foreign::refuse(&bytes)
+        .and_then(|()| Files::beside(path))
+        .and_then(|files| import::model(&bytes, &files));
     graph.map_err(|error| error.in_file(path))
 }
 
@@ -41,6 +44,7 @@ pub fn read_path(path: impl AsRef<Path>) -> Result<Graph> {
 /// # Errors
 /// As [`read_path`], without the file's name.
 pub fn read_bytes(bytes: &[u8]) -> Result<Graph> {
+    foreign::refuse(bytes)?;
     import::model(&Bytes::copy_from_slice(bytes), &Files::none())
 }
 

@@ -11,7 +11,13 @@ mod forms;
 mod onnx_damage;
 mod onnx_forms;
 mod onnx_import;
+#[cfg(test)]
+mod onnx_microsoft;
 mod onnx_models;
+#[cfg(test)]
+mod onnx_scan;
+#[cfg(test)]
+mod onnx_sequences;
 mod onnx_upgrade;
 mod operators;
 mod text;

@@ -64,24 +64,14 @@ impl Session {
         }
         let starts: Vec<Address> =
             blocks.iter_mut().zip(&spans).map(|(block, (_, [from, to]))| start(block, to - from)).collect();
-        let pointer = |operand: &Operand| {
-            let [from, to] = operand.buffer;
-            let inside = |(space, [start, end]): &(Space, [usize; 2])| {
-                *space == operand.space && *start <= from && to <= *end
-            };
-            let Some(number) = spans.iter().position(inside) else {
-                unreachable!("the spans are made of the operands")
-            };
-            starts[number].at(operand.offset.wrapping_sub(spans[number].1[0]))
-        };
-        let table: Vec<Address> = kernel.operands.iter().map(pointer).collect();
-        let parts = |round| (1..kernel.splits.len()).map(move |part| (round, part - 1));
-        for (round, part) in (0..kernel.rounds).flat_map(parts) {
+        let table = table(&kernel.operands, &spans, &starts);
+        let parts = |time_step| (1..kernel.partition.len()).map(move |part| (time_step, part - 1));
+        for (time_step, part) in (0..kernel.time_steps).flat_map(parts) {
             let mut scratch = block(kernel.scratch_bytes);
             let scratch = start(&mut scratch, kernel.scratch_bytes);
             // The task counts scratch memory from that of the first share.
-            let task = Task { function, operands: &table, scratch, stride: 0, splits: &kernel.splits };
-            task.run(part, round);
+            let task = Task { function, operands: &table, scratch, stride: 0, partition: &kernel.partition };
+            task.run(part, time_step);
         }
         for ((space, [start, end]), block) in spans.into_iter().zip(blocks) {
             let whole = Operand::new(space, start, end - start);
@@ -99,7 +89,7 @@ impl Session {
 }
 
 /// The buffers of some operands; those that share bytes are one, because a kernel may write over what it reads.
-fn spans(operands: &[Operand]) -> Vec<(Space, [usize; 2])> {
+pub(super) fn spans(operands: &[Operand]) -> Vec<(Space, [usize; 2])> {
     let mut spans: Vec<(Space, [usize; 2])> = operands.iter().map(|o| (o.space, o.buffer)).collect();
     spans.sort_unstable();
     spans.dedup_by(|next, last| {
@@ -110,6 +100,21 @@ fn spans(operands: &[Operand]) -> Vec<(Space, [usize; 2])> {
         meets
     });
     spans
+}
+
+/// Where operands are, whose spans start there.
+pub(super) fn table(operands: &[Operand], spans: &[(Space, [usize; 2])], starts: &[Address]) -> Vec<Address> {
+    let pointer = |operand: &Operand| {
+        let [from, to] = operand.buffer;
+        let inside = |(space, [start, end]): &(Space, [usize; 2])| {
+            *space == operand.space && *start <= from && to <= *end
+        };
+        let Some(number) = spans.iter().position(inside) else {
+            unreachable!("the spans are made of the operands")
+        };
+        starts[number].at(operand.offset.wrapping_sub(spans[number].1[0]))
+    };
+    operands.iter().map(pointer).collect()
 }
 
 /// Address of a block, which must be as the code was promised.

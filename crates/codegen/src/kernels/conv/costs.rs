@@ -96,7 +96,7 @@ impl AlgorithmCosts for KernelCosts {
                 name: shape.to_string(),
                 busy_ns: cycles / rates.cycles_per_ns,
                 moved_bytes: shape.added_bytes(),
-                parts: shape.units(),
+                parts: shape.work_items(),
             });
         }
         let problem = problem_of(geometry, form)?;

@@ -28,7 +28,7 @@ pub(crate) fn operands(
     [input, output, weights, bias].into_iter().chain(post_ops.iter().map(|&(operand, _)| operand)).collect()
 }
 
-/// Pointers to the operands and to scratch memory, the same for all units of work.
+/// Pointers to the operands and to scratch memory, the same for all work items.
 pub(crate) struct Bases {
     pub input: Value,
     pub output: Value,

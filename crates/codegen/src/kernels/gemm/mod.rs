@@ -185,8 +185,8 @@ pub(crate) fn build(
     let weights: Vec<u64> = (0..m).step_by(chunk).flat_map(of_chunk).collect();
     let nanoseconds =
         (product.starts.len() * m * k * n) as f64 / builder.target.rates().elementwise.matrix_macs;
-    let splits = builder.weighted_splits(&weights.repeat(product.starts.len()), nanoseconds);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes: 0, rounds: 1 });
+    let partition = builder.weighted_partition(&weights.repeat(product.starts.len()), nanoseconds);
+    builder.push_kernel(Kernel { name, function, operands, partition, scratch_bytes: 0, time_steps: 1 });
     Ok(true)
 }
 
@@ -398,16 +398,16 @@ struct Panels<'a> {
 const RUN: usize = 64;
 
 impl Pack for Panels<'_> {
-    fn stretches(&self) -> Vec<(usize, usize)> {
+    fn segments(&self) -> Vec<(usize, usize)> {
         (0..self.n.div_ceil(self.columns)).map(|panel| (self.k * self.columns, panel)).collect()
     }
 
-    fn write(&self, task: usize, stretches: &mut [&mut [f32]]) {
-        let [stretch] = stretches else { return };
+    fn write(&self, task: usize, segments: &mut [&mut [f32]]) {
+        let [segment] = segments else { return };
         let first = task * self.columns;
         let exist = self.columns.min(self.n - first);
         if !self.transposed {
-            let rows = stretch.chunks_exact_mut(self.columns).zip(self.data.chunks_exact(self.n));
+            let rows = segment.chunks_exact_mut(self.columns).zip(self.data.chunks_exact(self.n));
             for (panel, row) in rows {
                 for (value, weight) in panel.iter_mut().zip(&row[first..first + exist]) {
                     *value = f32::from_ne_bytes(*weight);
@@ -415,7 +415,7 @@ impl Pack for Panels<'_> {
             }
             return;
         }
-        for (run, panel) in stretch.chunks_mut(RUN * self.columns).enumerate() {
+        for (run, panel) in segment.chunks_mut(RUN * self.columns).enumerate() {
             for column in 0..exist {
                 let data = &self.data[(first + column) * self.k + run * RUN..];
                 for (row, weight) in panel.chunks_exact_mut(self.columns).zip(data) {

@@ -1,4 +1,4 @@
-//! A copy along any axes as one kernel: axes merged, the innermost one as straight code, the others as units of work.
+//! A copy along any axes as one kernel: axes merged, the innermost one as straight code, the others as work items.
 
 use super::super::walk::{below, choose, entry, indices};
 use super::{narrow, rows, squares};
@@ -204,8 +204,8 @@ pub(super) fn kernel(builder: &mut Builder<'_>, mut copy: Copy) -> Result<Option
     // About 10 GB/s, and a few instructions a unit.
     let rates = builder.target.rates().elementwise;
     let nanoseconds = words as f64 * rates.copied + units as f64 * rates.copied_item;
-    let splits = builder.even_splits(units as u64, nanoseconds);
-    Ok(Some(vec![Kernel { name, function, operands, splits, scratch_bytes: 0, rounds: 1 }]))
+    let partition = builder.even_partition(units as u64, nanoseconds);
+    Ok(Some(vec![Kernel { name, function, operands, partition, scratch_bytes: 0, time_steps: 1 }]))
 }
 
 /// Bytes of so many words.

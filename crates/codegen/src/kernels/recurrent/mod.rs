@@ -1,11 +1,11 @@
 //! GRU and LSTM of f32 with constant weights: lanes run along hidden units, with weights packed for each vector of these.
 //!
 //! - [`sequences`] runs each sequence by itself, all of its steps one after the other: small layers over many of them.
-//! - [`rounds`] multiplies all inputs by their weights at once, and then takes the hidden units of each step in rounds
-//!   that threads share: large layers over few sequences.
+//! - [`time_steps`] multiplies all inputs by their weights at once, and then takes the hidden units time step by time step,
+//!   each shared between threads: large layers over few sequences.
 
-mod rounds;
 mod sequences;
+mod time_steps;
 
 use super::walk::choose;
 use crate::builder::Builder;
@@ -107,7 +107,7 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node, op: &Recurrent) -> R
     }
     let rates = builder.target.rates();
     if layer.step_macs() as f64 / rates.elementwise.vector_macs >= rates.threads.time_step_ns {
-        rounds::build(builder, layer, &name, operands, &places)?;
+        time_steps::build(builder, layer, &name, operands, &places)?;
     } else {
         sequences::build(builder, layer, name, operands, &places)?;
     }

@@ -1,4 +1,4 @@
-//! Each sequence by itself: units of work are the sequences of each direction and item of the batch.
+//! Each sequence by itself: work items are the sequences of each direction and item of the batch.
 
 use super::super::walk::first_lanes;
 use super::{BIASES, Layer, Places, States, copy, finish};
@@ -74,9 +74,9 @@ pub(super) fn build(
     let rates = builder.target.rates().elementwise;
     let nanoseconds =
         macs as f64 / rates.vector_macs + (units * steps * layer.blocks()) as f64 * rates.recurrent_item;
-    let splits = builder.even_splits(units as u64, nanoseconds);
+    let partition = builder.even_partition(units as u64, nanoseconds);
     let scratch_bytes = 3 * layer.state_bytes();
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes, rounds: 1 });
+    builder.push_kernel(Kernel { name, function, operands, partition, scratch_bytes, time_steps: 1 });
     Ok(())
 }
 

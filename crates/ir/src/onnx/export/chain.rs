@@ -40,6 +40,11 @@ impl<'w, 'g> Chain<'w, 'g> {
         self.value.clone()
     }
 
+    /// Opset that is written.
+    pub fn opset(&self) -> i64 {
+        self.writer.opset()
+    }
+
     /// Type of an input of the node.
     pub fn ty(&self, index: usize) -> ValueType {
         self.node.input(index).map(|id| self.writer.graph().ty(id).clone()).unwrap_or_default()

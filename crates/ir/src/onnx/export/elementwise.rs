@@ -1,6 +1,7 @@
 //! Elementwise operators and softmax where our spelling is not ONNX's.
 
 use super::chain::{Chain, attribute};
+use super::since::of_name;
 use crate::attributes::{AttributeValue, Attributes};
 use crate::dispatch_numeric;
 use crate::dtype::{DType, Element};
@@ -23,6 +24,11 @@ pub(super) fn apply(chain: &mut Chain<'_, '_>, op: Unary, dtype: DType, main: bo
             let bounds = [bound(chain, "min", min, dtype)?, bound(chain, "max", max, dtype)?];
             ("Clip", Attributes::new(), bounds.to_vec())
         }
+        Unary::HardSwish | Unary::Mish | Unary::Gelu | Unary::GeluTanh
+            if chain.opset() < of_name(op.name()) =>
+        {
+            return spelled_out(chain, op, dtype, main);
+        }
         Unary::GeluTanh => ("Gelu", attribute("approximate", "tanh"), vec![]),
         // ONNX has it since opset 24.
         Unary::Swish { alpha } => {
@@ -41,6 +47,53 @@ pub(super) fn apply(chain: &mut Chain<'_, '_>, op: Unary, dtype: DType, main: bo
         chain.main(op_type, attributes, further);
     } else {
         chain.then(op_type, attributes, further);
+    }
+    Ok(())
+}
+
+/// In the words of opsets that do not have the operator, as exporters spell it there.
+fn spelled_out(chain: &mut Chain<'_, '_>, op: Unary, dtype: DType, main: bool) -> Result<()> {
+    let x = chain.value();
+    let number = |chain: &mut Chain<'_, '_>, what: &str, value: f64| -> Result<String> {
+        Ok(chain.constant(what, &scalar(value, dtype)?))
+    };
+    match op {
+        Unary::HardSwish => {
+            let steps = attribute("alpha", 1.0f32 / 6.0).with("beta", 0.5f32);
+            chain.then("HardSigmoid", steps, &[]);
+        }
+        Unary::Mish => {
+            chain.then("Softplus", Attributes::new(), &[]);
+            chain.then("Tanh", Attributes::new(), &[]);
+        }
+        _ => {
+            // The argument of erf or tanh; half of one more than that is the factor.
+            if op == Unary::Gelu {
+                let root = number(chain, "root", std::f64::consts::FRAC_1_SQRT_2)?;
+                chain.then("Mul", Attributes::new(), &[root]);
+                chain.then("Erf", Attributes::new(), &[]);
+            } else {
+                let (cubic, root) = (0.044_715, (2.0 / std::f64::consts::PI).sqrt());
+                chain.then("Mul", Attributes::new(), std::slice::from_ref(&x));
+                let cubic = number(chain, "cubic", cubic)?;
+                chain.then("Mul", Attributes::new(), &[cubic]);
+                let one = number(chain, "one", 1.0)?;
+                chain.then("Add", Attributes::new(), &[one]);
+                chain.then("Mul", Attributes::new(), std::slice::from_ref(&x));
+                let root = number(chain, "root", root)?;
+                chain.then("Mul", Attributes::new(), &[root]);
+                chain.then("Tanh", Attributes::new(), &[]);
+            }
+            let one = number(chain, "one", 1.0)?;
+            chain.then("Add", Attributes::new(), &[one]);
+            let half = number(chain, "half", 0.5)?;
+            chain.then("Mul", Attributes::new(), &[half]);
+        }
+    }
+    if main {
+        chain.main("Mul", Attributes::new(), &[x]);
+    } else {
+        chain.then("Mul", Attributes::new(), &[x]);
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! A [`Graph`] becomes a model in ONNX's words. This file writes the model around the nodes.
 
 mod chain;
+mod check;
 mod convolution;
 mod elementwise;
 mod forms;
@@ -8,8 +9,10 @@ mod opset;
 mod since;
 mod writer;
 
+use super::attributes;
 use super::import::DOC_STRING;
 use super::proto::{ModelProto, OperatorSetIdProto, StringStringEntryProto};
+use super::subgraph::Contents;
 use super::wire::put_header;
 use crate::attributes::{AttributeValue, Attributes};
 use crate::error::{Error, Result};
@@ -19,6 +22,8 @@ use chain::Chain;
 use forms::{scatter, sub_pixel, zero_insert};
 pub(super) use opset::choose as choose_opset;
 use prost::Message;
+use prost::bytes::Bytes;
+use std::collections::BTreeMap;
 use writer::Writer;
 
 /// Largest file that a protocol buffer can be.
@@ -46,6 +51,8 @@ pub(super) fn model(graph: &Graph) -> Result<Vec<u8>> {
 
     let mut opsets = graph.opsets.clone();
     opsets.insert(String::new(), opset);
+    // Not every file imports what it uses.
+    import_domains(graph, &mut opsets)?;
     let metadata = graph.metadata.iter().filter(|(key, _)| *key != DOC_STRING);
     let model = ModelProto {
         ir_version: ir_version(opset),
@@ -68,7 +75,33 @@ pub(super) fn model(graph: &Graph) -> Result<Vec<u8>> {
     if out.len() > MAX_FILE_BYTES {
         return Err(too_large(out.len()));
     }
-    Ok(out)
+    // Bytes are shared, so that looking at them takes no memory to speak of.
+    let written = Bytes::from(out);
+    check::model(&written)?;
+    Ok(written.into())
+}
+
+/// Imports the first version of domains that are used and not imported.
+fn import_domains(graph: &Graph, opsets: &mut BTreeMap<String, i64>) -> Result<()> {
+    for node in graph.nodes() {
+        let Op::Opaque(op) = &node.op else { continue };
+        opsets.entry(op.domain.clone()).or_insert(1);
+        match op.control() {
+            Ok(control) => {
+                for graph in control.graphs() {
+                    import_domains(graph, opsets)?;
+                }
+            }
+            Err(_) => {
+                let encoded: Vec<Bytes> =
+                    op.attributes.iter().map(|(name, value)| attributes::write(name, value)).collect();
+                for (domain, _) in Contents::of(&encoded)?.foreign {
+                    opsets.entry(domain).or_insert(1);
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Writes the encoded attribute of a graph; see [`super::write_subgraph`].

@@ -4,7 +4,7 @@ use super::opset::OLDEST;
 use crate::attributes::{AttributeValue, Attributes};
 use crate::dtype::DType;
 use crate::graph::{Graph, Node};
-use crate::ops::{EpilogueStep, Operator, Unary};
+use crate::ops::{EpilogueStep, Op, Operator, Unary};
 
 /// The first opset in which what we write for a node means what we mean.
 pub(super) fn since(graph: &Graph, node: &Node) -> i64 {
@@ -19,15 +19,16 @@ pub(super) fn since(graph: &Graph, node: &Node) -> i64 {
     least
 }
 
+/// What is newer than the opset that is written is spelled out.
 fn of_unary(unary: &Unary) -> i64 {
     match unary {
-        Unary::GeluTanh => 20,
+        Unary::HardSwish | Unary::Mish | Unary::Gelu | Unary::GeluTanh => OLDEST,
         other => of_name(other.name()),
     }
 }
 
 /// Operators that are newer than the oldest opset that is written.
-fn of_name(name: &str) -> i64 {
+pub(super) fn of_name(name: &str) -> i64 {
     match name {
         "HardSwish" | "Trilu" => 14,
         "Bernoulli" | "CastLike" | "Optional" | "OptionalGetElement" | "OptionalHasElement" => 15,
@@ -98,7 +99,10 @@ fn by_spelling(graph: &Graph, node: &Node, attributes: &Attributes) -> i64 {
         ),
         _ => OLDEST,
     };
-    more.max(of_name(name))
+    match &node.op {
+        Op::Unary(unary) => more.max(of_unary(unary)),
+        _ => more.max(of_name(name)),
+    }
 }
 
 /// Reductions whose axes were an attribute before opset 18.

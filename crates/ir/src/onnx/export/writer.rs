@@ -94,6 +94,10 @@ impl<'g> Writer<'g> {
         self.graph
     }
 
+    pub fn opset(&self) -> i64 {
+        self.opset
+    }
+
     /// Name of a value; empty for an absent one.
     pub fn name(&self, id: Option<ValueId>) -> String {
         id.and_then(|id| self.names.get(&id).cloned()).unwrap_or_default()

@@ -45,11 +45,11 @@ macro_rules! float_sums {
             type Sum = f64;
             const ZERO: f64 = 0.0;
             const ONE: f64 = 1.0;
-            #[inline]
+            #[inline(always)]
             fn widen(self) -> f64 { self.to_f64() }
-            #[inline]
+            #[inline(always)]
             fn add(a: f64, b: f64) -> f64 { a + b }
-            #[inline]
+            #[inline(always)]
             fn mul(a: f64, b: f64) -> f64 { a * b }
             #[inline]
             fn is_negative(sum: f64) -> bool { sum < 0.0 }
@@ -73,11 +73,11 @@ macro_rules! integer_sums {
             type Sum = $ty;
             const ZERO: $ty = 0;
             const ONE: $ty = 1;
-            #[inline]
+            #[inline(always)]
             fn widen(self) -> $ty { self }
-            #[inline]
+            #[inline(always)]
             fn add(a: $ty, b: $ty) -> $ty { a.wrapping_add(b) }
-            #[inline]
+            #[inline(always)]
             fn mul(a: $ty, b: $ty) -> $ty { a.wrapping_mul(b) }
             #[inline]
             #[allow(unused_comparisons, reason = "one macro for signed and unsigned types")]

@@ -74,7 +74,8 @@ pub(in crate::ops) fn add_tap<T: Sums>(
     }
 }
 
-/// `sums[..] += weight * data[..]` along one row.
+/// `sums[..] += weight * data[..]` along one row. Without iterators: builds that are not optimised, which most tests are, spend
+/// their time here.
 #[inline]
 pub(in crate::ops) fn add_line<T: Sums>(sums: &mut [T::Sum], weight: T::Sum, data: &[T::Sum], line: Line) {
     if line.count == 0 {
@@ -82,13 +83,17 @@ pub(in crate::ops) fn add_line<T: Sums>(sums: &mut [T::Sum], weight: T::Sum, dat
     }
     let (sums, data) = (&mut sums[line.into[0]..], &data[line.from[0]..]);
     if line.into[1] == 1 && line.from[1] == 1 {
-        for (sum, &value) in sums[..line.count].iter_mut().zip(&data[..line.count]) {
-            *sum = T::add(*sum, T::mul(weight, value));
+        let (sums, data) = (&mut sums[..line.count], &data[..line.count]);
+        let mut i = 0;
+        while i < line.count {
+            sums[i] = T::add(sums[i], T::mul(weight, data[i]));
+            i += 1;
         }
         return;
     }
-    for i in 0..line.count {
-        let sum = &mut sums[i * line.into[1]];
-        *sum = T::add(*sum, T::mul(weight, data[i * line.from[1]]));
+    let (mut from, mut into) = (0, 0);
+    for _ in 0..line.count {
+        sums[into] = T::add(sums[into], T::mul(weight, data[from]));
+        (from, into) = (from + line.from[1], into + line.into[1]);
     }
 }

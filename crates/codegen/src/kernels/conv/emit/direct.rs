@@ -16,7 +16,7 @@ use crate::kernels::conv::schedule::line_buffer::LineBuffer;
 use crate::kernels::conv::schedule::phases::{self, Layout, PhaseGroup};
 use crate::kernels::conv::schedule::tile_shape::is_small;
 use crate::kernels::conv::schedule::tiling::{WEIGHTS_AHEAD, cut, cut_channels};
-use crate::kernels::conv::schedule::work_items::Units;
+use crate::kernels::conv::schedule::work_items::WorkItems;
 use crate::kernels::conv::weights::{Blocks, NO_TAP};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -496,7 +496,7 @@ impl KernelPlan {
     ) -> Result<(), CompileError> {
         let bias = builder.pack(&layer.bias);
         let operands = operands([layer.input, layer.output, packed, bias], &layer.post_op_operands);
-        let counts = Units::new(&layer.problem, &self.schedule);
+        let counts = WorkItems::new(&layer.problem, &self.schedule);
         let how = if self.schedule.dataflow == Dataflow::Phases { "_phases" } else { "" };
         let name = builder.unique(&format!("{}{how}", layer.name));
         let function = builder.add_step(&name, |f| Emit { plan: &self, layer, counts: &counts }.step(f))?;
@@ -507,15 +507,15 @@ impl KernelPlan {
         let rates = builder.target.rates();
         let products = layer.problem.macs() as f64 / (rates.lanes as f64 * rates.threads.macs_per_lane);
         let nanoseconds = products + copies / rates.cycles_per_ns;
-        let splits =
-            builder.weighted_splits(&counts.weights(&layer.problem, &self.schedule, self.lanes), nanoseconds);
+        let partition = builder
+            .weighted_partition(&counts.weights(&layer.problem, &self.schedule, self.lanes), nanoseconds);
         builder.push_kernel(Kernel {
             name,
             function,
             operands,
-            splits,
+            partition,
             scratch_bytes: self.scratch_bytes,
-            rounds: 1,
+            time_steps: 1,
         });
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The loops around the micro-kernel as code: units of work, packing, phases, channels, rows, tiles along x.
+//! The loops around the micro-kernel as code: work items, packing, phases, channels, rows, tiles along x.
 
 use crate::kernels::conv::emit::bounds::{at_least, each_channel_tile, repeat, rest_of, smaller, when};
 use crate::kernels::conv::emit::direct::{Group, KernelPlan};
@@ -6,15 +6,15 @@ use crate::kernels::conv::emit::line_buffer::{Held, Next, Slice};
 use crate::kernels::conv::layer::{Bases, Layer};
 use crate::kernels::conv::schedule::direct::Source;
 use crate::kernels::conv::schedule::tile_shape::is_small;
-use crate::kernels::conv::schedule::work_items::{Units, of_part};
+use crate::kernels::conv::schedule::work_items::{WorkItems, of_part};
 use crate::module::FunctionBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use std::ops::Range;
 
-/// A unit of work: its place in each dimension.
+/// A work item: its place in each dimension.
 #[derive(Clone, Copy)]
-pub(crate) struct Unit {
+pub(crate) struct WorkItem {
     image: Value,
     group: Value,
     pub z: Value,
@@ -26,10 +26,10 @@ pub(crate) struct Unit {
     input_tile: Value,
 }
 
-/// Where work is: a unit, the kind of its x-block, and the input tile that broadcast, where input tiles roll.
+/// Where work is: a work item, the kind of its x-block, and the input tile that broadcast, where input tiles roll.
 struct Here<'h> {
     bases: &'h Bases,
-    unit: Unit,
+    item: WorkItem,
     kind: usize,
     next: Option<Next>,
 }
@@ -61,7 +61,7 @@ impl Member<'_> {
 pub(crate) struct Emit<'a, 'b> {
     pub plan: &'a KernelPlan,
     pub layer: &'a Layer<'b>,
-    pub counts: &'a Units,
+    pub counts: &'a WorkItems,
 }
 
 impl Emit<'_, '_> {
@@ -86,14 +86,14 @@ impl Emit<'_, '_> {
             let block = x;
             let y = f.builder.ins().imul_imm_s(y, self.plan.schedule.rows as i64);
             let x = f.builder.ins().imul_imm_s(x, self.plan.schedule.columns as i64);
-            let mut unit = Unit { image, group, z, y, x, part, input_tile: bases.scratch };
+            let mut item = WorkItem { image, group, z, y, x, part, input_tile: bases.scratch };
             self.plan.input_tiles.by_kind(f, block, &mut |f, kind| {
                 if self.plan.schedule.source != Source::Direct {
-                    let now = f.builder.use_var(held.unit);
+                    let now = f.builder.use_var(held.item);
                     let stale = f.builder.ins().icmp(IntCC::NotEqual, now, outer);
                     when(f, stale, |f| {
-                        let source = self.input(f, &bases, &unit);
-                        let steps = [unit.z, unit.y, unit.x];
+                        let source = self.input(f, &bases, &item);
+                        let steps = [item.z, item.y, item.x];
                         self.plan.input_tiles.pack(
                             f,
                             &self.layer.problem,
@@ -105,21 +105,21 @@ impl Emit<'_, '_> {
                         let start = f.constant(0);
                         f.builder.def_var(held.offset, start);
                     });
-                    f.builder.def_var(held.unit, outer);
+                    f.builder.def_var(held.item, outer);
                     let offset = f.builder.use_var(held.offset);
-                    unit.input_tile = f.builder.ins().iadd(bases.scratch, offset);
+                    item.input_tile = f.builder.ins().iadd(bases.scratch, offset);
                 }
-                let next = self.next(f, &bases, &unit, (index, end), kind, held);
-                self.phases(f, &Here { bases: &bases, unit, kind, next });
+                let next = self.next(f, &bases, &item, (index, end), kind, held);
+                self.phases(f, &Here { bases: &bases, item, kind, next });
             });
         });
     }
 
-    /// Address of the first input channel of the unit's group.
-    pub fn input(&self, f: &mut FunctionBuilder<'_>, bases: &Bases, unit: &Unit) -> Value {
+    /// Address of the first input channel of the work item's group.
+    pub fn input(&self, f: &mut FunctionBuilder<'_>, bases: &Bases, item: &WorkItem) -> Value {
         let problem = &self.layer.problem;
-        let index = f.builder.ins().imul_imm_s(unit.image, problem.groups as i64);
-        let index = f.builder.ins().iadd(index, unit.group);
+        let index = f.builder.ins().imul_imm_s(item.image, problem.groups as i64);
+        let index = f.builder.ins().iadd(index, item.group);
         f.element(bases.input, index, 4 * problem.input.group as i64)
     }
 
@@ -129,7 +129,7 @@ impl Emit<'_, '_> {
             return self.groups(f, here, 0..self.plan.groups.len());
         }
         for part in 0..schedule.parts {
-            let mine = f.builder.ins().icmp_imm_u(IntCC::Equal, here.unit.part, part as i64);
+            let mine = f.builder.ins().icmp_imm_u(IntCC::Equal, here.item.part, part as i64);
             when(f, mine, |f| {
                 self.groups(f, here, of_part(self.plan.groups.len(), part, schedule.parts));
             });
@@ -175,7 +175,7 @@ impl Emit<'_, '_> {
         all
     }
 
-    /// Bytes from a unit's first output to that of a group.
+    /// Bytes from a work item's first output to that of a group.
     fn place_of(&self, group: &Group) -> i64 {
         let (problem, row_bytes) = (&self.layer.problem, 4 * self.layer.problem.output.row as i64);
         let [z, y, _] = &problem.axes;
@@ -183,19 +183,19 @@ impl Emit<'_, '_> {
             + 4 * group.first_x as i64
     }
 
-    /// The rows of a unit that a group of phases has.
+    /// The rows of a work item that a group of phases has.
     fn rows_of(&self, f: &mut FunctionBuilder<'_>, here: &Here<'_>, member: Member<'_>) {
         let group = &self.plan.groups[member.run.numbers.start];
         let [z, y, _] = &self.layer.problem.axes;
         let (z_phase, y_phase) = (&z.phases[group.z], &y.phases[group.y]);
-        // Rows of this phase in the unit.
+        // Rows of this phase in the work item.
         let most = f.constant(self.plan.schedule.rows as i64);
-        let left = rest_of(f, y_phase.count as i64, here.unit.y);
+        let left = rest_of(f, y_phase.count as i64, here.item.y);
         let left = at_least(f, left, 0);
         let rows = smaller(f, most, left);
-        if z_phase.count < z.steps() && self.plan.schedule.planes(&self.layer.problem) == 1 {
+        if z_phase.count < z.output_positions() && self.plan.schedule.planes(&self.layer.problem) == 1 {
             let exists =
-                f.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, here.unit.z, z_phase.count as i64);
+                f.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, here.item.z, z_phase.count as i64);
             when(f, exists, |f| self.group(f, here, member, rows));
         } else {
             self.group(f, here, member, rows);
@@ -204,31 +204,31 @@ impl Emit<'_, '_> {
 
     /// Addresses of the first row of a group: in what is read, and in the output, as bytes from its start.
     fn starts(&self, f: &mut FunctionBuilder<'_>, here: &Here<'_>, member: Member<'_>) -> [Value; 2] {
-        let (problem, unit) = (&self.layer.problem, &here.unit);
+        let (problem, item) = (&self.layer.problem, &here.item);
         let group = &self.plan.groups[member.run.numbers.start];
         let [z, y, _] = &problem.axes;
         let row_bytes = 4 * problem.output.row as i64;
-        let channel = f.builder.ins().imul_imm_s(unit.image, problem.groups as i64);
-        let channel = f.builder.ins().iadd(channel, unit.group);
+        let channel = f.builder.ins().imul_imm_s(item.image, problem.groups as i64);
+        let channel = f.builder.ins().iadd(channel, item.group);
         let mut place = f.builder.ins().imul_imm_s(channel, (4 * problem.cout * problem.output.plane) as i64);
-        place = f.element(place, unit.z, z.out_stride as i64 * y.output as i64 * row_bytes);
-        place = f.element(place, unit.y, y.out_stride as i64 * row_bytes);
-        place = f.element(place, unit.x, 4 * problem.step_pitch() as i64);
+        place = f.element(place, item.z, z.out_stride as i64 * y.output as i64 * row_bytes);
+        place = f.element(place, item.y, y.out_stride as i64 * row_bytes);
+        place = f.element(place, item.x, 4 * problem.step_pitch() as i64);
         place = f.add_constant(place, self.place_of(group));
         let source = if self.plan.schedule.source == Source::Direct {
-            let mut at = self.input(f, here.bases, unit);
-            at = f.element(at, unit.z, (z.in_stride * y.input * problem.input.row * 4) as i64);
-            at = f.element(at, unit.y, (y.in_stride * problem.input.row * 4) as i64);
-            f.element(at, unit.x, 4)
+            let mut at = self.input(f, here.bases, item);
+            at = f.element(at, item.z, (z.in_stride * y.input * problem.input.row * 4) as i64);
+            at = f.element(at, item.y, (y.in_stride * problem.input.row * 4) as i64);
+            f.element(at, item.x, 4)
         } else {
-            unit.input_tile
+            item.input_tile
         };
         let source = f.add_constant(source, group.base);
         [member.moved(f, source, 0), member.moved(f, place, 1)]
     }
 
     fn group(&self, f: &mut FunctionBuilder<'_>, here: &Here<'_>, member: Member<'_>, rows: Value) {
-        let Here { bases, unit, kind, next } = here;
+        let Here { bases, item, kind, next } = here;
         let number = member.run.numbers.start;
         let group = &self.plan.groups[number];
         let (problem, schedule) = (&self.layer.problem, &self.plan.schedule);
@@ -245,12 +245,12 @@ impl Emit<'_, '_> {
         let group_bytes = 4 * (per_channel * padded) as i64;
         let weights = f.add_constant(bases.weights, 4 * group.weights as i64);
         let weights = member.moved(f, weights, 2);
-        let weights = f.element(weights, unit.group, group_bytes);
-        let group_channel = f.builder.ins().imul_imm_s(unit.group, problem.cout as i64);
+        let weights = f.element(weights, item.group, group_bytes);
+        let group_channel = f.builder.ins().imul_imm_s(item.group, problem.cout as i64);
         let (part, parts) = if schedule.parts_phases(problem, self.plan.lanes) {
             (f.constant(0), 1)
         } else {
-            (unit.part, schedule.parts)
+            (item.part, schedule.parts)
         };
         let parts = (part, f.add_constant(part, 1), parts);
         let tiles = problem.cout.div_ceil(block);

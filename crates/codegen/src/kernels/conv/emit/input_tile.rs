@@ -124,7 +124,7 @@ impl InputTiles {
         positions: usize,
     ) -> Result<(), CompileError> {
         let x = &problem.axes[2];
-        let steps = x.steps();
+        let steps = x.output_positions();
         let count = steps.div_ceil(shape.columns);
         // First position copied, elements copied, first element, steps, whether it is the last: by kind.
         let mut kinds: Vec<(usize, usize, usize, usize, bool)> = vec![];

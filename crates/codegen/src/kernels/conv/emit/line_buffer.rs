@@ -3,7 +3,7 @@
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::kernels::conv::emit::bounds::{at_most, when};
-use crate::kernels::conv::emit::direct_loops::{Emit, Unit};
+use crate::kernels::conv::emit::direct_loops::{Emit, WorkItem};
 use crate::kernels::conv::emit::input_tile::{InputTiles, Kind};
 use crate::kernels::conv::layer::{Bases, Layer};
 use crate::kernels::conv::microkernel::packing::{self, PackSpec};
@@ -130,11 +130,11 @@ impl LineBufferCode {
     }
 }
 
-/// The input tile in scratch memory that is good, from unit to unit of work.
+/// The input tile in scratch memory that is good, from work item to work item.
 #[derive(Clone, Copy)]
 pub(crate) struct Held {
-    /// Number of the unit that has it.
-    pub unit: Variable,
+    /// Number of the work item that has it.
+    pub item: Variable,
     /// Bytes to it.
     pub offset: Variable,
 }
@@ -142,9 +142,9 @@ pub(crate) struct Held {
 impl Held {
     /// None yet.
     pub fn new(f: &mut FunctionBuilder<'_>) -> Self {
-        let held = Self { unit: f.builder.declare_var(I64), offset: f.builder.declare_var(I64) };
+        let held = Self { item: f.builder.declare_var(I64), offset: f.builder.declare_var(I64) };
         let (none, start) = (f.constant(-1), f.constant(0));
-        f.builder.def_var(held.unit, none);
+        f.builder.def_var(held.item, none);
         f.builder.def_var(held.offset, start);
         held
     }
@@ -163,7 +163,7 @@ pub(crate) struct Next {
 /// A tile of the input tile at hand, by what it copies of the next one.
 #[derive(Clone, Copy)]
 pub(crate) struct Slice {
-    /// Row of the unit.
+    /// Row of the work item.
     pub row: Value,
     /// Bytes along the row to the tile, and from it to the next one.
     pub along: Value,
@@ -185,12 +185,12 @@ impl Emit<'_, '_> {
         }
     }
 
-    /// The input tile after that of unit `index`, with room for it; nothing where input tiles do not roll. From here on it is the one held.
+    /// The input tile after that of work item `index`, with room for it; nothing where input tiles do not roll. From here on it is the one held.
     pub fn next(
         &self,
         f: &mut FunctionBuilder<'_>,
         bases: &Bases,
-        unit: &Unit,
+        item: &WorkItem,
         (index, end): (Value, Value),
         kind: usize,
         held: Held,
@@ -200,11 +200,11 @@ impl Emit<'_, '_> {
         let (problem, layout) = (&self.layer.problem, &self.plan.input_tiles.layout);
         let [z, y, x] = &problem.axes;
         let (axis, step, steps) = match line_buffer.along {
-            Along::Rows => (y, unit.y, self.plan.schedule.rows),
-            Along::Columns => (x, unit.x, self.plan.schedule.columns),
+            Along::Rows => (y, item.y, self.plan.schedule.rows),
+            Along::Columns => (x, item.x, self.plan.schedule.columns),
         };
         let [bytes, source_bytes] = line_buffer_code.unit_bytes(problem, layout);
-        // It is that of the next unit, along the axis, and all that it adds lies inside the tensor.
+        // It is that of the next work item, along the axis, and all that it adds lies inside the tensor.
         let first = f.builder.ins().imul_imm_s(step, axis.in_stride as i64);
         let first = f.add_constant(first, axis.shifts().0 + line_buffer.whole as i64);
         let next_step = f.add_constant(step, steps as i64);
@@ -212,7 +212,7 @@ impl Emit<'_, '_> {
         let last = axis.input as i64 - line_buffer.new as i64;
         let mut broadcast = f.builder.ins().icmp(IntCC::UnsignedLessThan, next_index, end);
         for (value, condition, bound) in [
-            (next_step, IntCC::SignedLessThan, axis.steps() as i64),
+            (next_step, IntCC::SignedLessThan, axis.output_positions() as i64),
             (first, IntCC::SignedGreaterThanOrEqual, 0),
             (first, IntCC::SignedLessThanOrEqual, last),
         ] {
@@ -236,13 +236,13 @@ impl Emit<'_, '_> {
         }
         let next = f.builder.ins().select(beyond, start, next);
         let held_index = f.builder.ins().select(broadcast, next_index, index);
-        f.builder.def_var(held.unit, held_index);
+        f.builder.def_var(held.item, held_index);
         f.builder.def_var(held.offset, next);
 
-        let mut from = self.input(f, bases, unit);
+        let mut from = self.input(f, bases, item);
         from = f.element(from, first, source_bytes);
         let plane = 4 * (y.input * problem.input.row) as i64;
-        from = f.element(from, unit.z, plane);
+        from = f.element(from, item.z, plane);
         let mut to = f.builder.ins().iadd(bases.scratch, next);
         to = f.add_constant(to, line_buffer.shared() as i64 * bytes);
         let (source, target) = match line_buffer.along {

@@ -1,6 +1,6 @@
 //! The scatter form: each input value times all weights of its channel is a patch, and patches are added up.
 //!
-//! A unit of work owns a few output channels of a band of the output. Their full, uncropped output lies in scratch memory;
+//! A work item owns a few output channels of a band of the output. Their full, uncropped output lies in scratch memory;
 //! tiles of pixels by columns (output channel and tap) add their patches to it at once, so columns are never stored. At the
 //! end the crop is copied out, with bias and epilogue. Inputs whose patches reach into two bands are computed for both.
 //!
@@ -91,7 +91,7 @@ pub(crate) fn build<'a>(builder: &mut Builder<'a>, layer: &Layer<'a>) -> Result<
         tile: shape.vectors * lanes,
         taps: shape.columns(1).iter().map(|column| layer.weights.tap(column.tap)).collect(),
     };
-    let block_bytes: Vec<usize> = columns.stretches().iter().map(|(floats, _)| 4 * floats).collect();
+    let block_bytes: Vec<usize> = columns.segments().iter().map(|(floats, _)| 4 * floats).collect();
     let full_block = block_bytes.first().copied().unwrap_or(0) as i64;
     let group_bytes = block_bytes.iter().take(shape.blocks()).sum::<usize>() as i64;
 
@@ -110,12 +110,12 @@ pub(crate) fn build<'a>(builder: &mut Builder<'a>, layer: &Layer<'a>) -> Result<
         lanes,
     };
     let function = builder.add_step(&name, |f| emit.step(f))?;
-    let units = shape.units() as u64;
+    let units = shape.work_items() as u64;
     let nanoseconds =
         layer.problem.scatter_macs() as f64 / (lanes as f64 * builder.target.rates().threads.macs_per_lane);
-    let splits = builder.even_splits(units, nanoseconds);
+    let partition = builder.even_partition(units, nanoseconds);
     let scratch_bytes = 4 * (shape.block * shape.full_plane() + lanes);
-    builder.push_kernel(Kernel { name, function, operands, splits, scratch_bytes, rounds: 1 });
+    builder.push_kernel(Kernel { name, function, operands, partition, scratch_bytes, time_steps: 1 });
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! What a Winograd convolution is made of, and the loops around it: a unit of work is a block of tiles of an image and a
+//! What a Winograd convolution is made of, and the loops around it: a work item is a block of tiles of an image and a
 //! part of the output channels.
 
 use crate::builder::Builder;
@@ -55,14 +55,14 @@ pub(crate) fn build<'w>(
     let rates = builder.target.rates();
     let macs_per_ns = rates.lanes as f64 * rates.threads.winograd_macs_per_lane;
     let nanoseconds = layer.problem.macs() as f64 / macs_per_ns;
-    let splits = builder.weighted_splits(&plan.weights(), nanoseconds);
+    let partition = builder.weighted_partition(&plan.weights(), nanoseconds);
     builder.push_kernel(Kernel {
         name,
         function,
         operands,
-        splits,
+        partition,
         scratch_bytes: plan.scratch_bytes,
-        rounds: 1,
+        time_steps: 1,
     });
     Ok(())
 }
@@ -357,13 +357,13 @@ impl<'a> KernelPlan<'a> {
 
     fn blocks(&self) -> [u64; 3] {
         [
-            self.layer.problem.axes[0].steps().div_ceil(self.schedule.planes) as u64,
-            self.tiles.axes[1].steps().div_ceil(self.schedule.rows) as u64,
-            self.tiles.axes[2].steps().div_ceil(self.schedule.columns) as u64,
+            self.layer.problem.axes[0].output_positions().div_ceil(self.schedule.planes) as u64,
+            self.tiles.axes[1].output_positions().div_ceil(self.schedule.rows) as u64,
+            self.tiles.axes[2].output_positions().div_ceil(self.schedule.columns) as u64,
         ]
     }
 
-    /// What the units of work weigh against each other.
+    /// What the work items weigh against each other.
     fn weights(&self) -> Vec<u64> {
         let problem = &self.layer.problem;
         let parts = channels_of_parts(problem.cout, self.schedule.channels, self.schedule.channel_parts);
@@ -397,7 +397,7 @@ impl<'a> KernelPlan<'a> {
             let z = f.builder.ins().imul_imm_s(z, self.schedule.planes as i64);
             let y = f.builder.ins().imul_imm_s(y, self.schedule.rows as i64);
             let x = f.builder.ins().imul_imm_s(block, self.schedule.columns as i64);
-            let unit = Unit { image, group, z, y, x, parts };
+            let item = WorkItem { image, group, z, y, x, parts };
             self.input_tiles.by_kind(f, block, &mut |f, kind| {
                 let plane = 4 * problem.input.group as i64;
                 let source = f.element(bases.input, image, plane);
@@ -405,7 +405,7 @@ impl<'a> KernelPlan<'a> {
                     self.input_tiles.pack(f, &self.tiles, source, bases.scratch, [z, y, x], kind);
                 }
                 for group in &self.groups {
-                    self.group(f, &bases, &unit, source, kind, group);
+                    self.group(f, &bases, &item, source, kind, group);
                 }
             });
         });
@@ -420,7 +420,7 @@ impl<'a> KernelPlan<'a> {
         &self,
         f: &mut FunctionBuilder<'_>,
         bases: &Bases,
-        unit: &Unit,
+        item: &WorkItem,
         source: Value,
         kind: usize,
         group: &Group,
@@ -432,7 +432,7 @@ impl<'a> KernelPlan<'a> {
         // Rows of tiles of this phase in the block.
         let all = group.rows.div_ceil(m_y) as i64;
         let most = f.constant(schedule.rows as i64);
-        let left = rest_of(f, all, unit.y);
+        let left = rest_of(f, all, item.y);
         let left = at_least(f, left, 0);
         let rows = smaller(f, most, left);
 
@@ -442,7 +442,7 @@ impl<'a> KernelPlan<'a> {
         let row_of_tiles = m_y as i64 * i64::from(self.input_tiles.layout.row_bytes);
         // Planes of this phase in the block.
         let most = f.constant(schedule.planes as i64);
-        let left = rest_of(f, group.planes as i64, unit.z);
+        let left = rest_of(f, group.planes as i64, item.z);
         let left = at_least(f, left, 0);
         let planes = smaller(f, most, left);
         let transform = |f: &mut FunctionBuilder<'_>, factors: Value| {
@@ -458,9 +458,9 @@ impl<'a> KernelPlan<'a> {
         if self.is_deep() {
             let inputs = f.add_constant(planes, self.depth() as i64 - 1);
             repeat(f, inputs, |f, plane| {
-                let at = f.builder.ins().iadd(unit.z, plane);
+                let at = f.builder.ins().iadd(item.z, plane);
                 let at = f.add_constant(at, group.skipped);
-                self.input_tiles.pack(f, &self.tiles, source, bases.scratch, [at, unit.y, unit.x], kind);
+                self.input_tiles.pack(f, &self.tiles, source, bases.scratch, [at, item.y, item.x], kind);
                 let factors = f.element(factors, plane, 4 * layout.plane as i64);
                 transform(f, factors);
             });
@@ -479,22 +479,22 @@ impl<'a> KernelPlan<'a> {
         // Place of the block's first output of the phase.
         let plane = 4 * problem.output.plane as i64;
         let row_bytes = 4 * problem.output.row as i64;
-        let channel = f.builder.ins().imul_imm_s(unit.image, problem.cout as i64);
+        let channel = f.builder.ins().imul_imm_s(item.image, problem.cout as i64);
         let place = f.builder.ins().imul_imm_s(channel, plane);
         let plane_bytes = y.output as i64 * row_bytes;
-        let place = f.element(place, unit.z, z.out_stride as i64 * plane_bytes);
-        let place = f.element(place, unit.y, (m_y * y.out_stride) as i64 * row_bytes);
-        let place = f.element(place, unit.x, (4 * m_x * x.out_stride * problem.output.column) as i64);
+        let place = f.element(place, item.z, z.out_stride as i64 * plane_bytes);
+        let place = f.element(place, item.y, (m_y * y.out_stride) as i64 * row_bytes);
+        let place = f.element(place, item.x, (4 * m_x * x.out_stride * problem.output.column) as i64);
         let first = group.first_plane as i64 * plane_bytes + group.first as i64 * row_bytes;
         let place = f.add_constant(place, first);
 
         let pieces = self.pieces().count();
         let per_channel = 4 * (group.terms * problem.cin * pieces) as i64;
         let weights = f.add_constant(bases.weights, 4 * group.weights as i64);
-        let weights = f.element(weights, unit.group, per_channel * problem.cout as i64);
+        let weights = f.element(weights, item.group, per_channel * problem.cout as i64);
         let zeros = f.add_constant(bases.weights, 4 * self.zeros as i64);
-        let group_channel = f.builder.ins().imul_imm_s(unit.group, problem.cout as i64);
-        let [begin, end] = unit.parts;
+        let group_channel = f.builder.ins().imul_imm_s(item.group, problem.cout as i64);
+        let [begin, end] = item.parts;
         let parts = (begin, end, schedule.channel_parts);
         each_channel_tile(f, problem.cout, schedule.channels, parts, &mut |f, tile| {
             let product = self.products[tile.size];
@@ -527,7 +527,7 @@ impl<'a> KernelPlan<'a> {
                         f.call(code.whole, &args);
                         return;
                     };
-                    let row = f.builder.ins().iadd(unit.y, row);
+                    let row = f.builder.ins().iadd(item.y, row);
                     let last = f.builder.ins().icmp_imm_u(IntCC::Equal, row, all - 1);
                     f.branch(last, &mut |f, last| {
                         f.call(if last { rest } else { code.whole }, &args);
@@ -547,8 +547,8 @@ impl<'a> KernelPlan<'a> {
     }
 }
 
-/// A unit of work: its place in each dimension.
-struct Unit {
+/// A work item: its place in each dimension.
+struct WorkItem {
     /// Image and group as one number, and the group.
     image: Value,
     group: Value,

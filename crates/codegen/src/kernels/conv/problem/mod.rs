@@ -120,14 +120,14 @@ impl Axis {
     }
 
     /// The most outputs of a phase.
-    pub fn steps(&self) -> usize {
+    pub fn output_positions(&self) -> usize {
         self.phases.iter().map(|phase| phase.count).max().unwrap_or(0)
     }
 
     /// True when every position that a tap reads is an input, for all steps of the longest phase.
     pub fn is_inside(&self) -> bool {
         let (low, high) = self.shifts();
-        let last = (self.steps() as i64 - 1) * self.in_stride as i64;
+        let last = (self.output_positions() as i64 - 1) * self.in_stride as i64;
         self.input_dilation == 1 && low >= 0 && high + last < self.input as i64
     }
 
@@ -208,7 +208,7 @@ impl Problem {
         let stride = y.in_stride;
         let reads_first = matches!(y.phases.as_slice(), [phase] if matches!(phase.taps.as_slice(), [tap] if tap.shift == 0));
         if z.input == 1 && stride > 1 && reads_first && y.is_inside() {
-            (y.input, y.in_stride) = (y.steps(), 1);
+            (y.input, y.in_stride) = (y.output_positions(), 1);
             self.input.row *= stride;
         }
     }

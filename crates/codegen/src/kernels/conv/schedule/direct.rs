@@ -6,8 +6,8 @@ use crate::kernels::conv::schedule::tile_shape::{
     TileShape, best_tile, is_small, phase_groups, phases_and_channels, planes_of_tiles, shares_sets,
 };
 use crate::kernels::conv::schedule::tiling::{is_uneven, transposes};
-use crate::kernels::conv::schedule::work_items::Units;
-use crate::split;
+use crate::kernels::conv::schedule::work_items::WorkItems;
+use crate::partition;
 use std::ops::Range;
 use tconvc_ir::geometry::Phase;
 use tconvc_machine::Target;
@@ -49,7 +49,7 @@ impl Dataflow {
     /// Whether tiles of this kind can store the results.
     pub fn fits(self, problem: &Problem, target: &Target) -> bool {
         let [z, y, x] = &problem.axes;
-        let even = |axis: &Axis| axis.phases.iter().all(|phase| phase.count == axis.steps());
+        let even = |axis: &Axis| axis.phases.iter().all(|phase| phase.count == axis.output_positions());
         match self {
             Self::Interleaved => x.phases.len() == x.out_stride,
             Self::Joint => {
@@ -107,14 +107,14 @@ pub(crate) struct Schedule {
     pub rows: usize,
     /// Steps along x that share an input tile; a multiple of the lanes, or all of them.
     pub columns: usize,
-    /// Parts of the output channels, each a unit of work of its own; of the phases where [`Schedule::parts_phases`].
+    /// Parts of the output channels, each a work item of its own; of the phases where [`Schedule::parts_phases`].
     pub parts: usize,
     /// Whether a part is computed across all input tiles before the next one, with its weights near; else all parts of an input tile,
     /// which is packed once.
     pub across: bool,
 }
 
-/// The most units for a thread that input tiles are parted into so that shares are even.
+/// The most work items for a thread that input tiles are parted into so that shares are even.
 const UNITS: usize = 16;
 
 /// Results that use an input value, from which on rows are packed rather than read where they lie.
@@ -141,7 +141,7 @@ impl Schedule {
         Self::with_tile(problem, target, threads, source, dataflow, tile)
     }
 
-    /// The schedule with these tiles; input tile and units of work follow. InputTiles are packed where they cannot roll, or need not.
+    /// The schedule with these tiles; input tile and work items follow. InputTiles are packed where they cannot roll, or need not.
     pub fn with_tile(
         problem: &Problem,
         target: &Target,
@@ -163,7 +163,7 @@ impl Schedule {
         }
         let is_whole = dataflow.is_by_pixels() && is_small(problem);
         if is_whole {
-            (schedule.rows, schedule.columns) = (problem.axes[1].steps(), x.steps());
+            (schedule.rows, schedule.columns) = (problem.axes[1].output_positions(), x.output_positions());
         } else {
             let n = if dataflow.is_by_pixels() { 1 } else { n };
             let input_tile = match problem.collapses.last() {
@@ -179,7 +179,7 @@ impl Schedule {
             if dataflow.phases(problem) < x.phases.len() {
                 schedule.keep_rows_near(problem, target, tiles);
             }
-            if schedule.rows < problem.axes[1].steps() {
+            if schedule.rows < problem.axes[1].output_positions() {
                 schedule.rows = (schedule.rows / stack).max(1) * stack;
             }
         }
@@ -209,8 +209,8 @@ impl Schedule {
         let tiles = self.most_parts(problem, target).max(1);
         let is_even = |&parts: &usize| {
             let parted = Self { parts, across: false, ..self.clone() };
-            let weights = Units::new(problem, &parted).weights(problem, &parted, target.lanes());
-            split::is_even(&weights, threads)
+            let weights = WorkItems::new(problem, &parted).weights(problem, &parted, target.lanes());
+            partition::is_even(&weights, threads)
         };
         let most = (UNITS * threads).div_ceil(self.input_tiles(problem).max(1)).min(tiles);
         (1..=most).find(is_even).unwrap_or(most)
@@ -254,9 +254,9 @@ impl Schedule {
     /// InputTiles of all images and groups.
     fn input_tiles(&self, problem: &Problem) -> usize {
         let [z, y, x] = &problem.axes;
-        let of_group = z.steps().div_ceil(self.planes(problem))
-            * y.steps().div_ceil(self.rows)
-            * x.steps().div_ceil(self.columns);
+        let of_group = z.output_positions().div_ceil(self.planes(problem))
+            * y.output_positions().div_ceil(self.rows)
+            * x.output_positions().div_ceil(self.columns);
         problem.batch * problem.groups * of_group
     }
 
@@ -362,7 +362,8 @@ pub(crate) fn direct_cycles(problem: &Problem, target: &Target) -> f64 {
                 * InputTileSize::choose(problem, target, Source::Packed, 1).copies
         }
     };
-    let packing = copies * (z.steps() * y.steps() * x.steps()) as f64 / target.lanes() as f64;
+    let packing = copies * (z.output_positions() * y.output_positions() * x.output_positions()) as f64
+        / target.lanes() as f64;
     let images = (problem.batch * problem.groups * problem.cin) as f64;
     images * (tile.cycles * (rows(z) * rows(y)) as f64 + packing)
 }
@@ -386,7 +387,7 @@ impl InputTileSize {
     /// Whole rows, which share nothing: even input tiles that leave the fewest lanes idle, in half of the second-level cache; at least
     /// so many.
     fn of_collapsed(problem: &Problem, target: &Target, threads: usize, least: usize, n: usize) -> Self {
-        let (steps, lanes) = (problem.axes[2].steps(), target.lanes());
+        let (steps, lanes) = (problem.axes[2].output_positions(), target.lanes());
         let grain = problem.grain(lanes);
         let rows = steps / grain;
         let room = target.caches().l2.bytes / 2;
@@ -414,7 +415,11 @@ impl InputTileSize {
             // Long rows are cut so that the data stays in the first-level cache while the channels pass over it.
             let columns = (target.caches().l1d.bytes / 2 / (4 * problem.cin).max(1)).max(4 * block);
             let columns = (columns / grain * grain).max(grain);
-            return Self { rows: y.steps().clamp(1, 8), columns: columns.min(x.steps()), copies: 0.0 };
+            return Self {
+                rows: y.output_positions().clamp(1, 8),
+                columns: columns.min(x.output_positions()),
+                copies: 0.0,
+            };
         }
         // An input tile that shares nothing with its neighbours gains nothing from size.
         let shares = |axis: &Axis| axis.shifts().1 - axis.shifts().0 >= axis.in_stride as i64;
@@ -422,13 +427,13 @@ impl InputTileSize {
         let budget = target.caches().l2.bytes / 8 * eighths;
         let bytes = |rows, columns| Self::bytes(problem, rows, columns);
         // Rows and columns at the edges of an input tile are copied for its neighbours as well: the fewest copies for an output.
-        let mut best = Self { rows: 1, columns: x.steps().min(grain), copies: 1.0 };
+        let mut best = Self { rows: 1, columns: x.output_positions().min(grain), copies: 1.0 };
         let mut least = f64::INFINITY;
-        let mut columns = x.steps();
+        let mut columns = x.output_positions();
         loop {
             // The most rows that fit, in even blocks: the last one should not be a sliver.
-            let most = (1..=y.steps()).rev().find(|&rows| bytes(rows, columns) <= budget);
-            let rows = y.steps().div_ceil(y.steps().div_ceil(most.unwrap_or(1)));
+            let most = (1..=y.output_positions()).rev().find(|&rows| bytes(rows, columns) <= budget);
+            let rows = y.output_positions().div_ceil(y.output_positions().div_ceil(most.unwrap_or(1)));
             let copies = (y.reach(rows) * (x.reach(columns) + 8)) as f64 / (rows * columns) as f64;
             // Blocks that are no whole number of tiles leave lanes idle; short ones cost calls.
             let idle = columns.next_multiple_of(block) as f64 / columns as f64

@@ -53,22 +53,22 @@ impl LineBuffer {
         columns: usize,
     ) -> Option<Self> {
         let [z, y, x] = &problem.axes;
-        let even = |axis: &Axis| axis.phases.iter().all(|phase| phase.count == axis.steps());
-        let alone = |axis: &Axis| axis.steps() == 1 && axis.is_inside() && axis.reach(1) == 1;
+        let even = |axis: &Axis| axis.phases.iter().all(|phase| phase.count == axis.output_positions());
+        let alone = |axis: &Axis| axis.output_positions() == 1 && axis.is_inside() && axis.reach(1) == 1;
         let one_plane = z.is_inside() && z.in_stride == 1 && z.reach(1) == 1 && even(z);
         // Displacements have 32 bits.
         let near = i32::try_from(4 * problem.cin * problem.input.plane).is_ok();
         if !dataflow.is_interleaved() || !one_plane || !near || x.in_stride > 1 || x.input_dilation > 1 {
             return None;
         }
-        let (along, axis, steps, each) = if columns == x.steps() && rows < y.steps() && y.input_dilation == 1
-        {
-            (Along::Rows, y, rows, x.reach(columns) + target.lanes())
-        } else if rows == 1 && alone(y) && columns < x.steps() {
-            (Along::Columns, x, columns, 1)
-        } else {
-            return None;
-        };
+        let (along, axis, steps, each) =
+            if columns == x.output_positions() && rows < y.output_positions() && y.input_dilation == 1 {
+                (Along::Rows, y, rows, x.reach(columns) + target.lanes())
+            } else if rows == 1 && alone(y) && columns < x.output_positions() {
+                (Along::Columns, x, columns, 1)
+            } else {
+                return None;
+            };
         let (whole, new) = (axis.reach(steps), steps * axis.in_stride);
         let halo = whole.checked_sub(new)?;
         let bytes = |room: usize| 4 * problem.cin * each * room;
@@ -78,7 +78,7 @@ impl LineBuffer {
         if bytes(room(least)) > target.caches().l2.bytes * 5 / 8 {
             return None;
         }
-        let wanted = (8 * halo / new).max(least).min(axis.steps().div_ceil(steps).max(least));
+        let wanted = (8 * halo / new).max(least).min(axis.output_positions().div_ceil(steps).max(least));
         let input_tiles = (least..=wanted).rev().find(|&input_tiles| {
             input_tiles == least || bytes(room(input_tiles)) <= target.caches().l2.bytes / 4
         })?;
@@ -118,20 +118,24 @@ impl LineBuffer {
         let block = n * target.lanes();
         let least = if weights > caches.l1d.bytes / 2 { MANY * block } else { block };
         let fits = |&(rows, columns): &(usize, usize)| {
-            let input_tiles = y.steps().div_ceil(rows) * x.steps().div_ceil(columns);
-            let (steps, units) = (rows * columns, input_tiles * problem.batch * problem.groups * z.steps());
+            let input_tiles = y.output_positions().div_ceil(rows) * x.output_positions().div_ceil(columns);
+            let (steps, items) =
+                (rows * columns, input_tiles * problem.batch * problem.groups * z.output_positions());
             input_tiles >= MANY
-                && units >= MANY * threads
-                && steps >= least.min(x.steps())
+                && items >= MANY * threads
+                && steps >= least.min(x.output_positions())
                 && steps * products / (2 * target.lanes()) >= CYCLES
                 && Self::of(problem, target, dataflow, rows, columns)
                     .is_some_and(|line_buffer| line_buffer.moves_little())
         };
-        if y.steps() > 1 {
-            return (stack..=y.steps()).step_by(stack).map(|rows| (rows, x.steps())).find(fits);
+        if y.output_positions() > 1 {
+            return (stack..=y.output_positions())
+                .step_by(stack)
+                .map(|rows| (rows, x.output_positions()))
+                .find(fits);
         }
         // The fewest vectors, full or not.
-        let (steps, lanes) = (x.steps(), target.lanes());
+        let (steps, lanes) = (x.output_positions(), target.lanes());
         let vectors =
             |columns: usize| steps / columns * columns.div_ceil(lanes) + (steps % columns).div_ceil(lanes);
         let grain = problem.grain(block);

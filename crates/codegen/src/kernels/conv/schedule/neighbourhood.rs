@@ -80,13 +80,14 @@ impl Schedule {
     fn fits(&self, problem: &Problem, target: &Target) -> bool {
         let [_, y, x] = &problem.axes;
         let &Self { source, dataflow, m, n, stack, rows, columns, parts, across } = self;
-        let (lanes, whole) = (target.lanes(), rows == y.steps() && columns == x.steps());
+        let (lanes, whole) =
+            (target.lanes(), rows == y.output_positions() && columns == x.output_positions());
         let in_range = (1..=28).contains(&m)
             && (1..=6).contains(&n)
             && (1..=rows).contains(&stack)
             && (stack == 1 || can_stack(problem, dataflow))
-            && (1..=y.steps()).contains(&rows)
-            && (1..=x.steps()).contains(&columns);
+            && (1..=y.output_positions()).contains(&rows)
+            && (1..=x.output_positions()).contains(&columns);
         if !in_range
             || !dataflow.fits(problem, target)
             || across && !dataflow.is_by_channels()
@@ -110,7 +111,7 @@ impl Schedule {
         };
         registers
             && (dataflow != Dataflow::Joint || is_written_out(problem, m * vectors))
-            && (columns == x.steps() || columns.is_multiple_of(problem.grain(lanes)))
+            && (columns == x.output_positions() || columns.is_multiple_of(problem.grain(lanes)))
             && (whole || !dataflow.is_by_pixels() || !is_small(problem))
             && (rows == 1 || whole || input_tile <= 2 * target.caches().l2.bytes)
             && (1..=self.most_parts(problem, target)).contains(&parts)
@@ -131,7 +132,7 @@ impl Schedule {
                     let across = self.across && dataflow.is_by_channels();
                     let tiled = Self { dataflow, m, n, stack, across, ..self.clone() };
                     if stack > 1 {
-                        let (source, columns) = (Source::LineBuffer, x.steps());
+                        let (source, columns) = (Source::LineBuffer, x.output_positions());
                         others.push(Self { source, rows: stack, columns, parts: 1, ..tiled.clone() });
                     }
                     others.push(tiled);
@@ -143,14 +144,18 @@ impl Schedule {
             others.push(Self::with_tile(problem, target, threads, source, self.dataflow, tile));
         }
         let grain = problem.grain(lanes);
-        for (rows, columns) in [(1, x.steps()), (2, x.steps()), (1, grain), (1, 2 * grain)] {
+        for (rows, columns) in
+            [(1, x.output_positions()), (2, x.output_positions()), (1, grain), (1, 2 * grain)]
+        {
             others.push(Self { source: Source::LineBuffer, rows, columns, parts: 1, ..self.clone() });
         }
-        for rows in [self.rows.div_ceil(2), (2 * self.rows).min(y.steps()), y.steps()] {
+        for rows in [self.rows.div_ceil(2), (2 * self.rows).min(y.output_positions()), y.output_positions()] {
             others.push(Self { rows, ..self.clone() });
         }
-        for columns in [self.columns.div_ceil(2).next_multiple_of(grain), 2 * self.columns, x.steps()] {
-            others.push(Self { columns: columns.min(x.steps()), ..self.clone() });
+        for columns in
+            [self.columns.div_ceil(2).next_multiple_of(grain), 2 * self.columns, x.output_positions()]
+        {
+            others.push(Self { columns: columns.min(x.output_positions()), ..self.clone() });
         }
         let most = self.most_parts(problem, target);
         for parts in [1, self.parts / 2, 2 * self.parts, most] {

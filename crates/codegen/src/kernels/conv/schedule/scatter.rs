@@ -55,7 +55,7 @@ pub(crate) struct Shape {
     pub groups: usize,
     pub cin: usize,
     pub cout: usize,
-    /// Output channels of a unit.
+    /// Output channels of a work item.
     pub block: usize,
     /// Pixels and vectors of a tile.
     pub pixels: Pixels,
@@ -126,12 +126,12 @@ impl Shape {
         let axes: [Axis; 3] = axes.try_into().unwrap_or_else(|_| [Axis::none(), Axis::none(), Axis::none()]);
         let cout = channels.output_per_group();
         let (ScatterTiling { block, pixels, vectors }, cycles) = ScatterTiling::choose(geometry, target);
-        let units = channels.batch() * channels.groups() * cout.div_ceil(block);
+        let items = channels.batch() * channels.groups() * cout.div_ceil(block);
         let along = axes.iter().position(|axis| axis.input > 1).unwrap_or(2);
         let axis = &axes[along];
         let grain = [1, pixels.rows, pixels.columns][along];
         // Bands do not change what is added to what, nor in which order.
-        let wanted = if threads > 1 { (4 * threads).div_ceil(units) } else { 1 };
+        let wanted = if threads > 1 { (4 * threads).div_ceil(items) } else { 1 };
         let most = (axis.input / (WORTH_A_BAND * axis.halo(grain)).max(1)).max(1);
         // Few bands are as many for each thread.
         let even = if most > threads { most / threads * threads } else { most };
@@ -168,7 +168,7 @@ impl Shape {
     }
 
     /// Work items: a block of channels of an image and group, and a band.
-    pub fn units(&self) -> usize {
+    pub fn work_items(&self) -> usize {
         self.batch * self.groups * self.blocks() * self.bands.len()
     }
 

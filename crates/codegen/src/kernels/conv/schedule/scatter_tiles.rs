@@ -41,7 +41,7 @@ impl Pixels {
     }
 }
 
-/// How many times as fast blocks of more channels must be to be taken: fewer leave more units for threads.
+/// How many times as fast blocks of more channels must be to be taken: fewer leave more work items for threads.
 const WORTH_MORE: f64 = 1.08;
 
 /// Bytes of scratch memory that the channels of a block should not exceed by choice.

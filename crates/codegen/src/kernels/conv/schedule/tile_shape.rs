@@ -50,13 +50,17 @@ const FEW_PIXELS: usize = 100;
 
 /// True when an image is so small that tiles take its pixels in any order: all rows and columns are in one input tile.
 pub(crate) fn is_small(problem: &Problem) -> bool {
-    problem.axes[1].steps() * problem.axes[2].steps() <= FEW_PIXELS
+    problem.axes[1].output_positions() * problem.axes[2].output_positions() <= FEW_PIXELS
 }
 
 /// Planes that tiles of a small image take pixels of: all of them where the volume is small as well.
 pub(crate) fn planes_of_tiles(problem: &Problem) -> usize {
     let [z, y, x] = &problem.axes;
-    if z.steps() * y.steps() * x.steps() <= FEW_PIXELS { z.steps() } else { 1 }
+    if z.output_positions() * y.output_positions() * x.output_positions() <= FEW_PIXELS {
+        z.output_positions()
+    } else {
+        1
+    }
 }
 
 /// The dataflows that are weighed: interleaved only where all phases have accumulators, one phase with one.
@@ -310,8 +314,8 @@ fn pixel_tiles(
 ) -> Vec<TileShape> {
     let ([_, y, x], rates) = (&problem.axes, target.rates());
     // Small images: pixels of all rows together; the cost is that of one row.
-    let rows = if is_small(problem) { planes_of_tiles(problem) * y.steps() } else { 1 };
-    let (pixels, share) = (rows * x.steps(), 1.0 / rows as f64);
+    let rows = if is_small(problem) { planes_of_tiles(problem) * y.output_positions() } else { 1 };
+    let (pixels, share) = (rows * x.output_positions(), 1.0 / rows as f64);
     let sums = (problem.cin * mean_rows(problem)).max(1) as f64;
     let every: f64 = problem.axes.iter().map(|axis| axis.kernel as f64).product();
     let all_weights = 4.0 * (problem.groups * problem.cin * problem.cout) as f64 * every;
@@ -334,7 +338,7 @@ fn pixel_tiles(
                     let stores = (rates.calls.tile + (part * phases * vectors) as f64 * store_cycles) / sums;
                     let latency = rates.latency * taps as f64 / phases as f64;
                     let bytes = (taps * vectors * target.vector_bytes()) as f64;
-                    let passes = (x.steps() * y.steps() / m).max(1) as f64;
+                    let passes = (x.output_positions() * y.output_positions() / m).max(1) as f64;
                     let work = rates.work_cycles(fma, loads).max(latency);
                     // The first pass over the weights brings them near.
                     let first = work.max(bytes / rates.memory.bytes_per_cycle(all_weights));
@@ -363,8 +367,8 @@ fn mean_rows(problem: &Problem) -> usize {
 fn width_tiles(problem: &Problem, target: &Target, dataflow: Dataflow) -> Vec<TileShape> {
     // Phases are mostly alike.
     let tiles = counted(counts_of_tiles(problem, target, dataflow).into_iter().map(|tile| (tile, 1)));
-    let vectors = problem.axes[2].steps().div_ceil(target.lanes());
-    let rows = problem.axes[1].steps();
+    let vectors = problem.axes[2].output_positions().div_ceil(target.lanes());
+    let rows = problem.axes[1].output_positions();
     let rates = target.rates();
     let highest = if can_stack(problem, dataflow) { rows.clamp(1, MOST_STACKED) } else { 1 };
     let mut shapes = vec![];
@@ -429,7 +433,8 @@ fn width_cycles(
     let halo = if high > low { others.min(4 * (high - low) as usize + line) } else { 0 };
     let bytes = (height * lines * (vectors + halo)) as f64;
     // Before the next ones come, all tiles along the row pass over it. InputTiles fit the second-level cache.
-    let along = if problem.cout > m { problem.axes[2].steps().div_ceil(n * target.lanes()) } else { 1 };
+    let along =
+        if problem.cout > m { problem.axes[2].output_positions().div_ceil(n * target.lanes()) } else { 1 };
     let input_tile = bytes * in_call / rows as f64 * along as f64;
     let stream = bytes / rates.memory.bytes_per_cycle(input_tile.min(target.caches().l2.bytes as f64 / 2.0));
     let n = n * height;

@@ -66,9 +66,9 @@ pub(crate) fn tile_cycles(
     rates.work_cycles(fma, loads).max(rates.latency * taps as f64 / phases as f64) + 1.0
 }
 
-/// Whether so many equal units of work leave a thread idle for long, so that output channels are to be parted as well.
-pub(crate) fn is_uneven(units: usize, threads: usize) -> bool {
-    threads > 1 && units < 4 * threads && !units.is_multiple_of(threads)
+/// Whether so many equal work items leave a thread idle for long, so that output channels are to be parted as well.
+pub(crate) fn is_uneven(items: usize, threads: usize) -> bool {
+    threads > 1 && items < 4 * threads && !items.is_multiple_of(threads)
 }
 
 /// Whether results with lanes along the channels are transposed: a square of vectors, and room to turn it.

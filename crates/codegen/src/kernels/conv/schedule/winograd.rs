@@ -3,7 +3,7 @@
 use crate::kernels::conv::problem::winograd::{Kernels, MOST, MOST_ALONE, Matrices};
 use crate::kernels::conv::problem::{Axis, Pitch, Problem};
 use crate::kernels::conv::schedule::tiling::{accumulators, blocks_of, cut_channels, tile_cycles};
-use crate::split;
+use crate::partition;
 use tconvc_ir::geometry::{Phase, PhaseTap};
 use tconvc_machine::Target;
 
@@ -22,7 +22,7 @@ pub(crate) struct Schedule {
     /// Output channels and vectors of tiles of the micro-kernel.
     pub channels: usize,
     pub vectors: usize,
-    /// Parts of the output channels. A unit of work is a part of a block, but a thread that has several of a block transforms
+    /// Parts of the output channels. A work item is a part of a block, but a thread that has several of a block transforms
     /// its inputs once.
     pub channel_parts: usize,
 }
@@ -74,7 +74,7 @@ pub(crate) fn tiles_of(problem: &Problem, m: [usize; 2], pieces: usize) -> Probl
     let low = z.shifts().0;
     // Phases with fewer taps than others read as many planes.
     let reach = depths(z).iter().map(|(kernels, first)| (first - low) as usize + kernels.len()).max();
-    let count = z.steps() - 1 + reach.unwrap_or(1);
+    let count = z.output_positions() - 1 + reach.unwrap_or(1);
     let taps = vec![PhaseTap { kernel: 0, shift: low }];
     *z = Axis {
         kernel: 1,
@@ -87,7 +87,7 @@ pub(crate) fn tiles_of(problem: &Problem, m: [usize; 2], pieces: usize) -> Probl
         let (low, high) = axis.shifts();
         let high = if pieces > 1 { low + (pieces * m) as i64 - 1 } else { high };
         let taps = (low..high + m as i64).map(|shift| PhaseTap { kernel: 0, shift }).collect();
-        let count = axis.steps().div_ceil(m);
+        let count = axis.output_positions().div_ceil(m);
         *axis = Axis {
             input: axis.input,
             output: count,
@@ -125,7 +125,8 @@ impl Schedule {
             .filter(|([_, m_x], _)| m_x * x.phases.len() <= 8)
             .filter_map(|(m, pieces)| {
                 let with = |planes| Self::with(problem, target, (m, pieces, planes), threads);
-                let all = (1..=z.steps()).filter(|planes| PLANES.contains(planes)).filter_map(with);
+                let all =
+                    (1..=z.output_positions()).filter(|planes| PLANES.contains(planes)).filter_map(with);
                 all.min_by(|a, b| a.0.total_cmp(&b.0))
             })
             .collect()
@@ -155,7 +156,7 @@ impl Schedule {
         if bytes > MOST_WEIGHT_BYTES.max(9 * plain_bytes / 4) {
             return None;
         }
-        let (tiles_y, tiles_x) = (y.steps().div_ceil(m[0]), x.steps().div_ceil(m[1]));
+        let (tiles_y, tiles_x) = (y.output_positions().div_ceil(m[0]), x.output_positions().div_ceil(m[1]));
         // As many tiles as keep the factors of a block in the second-level cache, but two vectors at least.
         let terms_of_phase = products_y.div_ceil(y.phases.len()) * products_x;
         let of_tile = 4 * terms_of_phase * problem.cin;
@@ -193,13 +194,13 @@ impl Schedule {
         let is_far = output_bytes > target.caches().l3.bytes / 2;
         let dataflow = if is_far { transforms.stored + transforms.stored_far } else { transforms.stored };
         let stores = each(problem.output, dataflow) * (m[0] * y.phases.len() * m[1] * x.phases.len()) as f64;
-        let blocks_z = z.steps().div_ceil(planes);
+        let blocks_z = z.output_positions().div_ceil(planes);
         let of_planes = |planes: usize| (planes * phases_z) as f64;
         let inputs = in_rows as f64
             * cin
             * (transform_in + input_tile)
-            * of_planes(z.steps() + blocks_z * (taps_z - 1));
-        let outputs = in_rows as f64 * cout * (transform_out + stores) * of_planes(z.steps());
+            * of_planes(z.output_positions() + blocks_z * (taps_z - 1));
+        let outputs = in_rows as f64 * cout * (transform_out + stores) * of_planes(z.output_positions());
         // Cycles of the products of an image, and the tile that they take, with blocks of so many rows.
         let products = |rows: usize, most: usize| {
             let (product, channels, vectors) = micro_kernel(
@@ -228,12 +229,12 @@ impl Schedule {
         let cycles = images as f64 * (in_products + inputs + outputs + stream * passes as f64);
         let tiles = problem.cout.div_ceil(channels);
         let mut schedule = Self { m, pieces, planes, rows, columns, channels, vectors, channel_parts: 1 };
-        if threads == 1 || split::is_even(&schedule.block_vectors(problem, lanes), threads) {
+        if threads == 1 || partition::is_even(&schedule.block_vectors(problem, lanes), threads) {
             return Some((cycles, schedule));
         }
         schedule.channel_parts = tiles;
         let share = tiles_y.div_ceil(threads);
-        if z.steps() == 1 && images * passes < threads && share * columns >= lanes {
+        if z.output_positions() == 1 && images * passes < threads && share * columns >= lanes {
             // Parts of the channels read a part of the weights, blocks of rows transform a part of the inputs.
             let (in_blocks, channels, vectors) = products(share, 2 * MOST_CHANNELS);
             let parts = tiles.div_ceil(threads) as f64 / tiles as f64;
@@ -257,7 +258,9 @@ impl Schedule {
             }
             axis.phases.iter().map(|phase| Matrices::products(m, phase.taps.len())).sum()
         };
-        let tiles = z.steps() * y.steps().div_ceil(self.m[0]) * x.steps().div_ceil(self.m[1]);
+        let tiles = z.output_positions()
+            * y.output_positions().div_ceil(self.m[0])
+            * x.output_positions().div_ceil(self.m[1]);
         let terms = z.phases.len() * terms(y, self.m[0], 1) * terms(x, self.m[1], self.pieces);
         let planes = problem.batch * problem.groups * (problem.cin + problem.cout);
         (4 * planes as u64).saturating_mul((tiles * terms) as u64)
@@ -271,9 +274,10 @@ impl Schedule {
     /// The same of one image.
     fn of_image(&self, problem: &Problem, lanes: usize) -> Vec<u64> {
         let [z, y, x] = &problem.axes;
-        let (tiles_y, tiles_x) = (y.steps().div_ceil(self.m[0]), x.steps().div_ceil(self.m[1]));
+        let (tiles_y, tiles_x) =
+            (y.output_positions().div_ceil(self.m[0]), x.output_positions().div_ceil(self.m[1]));
         let (run, of_plane) = (self.vectors * lanes, self.rows * self.columns);
-        let planes = blocks_of(z.steps(), self.planes);
+        let planes = blocks_of(z.output_positions(), self.planes);
         let rows = planes.flat_map(|planes| blocks_of(tiles_y, self.rows).map(move |rows| (planes, rows)));
         let blocks = rows.flat_map(|(planes, rows)| {
             blocks_of(tiles_x, self.columns).map(move |columns| (planes - 1) * of_plane + rows * columns)

@@ -5,8 +5,8 @@ use crate::kernels::conv::schedule::direct::{Dataflow, Schedule};
 use crate::kernels::conv::schedule::tiling::{blocks_of, channels_of_parts};
 use std::ops::Range;
 
-/// Extents of the space of work units, outermost first.
-pub(crate) struct Units {
+/// Extents of the space of work items, outermost first.
+pub(crate) struct WorkItems {
     pub batch_groups: u64,
     pub z: u64,
     pub y: u64,
@@ -14,14 +14,14 @@ pub(crate) struct Units {
     pub parts: u64,
 }
 
-impl Units {
+impl WorkItems {
     pub fn new(problem: &Problem, schedule: &Schedule) -> Self {
         let [z, y, x] = &problem.axes;
         Self {
             batch_groups: (problem.batch * problem.groups) as u64,
-            z: z.steps().div_ceil(schedule.planes(problem)) as u64,
-            y: y.steps().div_ceil(schedule.rows) as u64,
-            x: x.steps().div_ceil(schedule.columns) as u64,
+            z: z.output_positions().div_ceil(schedule.planes(problem)) as u64,
+            y: y.output_positions().div_ceil(schedule.rows) as u64,
+            x: x.output_positions().div_ceil(schedule.columns) as u64,
             parts: schedule.parts as u64,
         }
     }
@@ -30,7 +30,7 @@ impl Units {
         self.batch_groups * self.z * self.y * self.x * self.parts
     }
 
-    /// What the units weigh against each other.
+    /// What the work items weigh against each other.
     pub fn weights(&self, problem: &Problem, schedule: &Schedule, lanes: usize) -> Vec<u64> {
         let [z, y, x] = &problem.axes;
         let parts = match schedule.dataflow {
@@ -45,10 +45,11 @@ impl Units {
                 channels_of_parts(problem.cout, block, schedule.parts)
             }
         };
-        let rows = blocks_of(z.steps(), schedule.planes(problem))
-            .flat_map(|planes| blocks_of(y.steps(), schedule.rows).map(move |rows| planes * rows));
-        let input_tiles =
-            rows.flat_map(|rows| blocks_of(x.steps(), schedule.columns).map(move |steps| rows * steps));
+        let rows = blocks_of(z.output_positions(), schedule.planes(problem))
+            .flat_map(|planes| blocks_of(y.output_positions(), schedule.rows).map(move |rows| planes * rows));
+        let input_tiles = rows.flat_map(|rows| {
+            blocks_of(x.output_positions(), schedule.columns).map(move |steps| rows * steps)
+        });
         let input_tiles: Vec<u64> = input_tiles.map(|steps| steps as u64).collect();
         let input_tiles = input_tiles.repeat(self.batch_groups as usize);
         if schedule.across {

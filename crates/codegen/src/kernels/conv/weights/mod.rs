@@ -172,36 +172,36 @@ const RUN: usize = 64;
 const AT_ONCE: usize = 4;
 
 impl Pack for Blocks<'_> {
-    /// A task for each block of each group; a stretch of it in each part.
-    fn stretches(&self) -> Vec<(usize, usize)> {
+    /// A task for each block of each group; a segment of it in each part.
+    fn segments(&self) -> Vec<(usize, usize)> {
         let blocks: Vec<usize> =
             self.blocks().map(|(_, exist)| exist.next_multiple_of(self.grain) * self.weights.cin).collect();
         let count = self.weights.groups * blocks.len();
-        let mut stretches = vec![];
+        let mut segments = vec![];
         for taps in &self.parts {
             let sizes = blocks.iter().cycle().take(count).map(|floats| floats * taps.len());
             let floats: usize = sizes.clone().sum();
-            stretches.extend(sizes.zip(0..));
+            segments.extend(sizes.zip(0..));
             // The room up to the next part belongs to a task without weights.
-            stretches.push((floats.next_multiple_of(PART_ALIGNMENT) - floats, count));
+            segments.push((floats.next_multiple_of(PART_ALIGNMENT) - floats, count));
         }
-        stretches
+        segments
     }
 
-    fn write(&self, task: usize, stretches: &mut [&mut [f32]]) {
+    fn write(&self, task: usize, segments: &mut [&mut [f32]]) {
         let blocks = self.blocks().count();
         let Some((first, exist)) = self.blocks().nth(task % blocks.max(1)) else { return };
         let group = task / blocks;
         if group >= self.weights.groups {
             return;
         }
-        for (taps, part) in self.parts.iter().zip(stretches.iter()) {
+        for (taps, part) in self.parts.iter().zip(segments.iter()) {
             let channels = exist.next_multiple_of(self.grain) * self.weights.cin;
             debug_assert_eq!(part.len(), channels * taps.len());
         }
         match self.weights.layout {
-            Layout::Conv => self.write_conv(group, first..first + exist, stretches),
-            Layout::Deconv => self.write_deconv(group, first..first + exist, stretches),
+            Layout::Conv => self.write_conv(group, first..first + exist, segments),
+            Layout::Deconv => self.write_deconv(group, first..first + exist, segments),
         }
     }
 }
@@ -213,7 +213,7 @@ impl Blocks<'_> {
         let padded = block.len().next_multiple_of(self.grain);
         for (taps, part) in self.parts.iter().zip(parts) {
             let in_order = taps.len() == all && taps.iter().copied().eq(0..all);
-            // A stretch of each output channel after the other, so that what is written stays near.
+            // A segment of each output channel after the other, so that what is written stays near.
             let step = if in_order { RUN } else { taps.len() };
             for (run, rows) in part.chunks_mut((step * padded).max(1)).enumerate() {
                 for (channel, co) in block.clone().enumerate() {

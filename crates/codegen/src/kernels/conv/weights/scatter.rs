@@ -31,21 +31,21 @@ impl Columns<'_> {
 }
 
 impl Pack for Columns<'_> {
-    fn stretches(&self) -> Vec<(usize, usize)> {
+    fn segments(&self) -> Vec<(usize, usize)> {
         let blocks = (0..self.weights.groups()).flat_map(|_| self.blocks());
         blocks.map(|(_, channels)| self.row(channels) * self.weights.cin()).zip(0..).collect()
     }
 
-    fn write(&self, task: usize, stretches: &mut [&mut [f32]]) {
+    fn write(&self, task: usize, segments: &mut [&mut [f32]]) {
         let blocks = self.blocks().count().max(1);
-        let (Some((start, channels)), [stretch]) = (self.blocks().nth(task % blocks), stretches) else {
+        let (Some((start, channels)), [segment]) = (self.blocks().nth(task % blocks), segments) else {
             return;
         };
         let (cin, columns) = (self.weights.cin(), self.row(channels));
         let taps = self.taps.len();
         for first in (0..columns).step_by(self.tile.max(1)) {
             let width = self.tile.min(columns - first);
-            let rows = stretch[first * cin..].chunks_exact_mut(width);
+            let rows = segment[first * cin..].chunks_exact_mut(width);
             let of_input = |ci: usize| self.weights.patches(task / blocks, start..start + channels, ci);
             for (ci, row) in rows.take(cin).enumerate() {
                 let patches = of_input(ci);

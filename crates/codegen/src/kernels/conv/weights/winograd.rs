@@ -62,26 +62,26 @@ impl Transformed<'_> {
             .collect()
     }
 
-    /// The weights of one tile of channels, a stretch for each z-phase and y-phase, in wider vectors where there are.
-    fn tile(&self, group: usize, first: usize, size: usize, stretches: &mut [&mut [f32]]) {
+    /// The weights of one tile of channels, a segment for each z-phase and y-phase, in wider vectors where there are.
+    fn tile(&self, group: usize, first: usize, size: usize, segments: &mut [&mut [f32]]) {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has the vectors that the function is compiled for.
-            return unsafe { self.tile_avx2(group, first, size, stretches) };
+            return unsafe { self.tile_avx2(group, first, size, segments) };
         }
-        self.tile_anywhere(group, first, size, stretches);
+        self.tile_anywhere(group, first, size, segments);
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    fn tile_avx2(&self, group: usize, first: usize, size: usize, stretches: &mut [&mut [f32]]) {
-        self.tile_anywhere(group, first, size, stretches);
+    fn tile_avx2(&self, group: usize, first: usize, size: usize, segments: &mut [&mut [f32]]) {
+        self.tile_anywhere(group, first, size, segments);
     }
 
     /// All phases together, because their taps lie in the same cache lines.
     #[expect(clippy::inline_always, reason = "what is not inlined is not compiled for wider vectors")]
     #[inline(always)]
-    fn tile_anywhere(&self, group: usize, first: usize, size: usize, stretches: &mut [&mut [f32]]) {
+    fn tile_anywhere(&self, group: usize, first: usize, size: usize, segments: &mut [&mut [f32]]) {
         let cin = self.weights.cin();
         let (mut kernels, mut half, mut sums, mut zeros) = (vec![], vec![], vec![], vec![]);
         for from in (0..cin).step_by(AT_ONCE) {
@@ -102,7 +102,7 @@ impl Transformed<'_> {
             };
             let all = self.pieces();
             sums.resize(width, 0.0);
-            for ((z_kernels, y, y_kernels), stretch) in self.phases().zip(stretches.iter_mut()) {
+            for ((z_kernels, y, y_kernels), segment) in self.phases().zip(segments.iter_mut()) {
                 let mut term = 0;
                 for (x, x_kernels) in self.xs.iter().filter(|(x, _)| y.n() * x.n() > 0) {
                     let pieces =
@@ -116,7 +116,7 @@ impl Transformed<'_> {
                             for (j, factors) in x.weights.iter().enumerate() {
                                 combine(&mut sums, factors, half.chunks_exact(width));
                                 let at = ((term + i * x.n() + j) * cin + from) * all + piece;
-                                let rows = stretch[at * size..].chunks_mut(all * size);
+                                let rows = segment[at * size..].chunks_mut(all * size);
                                 for (row, sums) in rows.zip(sums.chunks_exact(size)) {
                                     for (to, &sum) in row.iter_mut().zip(sums) {
                                         *to = sum as f32;
@@ -134,7 +134,7 @@ impl Transformed<'_> {
 
 impl Pack for Transformed<'_> {
     /// A task for each tile, with all its phases, and one for the zeros.
-    fn stretches(&self) -> Vec<(usize, usize)> {
+    fn segments(&self) -> Vec<(usize, usize)> {
         let tiles = self.tiles();
         let of_phase = |(_, y, _): (&Kernels, &Matrices, &Kernels)| {
             let floats = self.floats(y);
@@ -145,13 +145,13 @@ impl Pack for Transformed<'_> {
         self.phases().flat_map(of_phase).chain([zeros]).collect()
     }
 
-    fn write(&self, task: usize, stretches: &mut [&mut [f32]]) {
+    fn write(&self, task: usize, segments: &mut [&mut [f32]]) {
         let tiles = self.tiles();
         let (group, tile) = (task / tiles.len().max(1), task % tiles.len().max(1));
         if let Some(&(first, size)) = tiles.get(tile)
             && group < self.weights.groups()
         {
-            self.tile(group, first, size, stretches);
+            self.tile(group, first, size, segments);
         }
     }
 }

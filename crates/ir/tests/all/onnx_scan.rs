@@ -30,7 +30,6 @@ fn model(x: &[&str], state: &[&str], slice: &[&str], attributes: &[Message], ops
     .model(opset)
 }
 
-#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn run(model: &[u8], start: &Tensor, x: &Tensor) -> tconvc_ir::Result<Vec<(Vec<usize>, Vec<f64>)>> {
     let mut graph = onnx::read_bytes(model)?;
     infer::infer(&mut graph)?;

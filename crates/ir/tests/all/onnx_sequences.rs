@@ -12,7 +12,6 @@ fn number(name: &str, value: i64) -> Message {
     ints(name, &[], &[value])
 }
 
-#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn run(model: &[u8], shape: &[usize]) -> (Vec<usize>, Vec<f64>) {
     let mut graph = onnx::read_bytes(model).unwrap_or_else(|error| panic!("{error}"));
     infer::infer(&mut graph).unwrap_or_else(|error| panic!("{error}"));

@@ -23,7 +23,6 @@ fn floats_of(name: &'static str, dims: &[i64], values: &[f32]) -> (&'static str,
     (name, floats(name, dims, values))
 }
 
-#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn run(model: &[u8], shape: &[usize], values: &[f32]) -> Vec<f64> {
     let mut graph = onnx::read_bytes(model).unwrap_or_else(|error| panic!("{error}"));
     infer::infer(&mut graph).unwrap_or_else(|error| panic!("{error}"));

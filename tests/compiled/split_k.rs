@@ -1,6 +1,7 @@
 //! Layers of many input channels and few output channels, which are computed in parts of the input channels.
 
-use tconvc::{Compiler, DType, Form, Model, Tensor};
+use crate::support::compiler;
+use tconvc::{DType, Form, Model, Tensor};
 use tconvc_ir::Graph;
 
 /// Rounding goes with the number of products, 256 channels of up to 16 taps; a part that is missing shows as ones.
@@ -26,7 +27,7 @@ fn parts_add_up() {
             let expected = model.interpret([("x", x.view())]).unwrap()[0].to_f64s().unwrap();
             let mut first = None;
             for threads in [1, 2] {
-                let compiler = Compiler::new().form(Form::SubPixel).fast_math(false).threads(threads);
+                let compiler = compiler().form(Form::SubPixel).fast_math(false).threads(threads);
                 let compiled = compiler.compile(&model).unwrap();
                 let report = compiled.report();
                 assert!(report.steps.len() > 1, "{layer} is one step:\n{report}");

@@ -1,4 +1,4 @@
-//! All inputs times their weights at once, then the steps in rounds: units of work are the vectors of hidden units of each
+//! All inputs times their weights at once, then time step by time step: work items are the vectors of hidden units of each
 //! direction, in both.
 
 use super::super::walk::{choose, first_lanes};
@@ -28,7 +28,7 @@ pub(super) fn build(
     let states = builder.shared(layer.directions * layer.batch * 3 * layer.state_bytes());
     let operands = [vec![sums, states], operands].concat();
     inputs(builder, layer, &format!("{name}_inputs"), operands.clone(), places)?;
-    rounds(builder, layer, name, operands, places)
+    time_steps(builder, layer, name, operands, places)
 }
 
 /// Operands before those of the caller.
@@ -110,14 +110,14 @@ fn inputs(
     })?;
     let units = layer.directions * layer.blocks();
     let macs = units * rows * layer.gates() * layer.lanes * layer.inputs;
-    let splits = builder.even_splits(units as u64, macs as f64 / (4.0 * layer.lanes as f64));
+    let partition = builder.even_partition(units as u64, macs as f64 / (4.0 * layer.lanes as f64));
     builder.push_kernel(Kernel {
         name: name.to_owned(),
         function,
         operands,
-        splits,
+        partition,
         scratch_bytes: 0,
-        rounds: 1,
+        time_steps: 1,
     });
     Ok(())
 }
@@ -157,8 +157,8 @@ fn write_inputs(layer: Layer, mut b: TileBuilder, rows: usize) -> Result<Tile, T
     b.finish()
 }
 
-/// The steps, a round each.
-fn rounds(
+/// The time steps.
+fn time_steps(
     builder: &mut Builder<'_>,
     layer: Layer,
     name: &str,
@@ -225,15 +225,15 @@ fn rounds(
         });
     })?;
     let nanoseconds = layer.step_macs() as f64 / builder.target.rates().elementwise.vector_macs;
-    let splits = builder.even_splits(units as u64, nanoseconds);
-    let rounds = layer.steps as u64;
+    let partition = builder.even_partition(units as u64, nanoseconds);
+    let time_steps = layer.steps as u64;
     builder.push_kernel(Kernel {
         name: name.to_owned(),
         function,
         operands,
-        splits,
+        partition,
         scratch_bytes: 0,
-        rounds,
+        time_steps,
     });
     Ok(())
 }
