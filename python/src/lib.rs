@@ -1,9 +1,12 @@
-//! The native half of the Python package: models, compiled models and sessions over plain bytes. Arrays, names and types are
-//! the business of the Python half, which hands down each array as its bytes, its shape and the name of its element type.
+//! The native half of the Python package: models, compiled models and sessions over NumPy's arrays. What other arrays there are,
+//! how things print, and whose interface is imitated is the business of the Python half.
 
 mod arrays;
+mod check;
+mod command;
 mod compiled;
 mod error;
+mod fork;
 mod model;
 mod threads;
 
@@ -18,18 +21,15 @@ fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// For the child of a fork to call, before anything else.
-#[pyfunction]
-fn count_fork() {
-    threads::count_fork();
-}
-
-#[pymodule]
+/// Nothing here relies on the interpreter's lock: what changes is behind locks of its own.
+#[pymodule(gil_used = false)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", VERSION)?;
-    module.add("TconvcError", module.py().get_type::<error::TconvcError>())?;
     module.add_function(wrap_pyfunction!(available_threads, module)?)?;
-    module.add_function(wrap_pyfunction!(count_fork, module)?)?;
+    module.add_function(wrap_pyfunction!(command::command, module)?)?;
+    module.add_function(wrap_pyfunction!(fork::before_fork, module)?)?;
+    module.add_function(wrap_pyfunction!(fork::after_fork_in_parent, module)?)?;
+    module.add_function(wrap_pyfunction!(fork::after_fork_in_child, module)?)?;
     module.add_class::<model::Model>()?;
     module.add_class::<compiled::Compiled>()?;
     module.add_class::<compiled::Session>()?;

@@ -1,12 +1,14 @@
 //! A network as read, and the options of its compilation.
 
+use crate::check;
 use crate::compiled::Compiled;
 use crate::error::{raise, refuse};
+use crate::fork::detach;
 use crate::threads::Threads;
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use tconvc::{Compiler, Form, PortInfo, Target};
 
 /// Name, element type, extents (numbers or names; none when the rank is open) of an input or output, and whether it may be left
@@ -15,13 +17,11 @@ pub type Port = (String, Option<String>, Option<Vec<String>>, bool);
 
 /// As the Python half takes them.
 pub fn ports(infos: &[PortInfo]) -> Vec<Port> {
-    infos
-        .iter()
-        .map(|info| {
-            let dtype = info.dtype.map(|dtype| dtype.name().to_owned());
-            (info.name.clone(), dtype, info.shape.clone(), info.optional)
-        })
-        .collect()
+    let port = |info: &PortInfo| {
+        let dtype = info.dtype.map(|dtype| dtype.name().to_owned());
+        (info.name.clone(), dtype, info.shape.clone(), info.optional)
+    };
+    infos.iter().map(port).collect()
 }
 
 /// A network as read.
@@ -42,12 +42,12 @@ pub struct Options {
 
 impl Options {
     fn compiler(&self) -> PyResult<Compiler> {
-        let form: Form = self.form.parse().map_err(|error: tconvc::OptionError| raise(&error.into()))?;
+        let form: Form = self.form.parse().map_err(|error: tconvc::OptionError| refuse(error.to_string()))?;
         let target = Target::parse(&self.target).map_err(|error| refuse(error.to_string()))?;
         let mut compiler =
             Compiler::new().form(form).target(target).threads(self.threads).fast_math(self.fast_math);
         if self.threads > 1 {
-            compiler = compiler.executor(Arc::new(Threads::new(self.threads)));
+            compiler = compiler.executor(Threads::of(self.threads));
         }
         for (name, shape) in &self.shapes {
             compiler = compiler.input_shape(name, shape.clone());
@@ -63,12 +63,12 @@ impl Options {
 impl Model {
     #[staticmethod]
     fn from_path(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        py.detach(|| tconvc::Model::from_path(path)).map(Self).map_err(|error| raise(&error))
+        detach(py, || tconvc::Model::from_path(path)).map(Self).map_err(|error| raise(&error))
     }
 
     #[staticmethod]
     fn from_bytes(py: Python<'_>, bytes: &[u8]) -> PyResult<Self> {
-        py.detach(|| tconvc::Model::from_bytes(bytes)).map(Self).map_err(|error| raise(&error))
+        detach(py, || tconvc::Model::from_bytes(bytes)).map(Self).map_err(|error| raise(&error))
     }
 
     fn inputs(&self) -> Vec<Port> {
@@ -79,27 +79,68 @@ impl Model {
         ports(&self.0.outputs())
     }
 
-    fn to_text(&self) -> String {
-        self.0.to_text()
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn metadata(&self) -> BTreeMap<String, String> {
+        self.0.metadata().clone()
+    }
+
+    fn to_text(&self, py: Python<'_>) -> String {
+        detach(py, || self.0.to_text())
+    }
+
+    fn to_onnx<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let bytes = detach(py, || self.0.to_onnx()).map_err(|error| raise(&error))?;
+        Ok(PyBytes::new(py, &bytes))
     }
 
     fn compile(&self, py: Python<'_>, options: Options) -> PyResult<Compiled> {
         let compiler = options.compiler()?;
-        let compiled = py.detach(|| compiler.compile(&self.0)).map_err(|error| raise(&error))?;
-        Ok(Compiled::new(compiled))
+        let compiled = detach(py, || compiler.compile(&self.0)).map_err(|error| raise(&error))?;
+        Ok(Compiled::new(py, compiled))
     }
 
     /// Text, and the same as JSON.
     fn explain(&self, py: Python<'_>, options: Options) -> PyResult<(String, String)> {
         let compiler = options.compiler()?;
-        let found = py.detach(|| compiler.explain(&self.0)).map_err(|error| raise(&error))?;
+        let found = detach(py, || compiler.explain(&self.0)).map_err(|error| raise(&error))?;
         let json = serde_json::to_string(&found).map_err(|error| refuse(error.to_string()))?;
         Ok((found.to_string(), json))
     }
 
-    fn export_onnx(&self, py: Python<'_>, options: Options) -> PyResult<Vec<u8>> {
+    /// The file, and what is to be said about it.
+    fn export_onnx<'py>(
+        &self,
+        py: Python<'py>,
+        options: Options,
+    ) -> PyResult<(Bound<'py, PyBytes>, Vec<String>)> {
         let compiler = options.compiler()?;
-        let export = py.detach(|| compiler.export(&self.0)).map_err(|error| raise(&error))?;
-        Ok(export.bytes().to_vec())
+        let export = detach(py, || compiler.export(&self.0)).map_err(|error| raise(&error))?;
+        Ok((PyBytes::new(py, export.bytes()), export.warnings().to_vec()))
+    }
+
+    fn interpret<'py>(&self, inputs: &Bound<'py, PyDict>) -> PyResult<Vec<(String, Bound<'py, PyAny>)>> {
+        check::interpret(&self.0, inputs)
+    }
+
+    fn differs<'py>(
+        &self,
+        name: &Bound<'py, PyString>,
+        found: &Bound<'py, PyAny>,
+        expected: &Bound<'py, PyAny>,
+    ) -> PyResult<(Option<f64>, Option<String>)> {
+        check::differs(&self.0, name, found, expected)
+    }
+
+    #[staticmethod]
+    fn seeded<'py>(
+        py: Python<'py>,
+        dtype: &str,
+        shape: Vec<usize>,
+        seed: u64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        check::seeded(py, dtype, shape, seed)
     }
 }

@@ -1,22 +1,14 @@
 //! Threads that come back after a fork: the child of a fork has none of its parent's but the one that forked.
 
+use crate::fork::forks;
 use std::mem::ManuallyDrop;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use tconvc::{Executor, Serial, ThreadPool};
 
-/// Forks between the first process and this one.
-static FORKS: AtomicU64 = AtomicU64::new(0);
-
-/// For the child of a fork to call, before anything else.
-pub fn count_fork() {
-    FORKS.fetch_add(1, Ordering::Relaxed);
-}
-
-/// A pool of so many threads, that starts anew in the child of a fork.
+/// A pool of so many threads, that starts when it is first needed, and anew in the child of a fork.
 pub struct Threads {
     count: usize,
-    pool: RwLock<Pool>,
+    pool: RwLock<Option<Pool>>,
 }
 
 /// The threads of one process. After a fork they are gone, and to drop the pool would wait for them: it is left where it is.
@@ -30,11 +22,11 @@ impl Pool {
         // Where the system gives no threads, one computes the same.
         let executor: Arc<dyn Executor> =
             ThreadPool::new(count).map_or_else(|_| Arc::new(Serial) as _, |pool| Arc::new(pool) as _);
-        Self { forks: FORKS.load(Ordering::Relaxed), executor: ManuallyDrop::new(executor) }
+        Self { forks: forks(), executor: ManuallyDrop::new(executor) }
     }
 
     fn is_here(&self) -> bool {
-        self.forks == FORKS.load(Ordering::Relaxed)
+        self.forks == forks()
     }
 }
 
@@ -48,21 +40,24 @@ impl Drop for Pool {
 }
 
 impl Threads {
-    pub fn new(count: usize) -> Self {
-        Self { count, pool: RwLock::new(Pool::start(count)) }
+    /// So many, as an executor; one is the caller's own.
+    pub fn of(count: usize) -> Arc<dyn Executor> {
+        match count {
+            0 | 1 => Arc::new(Serial),
+            count => Arc::new(Self { count, pool: RwLock::new(None) }),
+        }
     }
 
     fn executor(&self) -> Arc<dyn Executor> {
-        let pool = self.pool.read().unwrap_or_else(PoisonError::into_inner);
-        if pool.is_here() {
-            return Arc::clone(&pool.executor);
-        }
-        drop(pool);
-        let mut pool = self.pool.write().unwrap_or_else(PoisonError::into_inner);
-        if !pool.is_here() {
-            *pool = Pool::start(self.count);
-        }
-        Arc::clone(&pool.executor)
+        let here = |pool: &Option<Pool>| {
+            pool.as_ref().filter(|pool| pool.is_here()).map(|pool| Arc::clone(&pool.executor))
+        };
+        let known = here(&self.pool.read().unwrap_or_else(PoisonError::into_inner));
+        known.unwrap_or_else(|| {
+            let mut pool = self.pool.write().unwrap_or_else(PoisonError::into_inner);
+            // Another thread may have been here first.
+            here(&pool).unwrap_or_else(|| Arc::clone(&pool.insert(Pool::start(self.count)).executor))
+        })
     }
 }
 

@@ -1,49 +1,64 @@
-"""Arrays in and out: anything NumPy can see without a copy, as bytes with a type and a shape."""
+"""Arrays that are not read where they lie: other libraries', strided ones, texts, elements of less than a byte.
+
+The native half calls these functions; it reads contiguous NumPy arrays of plain numbers by itself.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ._native import TconvcError
+from ._errors import ArgumentError
 
 Array = npt.NDArray[Any]
-Native = tuple[npt.NDArray[np.uint8], tuple[int, ...], str]
 
-_NAMES: dict[str, str] = {
-    "float32": "f32",
-    "float64": "f64",
-    "float16": "f16",
-    "int8": "i8",
-    "int16": "i16",
-    "int32": "i32",
-    "int64": "i64",
-    "uint8": "u8",
-    "uint16": "u16",
-    "uint32": "u32",
-    "uint64": "u64",
+# Element types whose NumPy types have the same bytes. Those behind the line come with the package ml_dtypes.
+_DTYPES = {
+    "f32": "float32",
+    "f64": "float64",
+    "f16": "float16",
+    "i8": "int8",
+    "i16": "int16",
+    "i32": "int32",
+    "i64": "int64",
+    "u8": "uint8",
+    "u16": "uint16",
+    "u32": "uint32",
+    "u64": "uint64",
     "bool": "bool",
-    "complex64": "c64",
-    "complex128": "c128",
-    # Types that the package ml_dtypes adds to NumPy.
-    "bfloat16": "bf16",
-    "float8_e4m3fn": "f8e4m3fn",
-    "float8_e4m3fnuz": "f8e4m3fnuz",
-    "float8_e5m2": "f8e5m2",
-    "float8_e5m2fnuz": "f8e5m2fnuz",
+    "c64": "complex64",
+    "c128": "complex128",
+    # ---
+    "bf16": "bfloat16",
+    "f8e4m3fn": "float8_e4m3fn",
+    "f8e4m3fnuz": "float8_e4m3fnuz",
+    "f8e5m2": "float8_e5m2",
+    "f8e5m2fnuz": "float8_e5m2fnuz",
+    "f8e8m0": "float8_e8m0fnu",
 }
-_DTYPES = {name: dtype for dtype, name in _NAMES.items()}
-_ALIGNMENT = 64
+# Element types of less than a byte: ONNX packs them, the first one lowest; ml_dtypes gives each a byte.
+_PACKED = {
+    "u4": ("uint4", 4),
+    "i4": ("int4", 4),
+    "f4e2m1": ("float4_e2m1fn", 4),
+    "u2": ("uint2", 2),
+    "i2": ("int2", 2),
+}
+_KINDS = {name: kind for kind, name in _DTYPES.items()}
+_PACKED_KINDS = {name: (kind, bits) for kind, (name, bits) in _PACKED.items()}
+# What an address has to be a multiple of.
+_WORD = 4
 
 
-def dtype_of(name: str) -> np.dtype[Any]:
+def dtype_of(kind: str) -> np.dtype[Any]:
     """The NumPy type of an element type such as `f32`."""
-    known = _DTYPES.get(name)
+    known = _DTYPES.get(kind) or _PACKED.get(kind, (None,))[0]
     if known is None:
-        raise TconvcError(f"NumPy has no type for elements of type {name}")
+        raise ArgumentError(f"NumPy has no type for elements of type {kind}")
     try:
         return np.dtype(known)
     except TypeError:
@@ -51,56 +66,103 @@ def dtype_of(name: str) -> np.dtype[Any]:
     try:
         import ml_dtypes
     except ImportError:
-        raise TconvcError(f"arrays of type {name} need the package ml_dtypes") from None
-    return np.dtype(getattr(ml_dtypes, known))
+        raise ArgumentError(f"arrays of type {kind} need the package ml_dtypes") from None
+    try:
+        return np.dtype(getattr(ml_dtypes, known))
+    except AttributeError:
+        raise ArgumentError(f"arrays of type {kind} need a newer package ml_dtypes, with {known}") from None
 
 
-def as_array(value: Any) -> Array:
+def as_array(what: str, value: Any) -> Array:
     """An array over the same memory where that can be: NumPy's own, the array interface, DLPack, buffers."""
     if isinstance(value, np.ndarray):
         return value
-    if not hasattr(value, "__array_interface__") and hasattr(value, "__dlpack__"):
-        if hasattr(value, "detach"):
-            # A tensor that PyTorch keeps a gradient of.
-            value = value.detach()
+    try:
+        if hasattr(value, "__array_interface__"):
+            return np.asarray(value)
+        if hasattr(value, "__dlpack__"):
+            return _of_dlpack(value)
+        return np.asarray(value)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise ArgumentError(f"{what}: no array can be made of a value of type {_name(type(value))}: {error}") from error
+
+
+def _of_dlpack(value: Any) -> Array:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        # Of a tensor with a gradient the values are asked for; NumPy's DLPack has no bfloat16.
+        value = value.detach()
+        if value.dtype == torch.bfloat16:
+            words: Array = np.from_dlpack(value.view(torch.int16))
+            return words.view(dtype_of("bf16"))
+    try:
         return np.from_dlpack(value)
-    return np.asarray(value)
+    except (BufferError, RuntimeError, TypeError):
+        if not hasattr(value, "__array__"):
+            raise
+        return np.asarray(value)
 
 
-def given(name: str, value: Any) -> Native:
-    """An input as the native half takes it. Contiguous arrays are not copied; strided ones are."""
-    array = as_array(value)
-    kind = _NAMES.get(array.dtype.name)
-    if kind is None:
-        raise TconvcError(f"input `{name}`: arrays of type {array.dtype} are not accepted")
-    if array.dtype.byteorder not in "=|" and not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
+def readable(name: str, value: Any) -> Array | tuple[str, tuple[int, ...], list[bytes]]:
+    """An input as the native half takes it: a contiguous array of a type that it knows; or element type, shape,
+    and bytes, of texts and of elements of less than a byte."""
+    array = as_array(f"input `{name}`", value)
     shape = array.shape
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8), shape, kind
+    if array.dtype.kind in "OUST":
+        return "str", shape, [_text(name, text) for text in array.reshape(-1).tolist()]
+    packed = _PACKED_KINDS.get(array.dtype.name)
+    if packed is not None:
+        kind, bits = packed
+        return kind, shape, [_pack(array, bits)]
+    if array.dtype.name not in _KINDS:
+        raise ArgumentError(
+            f"input `{name}`: arrays of type {array.dtype} are not accepted; accepted are {', '.join(_KINDS)}, "
+            f"{', '.join(_PACKED_KINDS)} and strings"
+        )
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if not array.flags.c_contiguous or array.ctypes.data % _WORD:
+        array = array.copy(order="C")
+    return array
 
 
-def taken(name: str, value: Any) -> Native:
-    """An output array of the caller's, to be written in place."""
-    if not isinstance(value, np.ndarray):
-        raise TconvcError(f"output `{name}`: a NumPy array is expected, {type(value).__name__} is given")
-    if not value.flags.c_contiguous or not value.flags.writeable:
-        raise TconvcError(f"output `{name}`: the array must be contiguous and writable")
-    kind = _NAMES.get(value.dtype.name)
-    if kind is None or not value.dtype.isnative:
-        raise TconvcError(f"output `{name}`: arrays of type {value.dtype} are not accepted")
-    return value.reshape(-1).view(np.uint8), value.shape, kind
+def _text(name: str, text: object) -> bytes:
+    if isinstance(text, bytes):
+        return text
+    if isinstance(text, str):
+        return text.encode()
+    raise ArgumentError(f"input `{name}`: an array of objects has to be one of strings, {_name(type(text))} is in it")
 
 
-def empty(kind: str, shape: Sequence[int]) -> Array:
-    """An array that begins with a cache line; its elements are not set."""
-    dtype = dtype_of(kind)
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(shape)
+def _pack(array: Array, bits: int) -> bytes:
+    per_byte = 8 // bits
+    codes = np.ascontiguousarray(array).reshape(-1).view(np.uint8) & (2**bits - 1)
+    codes = np.concatenate([codes, np.zeros(-len(codes) % per_byte, np.uint8)]).reshape(-1, per_byte)
+    shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(bits)
+    packed: Array = np.bitwise_or.reduce(codes << shifts, axis=1)
+    return packed.astype(np.uint8).tobytes()
 
 
-def allocate(kind: str, shape: Sequence[int]) -> tuple[Array, Native]:
-    """An array for an output, and the same as the native half takes it."""
-    array = empty(kind, shape)
-    return array, (array.reshape(-1).view(np.uint8), array.shape, kind)
+def unpacked(kind: str, shape: Sequence[int], data: bytes) -> Array:
+    """An array of elements of less than a byte."""
+    dtype, bits = dtype_of(kind), _PACKED[kind][1]
+    shifts = np.arange(8 // bits, dtype=np.uint8) * np.uint8(bits)
+    codes = (np.frombuffer(data, np.uint8)[:, None] >> shifts) & np.uint8(2**bits - 1)
+    codes = codes.reshape(-1)[: int(np.prod(shape, dtype=np.int64))]
+    if dtype.name.startswith("int"):
+        # Signed elements have their sign in all of their byte.
+        codes = codes.astype(np.int8)
+        codes -= (codes >> (bits - 1) << bits).astype(np.int8)
+        return codes.astype(dtype).reshape(shape)
+    return codes.astype(np.uint8).view(dtype).reshape(shape)
+
+
+def texts(shape: Sequence[int], data: Sequence[bytes]) -> Array:
+    """An array of strings."""
+    array = np.empty(len(data), object)
+    array[:] = [text.decode(errors="surrogateescape") for text in data]
+    return array.reshape(shape)
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}" if kind.__module__ != "builtins" else kind.__qualname__
