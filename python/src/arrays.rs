@@ -168,6 +168,13 @@ impl<'py> Input<'py> {
     }
 }
 
+/// The address from which a run reads an input: that of the caller's array, or of a copy.
+#[pyfunction]
+pub fn address_read<'py>(name: Bound<'py, PyString>, value: &Bound<'py, PyAny>) -> PyResult<usize> {
+    let input = Input::new(name, value)?;
+    Ok(input.view()?.1.bytes().as_ptr() as usize)
+}
+
 /// An array that is written.
 pub struct Output<'py> {
     array: Bound<'py, PyUntypedArray>,
@@ -193,8 +200,9 @@ impl<'py> Output<'py> {
         };
         let Some((array, dtype)) = plain(&as_array)? else {
             return Err(refuse(format!(
-                "output `{name}`: an array is expected that is contiguous, of a type that ONNX has, in this machine's byte \
-                 order, and at an address that is a multiple of {WORD}"
+                "output `{name}`: an array is expected that is contiguous, of numbers in this machine's byte order, and at an \
+                 address that is a multiple of {WORD}; {} is given",
+                value.get_type().name()?
             )));
         };
         // SAFETY: the pointer is to a live array.

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ._errors import ArgumentError, TconvcError
 from ._model import CompiledModel, Model, Port, Session, export_onnx, load
 from ._native import __version__, after_fork_in_child, after_fork_in_parent, before_fork
+from ._ort_values import OrtValue
 from ._proto import ModelMetadata
 from ._report import Explanation, Report
 from ._threads import default_threads
@@ -29,7 +30,6 @@ from .onnxruntime import (
     InferenceSession,
     IOBinding,
     NodeArg,
-    OrtValue,
     RunOptions,
     SessionOptions,
     get_all_providers,
@@ -82,6 +82,4 @@ if not TYPE_CHECKING:
 
 if hasattr(os, "register_at_fork"):
     # A fork waits for the calls that run, and the child, which has none of its parent's threads, starts new ones.
-    os.register_at_fork(
-        before=before_fork, after_in_parent=after_fork_in_parent, after_in_child=after_fork_in_child
-    )
+    os.register_at_fork(before=before_fork, after_in_parent=after_fork_in_parent, after_in_child=after_fork_in_child)

@@ -68,9 +68,10 @@ def dtype_of(kind: str) -> np.dtype[Any]:
     except ImportError:
         raise ArgumentError(f"arrays of type {kind} need the package ml_dtypes") from None
     try:
-        return np.dtype(getattr(ml_dtypes, known))
+        added: np.dtype[Any] = np.dtype(getattr(ml_dtypes, known))
     except AttributeError:
         raise ArgumentError(f"arrays of type {kind} need a newer package ml_dtypes, with {known}") from None
+    return added
 
 
 def as_array(what: str, value: Any) -> Array:

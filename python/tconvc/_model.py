@@ -32,7 +32,11 @@ class Port(NamedTuple):
 
 def _ports(ports: Iterable[tuple[str, str | None, list[str] | None, bool]]) -> list[Port]:
     def extent(text: str) -> int | str:
-        return int(text) if text.isdecimal() else text
+        if text.isdecimal():
+            return int(text)
+        # Names that are no words are quoted.
+        is_name = len(text) > 1 and text.startswith('"') and text.endswith('"') and '"' not in text[1:-1]
+        return text[1:-1] if is_name else text
 
     return [
         Port(name, dtype, None if shape is None else tuple(map(extent, shape)), optional)

@@ -4,6 +4,19 @@ from typing import Any, TypedDict, final, type_check_only
 
 from ._arrays import Array
 
+__all__ = [
+    "Compiled",
+    "Model",
+    "Session",
+    "__version__",
+    "address_read",
+    "after_fork_in_child",
+    "after_fork_in_parent",
+    "available_threads",
+    "before_fork",
+    "command",
+]
+
 __version__: str
 
 _Port = tuple[str, str | None, list[str] | None, bool]
@@ -18,10 +31,12 @@ class _Options(TypedDict):
     workspace_limit: int | None
 
 def available_threads() -> int: ...
+def address_read(name: str, value: Any) -> int: ...
 def command(arguments: Sequence[str]) -> int: ...
 def before_fork() -> None: ...
 def after_fork_in_parent() -> None: ...
 def after_fork_in_child() -> None: ...
+
 @final
 class Model:
     @staticmethod

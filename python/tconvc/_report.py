@@ -42,8 +42,13 @@ class Report(Told):
 
     def _repr_html_(self) -> str:
         data = self.data
-        sizes = [f"{key.removesuffix('_bytes')} {data[key]:,} bytes" for key in ("code_bytes", "weight_bytes", "workspace_bytes")]
-        caption = ", ".join([data["target"], f"{data['threads']} thread(s)", f"compiled in {data['compile_ms']:.1f} ms", *sizes])
+        sizes = [
+            f"{key.removesuffix('_bytes')} {data[key]:,} bytes"
+            for key in ("code_bytes", "weight_bytes", "workspace_bytes")
+        ]
+        caption = ", ".join(
+            [data["target"], f"{data['threads']} thread(s)", f"compiled in {data['compile_ms']:.1f} ms", *sizes]
+        )
         layers = ["node", "geometry", "form", "reason", "kernel", "schedule", "predicted_us"]
         steps = ["node", "kernel", "schedule", "threads", "roofline_us"]
         return table(caption, layers, data["layers"]) + table(f"{len(data['steps'])} steps", steps, data["steps"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 from typing import Any
 
 from ._errors import TconvcError
@@ -18,11 +20,9 @@ def from_torch(module: Any, example_inputs: Any, **options: Any) -> Model:
     :raises TconvcError: when there is no PyTorch.
     """
     try:
-        import torch
+        torch: Any = importlib.import_module("torch")
     except ImportError:
         raise TconvcError("from_torch needs the package torch") from None
-    import io
-
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     options.setdefault("dynamo", False)
     if options["dynamo"]:

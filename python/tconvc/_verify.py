@@ -61,7 +61,9 @@ def verify(
     differences, problems = {}, {}
     for name, array in wanted.items():
         if name not in found:
-            raise ArgumentError(f"the model has no output `{name}`; its outputs are {', '.join(f'`{n}`' for n in found)}")
+            raise ArgumentError(
+                f"the model has no output `{name}`; its outputs are {', '.join(f'`{n}`' for n in found)}"
+            )
         difference, problem = loaded._native.differs(name, found[name], array)
         if problem is not None:
             problems[name] = problem

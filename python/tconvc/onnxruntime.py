@@ -8,12 +8,12 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ._errors import ArgumentError, TconvcError
 from ._model import Model, Port, load
 from ._ort_values import OrtValue
-from ._proto import ModelMetadata, model_metadata
+from ._proto import About, Extents, ModelMetadata, about
 
 if TYPE_CHECKING:
     from ._arrays import Array
@@ -88,13 +88,15 @@ class NodeArg:
     """An input or output: `name`, `type` such as `tensor(float)`, and `shape`, whose extents are numbers, names, or None where
     the model has neither."""
 
-    def __init__(self, port: Port) -> None:
+    def __init__(self, port: Port, declared: Extents) -> None:
         self.name = port.name
         self.type = f"tensor({_TYPES.get(port.dtype or '', port.dtype or 'undefined')})"
-        # A name that inference made up is none of the model's.
         shape = port.shape or ()
+        if len(declared) != len(shape):
+            declared = [None] * len(shape)
+        # Names that inference made up are none of the model's.
         self.shape: list[int | str | None] = [
-            extent if isinstance(extent, int) or extent.isidentifier() else None for extent in shape
+            extent if isinstance(extent, int) else said for extent, said in zip(shape, declared, strict=True)
         ]
 
     def __repr__(self) -> str:
@@ -105,9 +107,9 @@ class _Options:
     """Named values; any other attribute is refused."""
 
     # What may be set to anything, because results do not depend on it.
-    _free: dict[str, Any] = {}
+    _free: ClassVar[dict[str, Any]] = {}
     # What may only have the value that it has.
-    _fixed: dict[str, Any] = {}
+    _fixed: ClassVar[dict[str, Any]] = {}
 
     def __init__(self) -> None:
         for name, value in (self._free | self._fixed).items():
@@ -138,7 +140,7 @@ class SessionOptions(_Options):
     """The options of a session. `intra_op_num_threads` is the number of threads, 0 for :func:`tconvc.default_threads`; those about
     memory, order and optimisation are taken and have no effect; any other is refused."""
 
-    _free = {
+    _free: ClassVar[dict[str, Any]] = {
         "intra_op_num_threads": 0,
         "inter_op_num_threads": 0,
         "graph_optimization_level": GraphOptimizationLevel.ORT_ENABLE_ALL,
@@ -151,7 +153,11 @@ class SessionOptions(_Options):
         "log_verbosity_level": 0,
         "logid": "",
     }
-    _fixed = {"enable_profiling": False, "optimized_model_filepath": "", "use_per_session_threads": True}
+    _fixed: ClassVar[dict[str, Any]] = {
+        "enable_profiling": False,
+        "optimized_model_filepath": "",
+        "use_per_session_threads": True,
+    }
 
     intra_op_num_threads: int
 
@@ -184,8 +190,13 @@ class SessionOptions(_Options):
 class RunOptions(_Options):
     """The options of a run; those that would change one are refused."""
 
-    _free = {"log_severity_level": 2, "log_verbosity_level": 0, "logid": "", "only_execute_path_to_fetches": False}
-    _fixed = {"terminate": False}
+    _free: ClassVar[dict[str, Any]] = {
+        "log_severity_level": 2,
+        "log_verbosity_level": 0,
+        "logid": "",
+        "only_execute_path_to_fetches": False,
+    }
+    _fixed: ClassVar[dict[str, Any]] = {"terminate": False}
 
 
 class InferenceSession:
@@ -210,9 +221,9 @@ class InferenceSession:
         options = SessionOptions() if sess_options is None else sess_options
         if not isinstance(options, SessionOptions):
             raise ArgumentError(f"sess_options are tconvc.SessionOptions; {type(options).__name__} is given")
-        self._start(load(path_or_bytes), options, model_metadata(path_or_bytes))
+        self._start(load(path_or_bytes), options, about(path_or_bytes))
 
-    def _start(self, model: Model, options: SessionOptions, about: ModelMetadata) -> None:
+    def _start(self, model: Model, options: SessionOptions, told: About) -> None:
         extents: dict[str, int] = options.__dict__["_extents"]
         shapes = {}
         for port in model.inputs:
@@ -224,11 +235,12 @@ class InferenceSession:
                         f"input `{port.name}` has the extent {still_open[0]}, too; an override for all of its extents is accepted"
                     )
                 shapes[port.name] = [int(extent) for extent in shape]
-        self._options, self._about = options, about
+        self._options, self._about = options, told
         self._compiled = model.compile(threads=options.intra_op_num_threads or None, shapes=shapes)
-        self._inputs = [NodeArg(port) for port in self._compiled.inputs if not port.optional]
-        self._overridable = [NodeArg(port) for port in self._compiled.inputs if port.optional]
-        self._outputs = [NodeArg(port) for port in self._compiled.outputs]
+        inputs = [(port.optional, NodeArg(port, told.extents.get(port.name, []))) for port in self._compiled.inputs]
+        self._inputs = [port for optional, port in inputs if not optional]
+        self._overridable = [port for optional, port in inputs if optional]
+        self._outputs = [NodeArg(port, told.extents.get(port.name, [])) for port in self._compiled.outputs]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _session, (self._compiled.model, self._options, self._about)
@@ -250,7 +262,7 @@ class InferenceSession:
 
     def get_modelmeta(self) -> ModelMetadata:
         """What the model's file says of itself."""
-        return self._about
+        return self._about.metadata
 
     def get_providers(self) -> list[str]:
         """There is one: the CPU."""
@@ -328,9 +340,9 @@ class InferenceSession:
         raise AttributeError(f"InferenceSession.{name} is not supported")
 
 
-def _session(model: Model, options: SessionOptions, about: ModelMetadata) -> InferenceSession:
+def _session(model: Model, options: SessionOptions, told: About) -> InferenceSession:
     session = InferenceSession.__new__(InferenceSession)
-    session._start(model, options, about)
+    session._start(model, options, told)
     return session
 
 

@@ -25,6 +25,7 @@ def fsrcnn():
 
 def model(nodes, inputs, outputs, initializers=None, opset=17):
     """A model of nodes; inputs and outputs are names with a type and a shape."""
+
     def infos(ports):
         return [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in ports.items()]
 
@@ -46,8 +47,12 @@ def upsample():
     rng = np.random.default_rng(7)
     weights = rng.standard_normal([2, 3, 2, 2]).astype(np.float32)
     node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2])
-    made = model([node], {"x": (TensorProto.FLOAT, ["N", 2, 5, "W"])},
-                 {"y": (TensorProto.FLOAT, ["N", 3, 10, "V"])}, {"w": weights})
+    made = model(
+        [node],
+        {"x": (TensorProto.FLOAT, ["N", 2, 5, "W"])},
+        {"y": (TensorProto.FLOAT, ["N", 3, 10, "V"])},
+        {"w": weights},
+    )
 
     def expected(x):
         y = np.einsum("nihw,iokl->nohkwl", x, weights)
