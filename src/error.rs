@@ -79,9 +79,11 @@ impl Error {
             Self::Compile(CompileError::Unsupported { node, op, .. }) => {
                 Place { node: Some(node), operator: Some(op), attribute: None }
             }
-            Self::Compile(CompileError::Tile { node, .. }) | Self::Cuts { node, .. } => {
-                Place { node: Some(node), ..Place::default() }
+            Self::Compile(CompileError::Interpreted(refusal)) => {
+                Place { node: Some(&refusal.node), operator: Some(&refusal.op), attribute: None }
             }
+            Self::Compile(CompileError::Tile { node, .. } | CompileError::Size { node, .. })
+            | Self::Cuts { node, .. } => Place { node: Some(node), ..Place::default() },
             _ => Place::default(),
         }
     }
@@ -108,7 +110,10 @@ mod tests {
         let inner = tconvc_ir::Error::attribute("group", "is 0").at("up", "ConvTranspose");
         let error = Error::from(inner.in_file(std::path::Path::new("x.onnx")));
         let place = error.place();
-        assert_eq!((place.node, place.operator, place.attribute), (Some("up"), Some("ConvTranspose"), Some("group")));
+        assert_eq!(
+            (place.node, place.operator, place.attribute),
+            (Some("up"), Some("ConvTranspose"), Some("group"))
+        );
         assert_eq!(Error::Arguments(String::new()).place(), Place::default());
     }
 }

@@ -22,6 +22,9 @@ pub struct Session {
     workspaces: Cache<Inputs, Workspace>,
 }
 
+/// Element type and extents of each output, in the model's order.
+pub type OutputPorts = Vec<(DType, Vec<usize>)>;
+
 /// Types and shapes of inputs, and which of them are given.
 type Inputs = (Vec<(DType, Vec<usize>)>, Given);
 
@@ -73,9 +76,10 @@ impl Session {
     ///
     /// # Errors
     /// When an input is missing or of another type or shape than the model takes.
-    pub fn output_ports(&mut self, inputs: &[TensorView<'_>]) -> Result<Option<Vec<(DType, Vec<usize>)>>> {
+    pub fn output_ports(&mut self, inputs: &[TensorView<'_>]) -> Result<Option<OutputPorts>> {
         let Workspace { program, rest } = self.workspace(inputs)?;
-        let ports = || program.program().outputs().iter().map(|port| (port.dtype, port.shape.clone())).collect();
+        let ports =
+            || program.program().outputs().iter().map(|port| (port.dtype, port.shape.clone())).collect();
         Ok(rest.is_none().then(ports))
     }
 

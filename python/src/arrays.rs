@@ -9,9 +9,9 @@ use numpy::npyffi::{NPY_TYPES, PY_ARRAY_API, npy_intp};
 use numpy::{
     PyArray1, PyArrayDescr, PyArrayDescrMethods, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods,
 };
+use pyo3::PyTypeInfo;
 use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
-use pyo3::PyTypeInfo;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyString};
 use std::ffi::{c_int, c_void};
@@ -134,9 +134,9 @@ impl<'py> Input<'py> {
         }
         let (dtype, shape, parts): (String, Vec<usize>, Vec<Bound<'py, PyBytes>>) = made.extract()?;
         let tensor = match DType::from_name(&dtype) {
-            Some(DType::String) => Tensor::from_strings(shape, parts.iter().map(|part| part.as_bytes())),
+            Some(DType::String) => Tensor::from_strings(shape, parts.iter().map(PyBytesMethods::as_bytes)),
             Some(dtype) => {
-                let bytes = parts.iter().flat_map(|part| part.as_bytes()).copied().collect::<Vec<_>>();
+                let bytes = parts.iter().flat_map(PyBytesMethods::as_bytes).copied().collect::<Vec<_>>();
                 Tensor::from_shared(dtype, shape, std::sync::Arc::new(bytes), 0)
             }
             None => return Err(refuse(format!("input `{name}`: `{dtype}` is no element type"))),
@@ -196,7 +196,9 @@ impl<'py> Output<'py> {
         static WRITABLE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let as_array = match value.cast::<PyUntypedArray>() {
             Ok(_) => value.clone(),
-            Err(_) => helper(value.py(), &WRITABLE, "as_array")?.call1((format!("output `{name}`"), value))?,
+            Err(_) => {
+                helper(value.py(), &WRITABLE, "as_array")?.call1((format!("output `{name}`"), value))?
+            }
         };
         let Some((array, dtype)) = plain(&as_array)? else {
             return Err(refuse(format!(

@@ -45,8 +45,7 @@ pub fn seeded<'py>(
     shape: Vec<usize>,
     seed: u64,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let dtype =
-        DType::from_name(dtype).ok_or_else(|| refuse(format!("`{dtype}` is no element type")))?;
+    let dtype = DType::from_name(dtype).ok_or_else(|| refuse(format!("`{dtype}` is no element type")))?;
     let tensor = Tensor::seeded(dtype, shape, seed).map_err(|error| raise(&error.into()))?;
     array_of(py, &tensor)
 }

@@ -50,7 +50,7 @@ impl Runner {
             return Err(refuse(format!("the model has {} inputs, {} are given", names.len(), arrays.len())));
         }
         let by_place = names.iter().zip(arrays.iter()).map(|(name, value)| (name.bind(py).clone(), value));
-        let by_name = named.into_iter().flat_map(|named| named.iter());
+        let by_name = named.into_iter().flat_map(PyDictMethods::iter);
         let mut inputs = Vec::with_capacity(names.len());
         for (name, value) in by_place {
             inputs.push(Input::new(name, &value)?);

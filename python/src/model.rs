@@ -37,20 +37,25 @@ pub struct Options {
     form: String,
     target: String,
     fast_math: bool,
+    deny_interpreted: bool,
     workspace_limit: Option<usize>,
 }
 
 impl Options {
-    fn compiler(&self) -> PyResult<Compiler> {
+    fn into_compiler(self) -> PyResult<Compiler> {
         let form: Form = self.form.parse().map_err(|error: tconvc::OptionError| refuse(error.to_string()))?;
         let target = Target::parse(&self.target).map_err(|error| refuse(error.to_string()))?;
-        let mut compiler =
-            Compiler::new().form(form).target(target).threads(self.threads).fast_math(self.fast_math);
+        let mut compiler = Compiler::new()
+            .form(form)
+            .target(target)
+            .threads(self.threads)
+            .fast_math(self.fast_math)
+            .deny_interpreted(self.deny_interpreted);
         if self.threads > 1 {
             compiler = compiler.executor(Threads::of(self.threads));
         }
-        for (name, shape) in &self.shapes {
-            compiler = compiler.input_shape(name, shape.clone());
+        for (name, shape) in self.shapes {
+            compiler = compiler.input_shape(&name, shape);
         }
         Ok(match self.workspace_limit {
             Some(bytes) => compiler.workspace_limit(bytes),
@@ -97,14 +102,14 @@ impl Model {
     }
 
     fn compile(&self, py: Python<'_>, options: Options) -> PyResult<Compiled> {
-        let compiler = options.compiler()?;
+        let compiler = options.into_compiler()?;
         let compiled = detach(py, || compiler.compile(&self.0)).map_err(|error| raise(&error))?;
         Ok(Compiled::new(py, compiled))
     }
 
     /// Text, and the same as JSON.
     fn explain(&self, py: Python<'_>, options: Options) -> PyResult<(String, String)> {
-        let compiler = options.compiler()?;
+        let compiler = options.into_compiler()?;
         let found = detach(py, || compiler.explain(&self.0)).map_err(|error| raise(&error))?;
         let json = serde_json::to_string(&found).map_err(|error| refuse(error.to_string()))?;
         Ok((found.to_string(), json))
@@ -116,7 +121,7 @@ impl Model {
         py: Python<'py>,
         options: Options,
     ) -> PyResult<(Bound<'py, PyBytes>, Vec<String>)> {
-        let compiler = options.compiler()?;
+        let compiler = options.into_compiler()?;
         let export = detach(py, || compiler.export(&self.0)).map_err(|error| raise(&error))?;
         Ok((PyBytes::new(py, export.bytes()), export.warnings().to_vec()))
     }

@@ -88,6 +88,7 @@ class Model:
         form: str = "auto",
         target: str = "host",
         fast_math: bool = True,
+        deny_interpreted: bool = False,
         workspace_limit: int | None = None,
     ) -> CompiledModel:
         """Compiles the model; for the shapes of its inputs where all are known or given, else for those of each call,
@@ -100,11 +101,15 @@ class Model:
         :param target: processor: `host`, `x86-64-v3`, `x86-64-v4`, `aarch64`, ..; code for another than this machine's
             cannot run.
         :param fast_math: whether convolutions may be computed with fewer products (Winograd), which rounds otherwise.
+        :param deny_interpreted: whether a step for which there is no machine code is an error; by default it is run by its
+            definition, which is slow, and :attr:`CompiledModel.report` says why.
         :param workspace_limit: bytes that the network may take besides its weights, inputs and outputs; 1 GiB by default.
         :raises ArgumentError: when an option is no value that is accepted.
         :raises TconvcError: when the shapes do not fit, or something cannot be compiled; names node and operator.
         """
-        return CompiledModel(self, _options(shapes, threads, form, target, fast_math, workspace_limit))
+        return CompiledModel(
+            self, _options(shapes, threads, form, target, fast_math, workspace_limit, deny_interpreted)
+        )
 
     def explain(
         self,
@@ -117,7 +122,7 @@ class Model:
     ) -> Explanation:
         """For each transposed convolution: the forms considered, their costs, the choice, and why. Arguments are those of
         :meth:`compile`."""
-        return Explanation(*self._native.explain(_options(shapes, threads, form, target, fast_math, None)))
+        return Explanation(*self._native.explain(_options(shapes, threads, form, target, fast_math)))
 
     def export_onnx(self, *, shapes: Shapes | None = None, form: str = "auto", target: str = "host") -> bytes:
         """The network with its transposed convolutions rewritten, as an ONNX file that any runtime can run.
@@ -128,7 +133,7 @@ class Model:
 
         A layer that could not get its form is a warning of class :class:`UserWarning`.
         """
-        made, warnings = self._native.export_onnx(_options(shapes, 1, form, target, True, None))
+        made, warnings = self._native.export_onnx(_options(shapes, 1, form, target, True))
         if warnings:
             from warnings import warn
 
@@ -162,7 +167,8 @@ def _options(
     form: str,
     target: str,
     fast_math: bool,
-    workspace_limit: int | None,
+    workspace_limit: int | None = None,
+    deny_interpreted: bool = False,
 ) -> _native._Options:
     if threads is not None and threads < 1:
         raise ArgumentError(f"threads is {threads}; 1 and up are accepted")
@@ -172,6 +178,7 @@ def _options(
         "form": form,
         "target": target,
         "fast_math": fast_math,
+        "deny_interpreted": deny_interpreted,
         "workspace_limit": workspace_limit,
     }
 

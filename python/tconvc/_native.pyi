@@ -28,6 +28,7 @@ class _Options(TypedDict):
     form: str
     target: str
     fast_math: bool
+    deny_interpreted: bool
     workspace_limit: int | None
 
 def available_threads() -> int: ...

@@ -51,7 +51,14 @@ class Report(Told):
         )
         layers = ["node", "geometry", "form", "reason", "kernel", "schedule", "predicted_us"]
         steps = ["node", "kernel", "schedule", "threads", "roofline_us"]
-        return table(caption, layers, data["layers"]) + table(f"{len(data['steps'])} steps", steps, data["steps"])
+        interpreted = ["node", "op", "reason", "share_percent"]
+        tables = [
+            table(caption, layers, data["layers"]),
+            table(f"{len(data['steps'])} steps", steps, data["steps"]),
+        ]
+        if data["interpreted"]:
+            tables.append(table("interpreted steps", interpreted, data["interpreted"]))
+        return "".join(tables)
 
 
 class Explanation(Told):
@@ -72,8 +79,11 @@ class Explanation(Told):
 
 
 def table(caption: str, columns: list[str], rows: list[dict[str, Any]]) -> str:
-    """A table of these columns; empty ones are left out, and so is a table without rows."""
+    """A table of these columns; empty ones are left out. Of a table without rows, the caption is left."""
     from html import escape
+
+    if not rows:
+        return f"<p>{escape(caption)}</p>"
 
     def cell(value: Any) -> str:
         text = f"{value:.1f}" if isinstance(value, float) else "" if value is None else str(value)

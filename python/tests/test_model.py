@@ -182,6 +182,19 @@ def test_errors_have_their_attribute():
     assert (error.node, error.operator, error.attribute) == ("up", "ConvTranspose", "group")
 
 
+def test_interpreted_steps_can_be_denied():
+    nodes = [helper.make_node("Det", ["x"], ["y"], name="det")]
+    made = model(nodes, {"x": (TensorProto.FLOAT, [2, 3, 3])}, {"y": (TensorProto.FLOAT, [2])})
+    x = np.array([np.eye(3), 2 * np.eye(3)], np.float32)
+    compiled = tconvc.load(made).compile()
+    np.testing.assert_allclose(compiled(x), [1, 8])
+    assert compiled.report.data["interpreted"][0]["node"] == "det"
+    assert "reason" in compiled._repr_html_()
+    with pytest.raises(tconvc.TconvcError, match="Det") as raised:
+        tconvc.load(made).compile(deny_interpreted=True)
+    assert (raised.value.node, raised.value.operator) == ("det", "Det")
+
+
 def test_optional_inputs_have_their_defaults():
     node = helper.make_node("Mul", ["x", "factor"], ["y"])
     made = model(
