@@ -207,14 +207,14 @@ impl Compiler {
         let (mut graph, warnings) = self.bound(model)?;
         let journal = optimise(&mut graph, &Options { inside: true, ..self.pass_options()? })?;
         let is_bound = graph.inputs().iter().all(|&id| graph.ty(id).known_shape().is_some());
-        let survey = is_bound.then(|| self.survey(graph, 0)).transpose()?;
+        let survey = is_bound.then(|| self.survey(&graph, 0)).transpose()?;
         Ok(Explanation::new(self, &journal, warnings, survey))
     }
 
     /// What is known of the steps of a rewritten graph whose shapes are bound, with `cuts` before it, without code.
-    fn survey(&self, graph: Graph, cuts: usize) -> Result<Survey> {
-        let parts = cut(&graph)?;
-        let before = parts.as_ref().map_or(&graph, |parts| &parts.before);
+    fn survey(&self, graph: &Graph, cuts: usize) -> Result<Survey> {
+        let parts = cut(graph)?;
+        let before = parts.as_ref().map_or(graph, |parts| &parts.before);
         let estimates = compile::survey(before, &plan(before, &self.limits())?, &self.target);
         let mut survey = Survey { estimates, undecided: 0 };
         let Some(parts) = parts else { return Ok(survey) };
@@ -223,7 +223,7 @@ impl Compiler {
         let is_bound = after.inputs().iter().all(|&id| after.ty(id).known_shape().is_some());
         if is_bound && after.node_count() > 0 && cuts < MOST_CUTS {
             self.optimise(&mut after)?;
-            let next = self.survey(after, cuts + 1)?;
+            let next = self.survey(&after, cuts + 1)?;
             survey.estimates.extend(next.estimates);
             survey.undecided += next.undecided;
         } else {
@@ -236,13 +236,13 @@ impl Compiler {
     fn check_denied(
         &self,
         program: &[Estimate],
-        behind: Vec<Estimate>,
+        behind: &[Estimate],
         others: Vec<InterpretedStep>,
     ) -> Result<()> {
         if !self.deny_interpreted {
             return Ok(());
         }
-        let mut steps = self.interpreted(&[program, &behind].concat());
+        let mut steps = self.interpreted(&[program, behind].concat());
         steps.extend(others);
         if steps.is_empty() { Ok(()) } else { Err(Error::Interpreted(steps)) }
     }
@@ -337,7 +337,7 @@ impl Compiler {
             behind = Estimate::of_data(&parts.middle);
         }
         let code = compiler.generate(&graph, &plan(&graph, &compiler.limits())?)?;
-        compiler.check_denied(&code.estimates, behind, vec![])?;
+        compiler.check_denied(&code.estimates, &behind, vec![])?;
         Ok(if clif { code.functions.clif() } else { code.functions.asm() })
     }
 
@@ -364,7 +364,7 @@ impl Compiler {
         let mut artifact = self.generate(&graph, &plan)?;
         let estimates = std::mem::take(&mut artifact.estimates);
         let declined = artifact.declined.iter().map(ToString::to_string).collect();
-        self.check_denied(&estimates, behind, denied)?;
+        self.check_denied(&estimates, &behind, denied)?;
         let program = artifact.load()?;
         let compile_ms = start.elapsed().as_secs_f64() * 1e3;
         let report = Report::new(self, &journal, (&graph, &plan), (&program, &estimates), compile_ms);

@@ -83,9 +83,11 @@ impl Error {
             Self::Compile(CompileError::Unsupported { node, op, .. }) => {
                 Place { node: Some(node), operator: Some(op), attribute: None }
             }
-            Self::Compile(CompileError::Interpreted(refusal)) => {
-                Place { node: Some(&refusal.node), operator: Some(&refusal.op), attribute: None }
-            }
+            // Of several, the first.
+            Self::Interpreted(steps) => match steps.first() {
+                Some(step) => Place { node: Some(&step.node), operator: Some(&step.op), attribute: None },
+                None => Place::default(),
+            },
             Self::Compile(CompileError::Tile { node, .. } | CompileError::Size { node, .. })
             | Self::Cuts { node, .. } => Place { node: Some(node), ..Place::default() },
             _ => Place::default(),

@@ -47,7 +47,9 @@ fn of_graph(graph: &Graph, path: &str, reason: &str, times: f64) -> Vec<Estimate
     let of_node = |id: NodeId| {
         let (node, name) = (graph.node(id), format!("{path}/{}", graph.node(id).name));
         let mut inside = of_node(graph, node, &name);
-        inside.iter_mut().for_each(|estimate| estimate.scale(times));
+        for estimate in &mut inside {
+            estimate.scale(times);
+        }
         let op = node.op.name().to_owned();
         let refusal = Refusal { node: name.clone(), op, family: "no family", reason: reason.to_owned() };
         let nanoseconds = times * interpreted::node_cost_ns(graph, id) + total_ns(&inside);

@@ -161,6 +161,8 @@ impl Estimate {
     /// The same, so many times.
     pub(crate) fn scale(&mut self, times: f64) {
         self.nanoseconds *= times;
-        self.inside.iter_mut().for_each(|estimate| estimate.scale(times));
+        for estimate in &mut self.inside {
+            estimate.scale(times);
+        }
     }
 }
