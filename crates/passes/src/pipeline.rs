@@ -9,7 +9,7 @@ use crate::options::Options;
 use crate::pass::{Context, Pass};
 use crate::rewrites::{
     Affine, BatchNorm, Branch, Canonicalise, CommonSubexpressions, Crop, DeadCode, Epilogue, Fold, Gemm,
-    Noop, PadIntoConv, Recognise, Reshape, ResizeConv, Transpose, ZeroStuffing,
+    Noop, PadIntoConv, Recognise, Reshape, ResizeConv, Transpose, Widen, ZeroStuffing,
 };
 use tconvc_ir::verify::verify;
 use tconvc_ir::{Graph, infer::infer};
@@ -30,6 +30,8 @@ pub const PIPELINE: &[Stage] = &[
             &Canonicalise,
             &Fold,
             &Branch,
+            // Behind the folding, which rounds constants of short types as the file has it.
+            &Widen,
             &Noop,
             &Reshape,
             &Transpose,

@@ -1,4 +1,5 @@
-//! Cast between numbers of one to eight bytes: element by element, and 8-bit integers from and to f32 sixteen at a time.
+//! Cast between numbers of one to eight bytes: element by element, 8-bit integers from and to f32 sixteen at a time, and floats of
+//! 16 bits by vectors.
 
 use crate::builder::Builder;
 use crate::error::CompileError;
@@ -7,7 +8,8 @@ use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, F32X4, F64, I8, I8X16, I16, I32, I32X4, I64};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value};
 use tconvc_ir::{DType, Node};
-use tconvc_runtime::program::Kernel;
+use tconvc_runtime::program::{Kernel, Operand};
+use tconvc_tile::{Elem, Lanes, Tile, TileBuilder, TileError};
 
 /// Elements of a work item.
 const BLOCK: usize = 4096;
@@ -54,6 +56,12 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
     let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
     let types = (builder.graph.ty(x).dtype, builder.graph.ty(y).dtype);
     let (Some(source), Some(target)) = types else { return Ok(false) };
+    if let (Some(from), Some(to)) = (float(source), float(target)) {
+        let count = builder.shape(x)?.iter().product::<usize>();
+        let operands = vec![builder.operand(x)?, builder.operand(y)?];
+        let name = format!("cast_{source}_to_{target}");
+        return by_vectors(builder, &name, (from, to), count, operands);
+    }
     let (Some(from), Some(to)) = (Number::of(source), Number::of(target)) else { return Ok(false) };
     // Conversions of u64 to floats take a detour that may round twice.
     if from == (Number::Int { ty: I64, signed: false }) && matches!(to, Number::Float(_)) {
@@ -106,6 +114,67 @@ pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, Comp
     let partition = builder.even_partition(units as u64, nanoseconds);
     builder.push_kernel(Kernel { name, function, operands, partition, scratch_bytes: 0, time_steps: 1 });
     Ok(true)
+}
+
+/// Floats of which vectors are loaded and stored.
+fn float(dtype: DType) -> Option<Elem> {
+    match dtype {
+        DType::F32 => Some(Elem::F32),
+        DType::F16 => Some(Elem::F16),
+        DType::BF16 => Some(Elem::Bf16),
+        _ => None,
+    }
+}
+
+/// Elements one by one in memory, converted on the way through registers.
+fn by_vectors(
+    builder: &mut Builder<'_>,
+    name: &str,
+    (from, to): (Elem, Elem),
+    count: usize,
+    operands: Vec<Operand>,
+) -> Result<bool, CompileError> {
+    if count == 0 {
+        return Ok(true);
+    }
+    let name = builder.unique(name);
+    let row = vectors(builder.tile(&format!("{name}_row")), from, to);
+    let row = builder.add_tile(row)?;
+    let lanes = builder.target.lanes() as i64;
+    let items = count.div_ceil(BLOCK);
+    let function = builder.add_step(&name, |f| {
+        let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
+        let (read, write) = (f.pointer(table, 0), f.pointer(table, 1));
+        let first = f.builder.ins().imul_imm_s(begin, BLOCK as i64);
+        let last = f.builder.ins().imul_imm_s(end, BLOCK as i64);
+        let total = f.constant(count as i64);
+        let last = f.builder.ins().umin(last, total);
+        let length = f.builder.ins().isub(last, first);
+        let whole = f.builder.ins().udiv_imm_u(length, lanes);
+        let done = f.builder.ins().imul_imm_s(whole, lanes);
+        let rest = f.builder.ins().isub(length, done);
+        let read = f.element(read, first, i64::from(from.bytes()));
+        let write = f.element(write, first, i64::from(to.bytes()));
+        f.call(row, &[read, write, whole, rest]);
+    })?;
+    let nanoseconds = count as f64 * builder.target.rates().elementwise.converted;
+    let partition = builder.even_partition(items as u64, nanoseconds);
+    builder.push_kernel(Kernel { name, function, operands, partition, scratch_bytes: 0, time_steps: 1 });
+    Ok(true)
+}
+
+/// So many vectors, and elements of the last one.
+fn vectors(mut b: TileBuilder, from: Elem, to: Elem) -> Result<Tile, TileError> {
+    let [x, y] = b.pointers(["x", "y"]);
+    let (whole, rest) = (b.count("vectors"), b.count("rest"));
+    let lanes = b.lanes() as i32;
+    b.repeat(whole, &[(x, lanes * from.bytes()), (y, lanes * to.bytes())], |b| {
+        let vector = b.load_elements(from, x.at(0), Lanes::All);
+        b.store_elements(to, vector, y.at(0), Lanes::All);
+    });
+    let vector = b.load_elements(from, x.at(0), Lanes::FirstOf(rest));
+    b.store_elements(to, vector, y.at(0), Lanes::FirstOf(rest));
+    b.finish()
 }
 
 /// One element, as the definition has it: integers wrap, floats saturate and NaN becomes 0, anything but 0 is true.

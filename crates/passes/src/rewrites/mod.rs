@@ -16,6 +16,7 @@ mod recognise;
 mod reshape;
 mod resize_conv;
 mod transpose;
+mod widen;
 mod zero_stuffing;
 
 pub use affine::Affine;
@@ -34,4 +35,5 @@ pub use recognise::Recognise;
 pub use reshape::Reshape;
 pub use resize_conv::ResizeConv;
 pub use transpose::Transpose;
+pub use widen::Widen;
 pub use zero_stuffing::ZeroStuffing;

@@ -2,12 +2,12 @@
 
 use crate::builder::Builder;
 use tconvc_ir::ops::{
-    BatchNormalization, Binary, Border, Clip, Concat, Conv, ConvTranspose, Epilogue, Expand, Flatten, MatMul,
-    Opaque, Pad, Padding, Pool, PoolKind, Reduce, ReduceKind, Reshape, Resize, Shape, Slice, Tile, Transpose,
+    BatchNormalization, Binary, Border, Cast, Clip, Concat, Conv, ConvTranspose, Epilogue, Expand, Flatten, MatMul,
+    Opaque, Pad, Padding, Pool, PoolKind, Reduce, ReduceKind, Reshape, Resize, Shape, ShortRounding, Slice, Tile, Transpose,
     Unary, Unsqueeze, Variadic,
 };
 use tconvc_ir::resize_axis::{Coordinates, Rounding};
-use tconvc_ir::{AttributeValue, Attributes, Tensor, ValueId};
+use tconvc_ir::{AttributeValue, Attributes, DType, Tensor, ValueId};
 use tconvc_testing::onnx_build;
 
 /// A kind of step.
@@ -54,6 +54,7 @@ pub const STEPS: &[Step] = &[
     cropped,
     padded,
     normalised,
+    halves,
 ];
 
 fn padding(b: &mut Builder, kernel: &[usize]) -> Padding {
@@ -571,4 +572,23 @@ fn reduce(b: &mut Builder) -> Option<ValueId> {
     let (x, _) = b.image();
     let axes = b.list(&[2, 3]);
     b.on(Reduce { kind: ReduceKind::Mean, keepdims: true, noop_with_empty_axes: false }, &[x, axes])
+}
+
+/// Operators on a short type, between casts; sometimes rounded once more, or only moved.
+fn halves(b: &mut Builder) -> Option<ValueId> {
+    let x = b.any();
+    let cast = |to| Cast { to, rounding: ShortRounding::default() };
+    let short = b.on(cast(DType::F16), &[x])?;
+    let y = match b.random.within(0..=3) {
+        0 => b.on(Unary::Relu, &[short])?,
+        1 => b.on(Binary::Add, &[short, short])?,
+        2 => {
+            let two = b.number(2.0);
+            let two = b.on(cast(DType::F16), &[two])?;
+            b.on(Binary::Mul, &[short, two])?
+        }
+        _ => short,
+    };
+    let y = if b.random.once_in(2) { b.on(Flatten { axis: 1 }, &[y])? } else { y };
+    b.on(cast(DType::F32), &[y])
 }
