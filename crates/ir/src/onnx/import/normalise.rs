@@ -8,7 +8,7 @@ use crate::tensor::Tensor;
 
 /// Names of operators of our own, which no file may use.
 const OWN: &[&str] =
-    &["Clamp", "GeluTanh", "ZeroInsert", "PhaseConv", "Interleave", "ColumnGemm", "OverlapAdd"];
+    &["Clamp", "GeluTanh", "FakeQuantize", "ZeroInsert", "PhaseConv", "Interleave", "ColumnGemm", "OverlapAdd"];
 
 /// Attributes of our own.
 const OWN_ATTRIBUTES: &[&str] = &["epilogue", "flatten"];
