@@ -62,21 +62,11 @@ impl fmt::Display for Agreement {
 
 impl Tolerance {
     /// For whole networks: 1e-3 of the value and 2e-4 of the output's maximum.
-    pub const NETWORK: Self = Self {
-        relative: 1e-3,
-        absolute: 0.0,
-        of_maximum: 2e-4,
-        rounded: false,
-        least_decibels: None,
-    };
+    pub const NETWORK: Self =
+        Self { relative: 1e-3, absolute: 0.0, of_maximum: 2e-4, rounded: false, least_decibels: None };
     /// ONNX's own for its backend tests.
-    pub const BACKEND: Self = Self {
-        relative: 1e-3,
-        absolute: 1e-7,
-        of_maximum: 0.0,
-        rounded: false,
-        least_decibels: None,
-    };
+    pub const BACKEND: Self =
+        Self { relative: 1e-3, absolute: 1e-7, of_maximum: 0.0, rounded: false, least_decibels: None };
     /// What [`Tolerance::least_decibels`] is for networks that round to a short type between layers: noise of a thirtieth.
     pub const SHORT_DECIBELS: f64 = 30.0;
 }
@@ -168,10 +158,9 @@ fn rounds_to_short(graph: &Graph, node: &Node) -> bool {
     };
     match &node.op {
         Op::Opaque(op) => inside(op),
-        Op::QuantizeLinear(_)
-        | Op::DynamicQuantizeLinear(_)
-        | Op::QLinearConv(_)
-        | Op::QLinearMatMul(_) => true,
+        Op::QuantizeLinear(_) | Op::DynamicQuantizeLinear(_) | Op::QLinearConv(_) | Op::QLinearMatMul(_) => {
+            true
+        }
         _ => node.outputs().iter().flatten().any(half),
     }
 }

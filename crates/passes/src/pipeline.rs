@@ -8,8 +8,8 @@ use crate::journal::Journal;
 use crate::options::Options;
 use crate::pass::{Context, Pass};
 use crate::rewrites::{
-    Affine, BatchNorm, Branch, Canonicalise, CommonSubexpressions, Crop, DeadCode, Epilogue, Fold, Gemm,
-    Noop, PadIntoConv, Recognise, Reshape, ResizeConv, Transpose, Widen, ZeroStuffing,
+    Affine, BatchNorm, Branch, Canonicalise, CommonSubexpressions, Crop, DeadCode, Dequantise, Epilogue,
+    Fold, Gemm, Integers, Noop, PadIntoConv, Recognise, Reshape, ResizeConv, Transpose, Widen, ZeroStuffing,
 };
 use tconvc_ir::verify::verify;
 use tconvc_ir::{Graph, infer::infer};
@@ -32,6 +32,8 @@ pub const PIPELINE: &[Stage] = &[
             &Branch,
             // Behind the folding, which rounds constants of short types as the file has it.
             &Widen,
+            &Integers,
+            &Dequantise,
             &Noop,
             &Reshape,
             &Transpose,

@@ -210,7 +210,17 @@ fn middles(dtype: DType) -> Tensor {
         let middle = f32::midpoint(pair[0], pair[1]);
         near.extend([pair[0], middle, middle.next_up(), middle.next_down()]);
     }
-    near.extend([65_519.996, 65_520.0, -65_520.0, 1e-8, 2.9e-8, -2.98e-8, f32::MAX, f32::MIN_POSITIVE, 1e-45]);
+    near.extend([
+        65_519.996,
+        65_520.0,
+        -65_520.0,
+        1e-8,
+        2.9e-8,
+        -2.98e-8,
+        f32::MAX,
+        f32::MIN_POSITIVE,
+        1e-45,
+    ]);
     near.extend(floats());
     Tensor::from_vec([near.len()], near).unwrap()
 }

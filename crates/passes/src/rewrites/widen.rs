@@ -66,7 +66,8 @@ impl Pass for Widen {
         }
         widening.finish()?;
         let values = if count == 1 { "value" } else { "values" };
-        let decision = Decision::only(format!("{count} {values} of f16 or bf16 from here on are computed in f32"));
+        let decision =
+            Decision::only(format!("{count} {values} of f16 or bf16 from here on are computed in f32"));
         context.applied(NAME, &name, &op, decision);
         Ok(true)
     }
@@ -292,8 +293,7 @@ impl Widening<'_> {
             Op::Cast(cast) => cast.to.is_float(),
             _ => false,
         };
-        self.graph.ty(input).dtype.is_none_or(DType::is_float)
-            && self.graph.users(output).iter().any(back)
+        self.graph.ty(input).dtype.is_none_or(DType::is_float) && self.graph.users(output).iter().any(back)
     }
 
     /// A value, in f32 if it is of half type.

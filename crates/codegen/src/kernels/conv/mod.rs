@@ -16,13 +16,14 @@ mod weights;
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::kernels::interpreted;
+use crate::options::FastMath;
 use emit::scatter;
 use layer::Layer;
 use microkernel::post_ops;
 use microkernel::post_ops::{Broadcast, PostOps};
 use problem::Problem;
 use tconvc_ir::ops::Epilogue;
-use tconvc_ir::{DType, Op, ValueId};
+use tconvc_ir::{DType, Op, Tensor, ValueId};
 use tconvc_passes::plan::{Step, StepKind};
 use weights::{Layout, Weights};
 
@@ -114,7 +115,18 @@ pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     let (input, output) = (builder.operand(x)?, builder.operand(y)?);
     let name = describe(&problem);
     let layer = Layer { name, problem, weights, bias, post_ops, post_op_operands, input, output };
-    algorithms::build(builder, label, &layer)
+    let fast_math = builder.fast_math;
+    if fast_math == FastMath::WherePays && graph.constant(w).is_some_and(are_integers) {
+        builder.fast_math = FastMath::Off;
+    }
+    let made = algorithms::build(builder, label, &layer);
+    builder.fast_math = fast_math;
+    made
+}
+
+/// Weights that are integers, as those of quantised networks are, ask for exact sums; Winograd's transforms round them.
+fn are_integers(weights: &Tensor) -> bool {
+    weights.elements::<f32>().is_ok_and(|weights| weights.iter().all(|weight| weight.fract() == 0.0))
 }
 
 /// Bias of each channel, zero where there is none, with room to read whole vectors.
