@@ -4,6 +4,7 @@ use crate::compiled::{CompiledModel, Specialised};
 use crate::error::{Error, Result};
 use crate::explain::Explanation;
 use crate::given::Given;
+use crate::interpreted::InterpretedStep;
 use crate::model::Model;
 use crate::report::Report;
 use crate::stages::Rest;
@@ -12,7 +13,8 @@ use crate::tune::Tuning;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
-use tconvc_codegen::compile::{self, Compiled};
+use tconvc_codegen::artifact::Artifact;
+use tconvc_codegen::compile::{self, Estimate};
 use tconvc_codegen::costs::KernelCosts;
 use tconvc_codegen::options::{self, FastMath};
 use tconvc_ir::{Graph, Op, infer};
@@ -34,6 +36,7 @@ pub struct Compiler {
     pub(crate) stop_after: Option<String>,
     pub(crate) keep_text: bool,
     pub(crate) fast_math: bool,
+    pub(crate) deny_interpreted: bool,
     pub(crate) workspace_limit: usize,
     pub(crate) tuning: Arc<Tuning>,
 }
@@ -67,6 +70,7 @@ impl Compiler {
             stop_after: None,
             keep_text: false,
             fast_math: true,
+            deny_interpreted: false,
             workspace_limit: WORKSPACE_LIMIT,
             tuning: Arc::default(),
         }
@@ -136,6 +140,14 @@ impl Compiler {
         self
     }
 
+    /// Makes it an error when a step is interpreted, for want of kernels that take it: the error names node, operator and
+    /// reason. By default such steps run by their definition, which is slow, and stand in [`Report::interpreted`].
+    #[must_use]
+    pub fn deny_interpreted(mut self, deny: bool) -> Self {
+        self.deny_interpreted = deny;
+        self
+    }
+
     /// Keeps the code generator's own text. [`Compiler::listing`] does so by itself.
     #[must_use]
     pub fn keep_text(mut self, keep: bool) -> Self {
@@ -187,14 +199,23 @@ impl Compiler {
         Ok((graph, warnings))
     }
 
-    /// Says for each transposed convolution of a model which form is chosen, and why.
+    /// Says for each transposed convolution of a model which form is chosen, and why, and which steps are interpreted.
     ///
     /// # Errors
     /// As [`Compiler::compile`]; extents that stay open leave their layers undecided.
     pub fn explain(&self, model: &Model) -> Result<Explanation> {
         let (mut graph, warnings) = self.bound(model)?;
         let journal = optimise(&mut graph, &Options { inside: true, ..self.pass_options()? })?;
-        Ok(Explanation::new(self, &journal, warnings))
+        let is_bound = graph.inputs().iter().all(|&id| graph.ty(id).known_shape().is_some());
+        let mut interpreted = None;
+        if is_bound {
+            let parts = cut(&graph)?;
+            let before = parts.as_ref().map_or(&graph, |parts| &parts.before);
+            let mut estimates = compile::survey(before, &plan(before, &self.limits())?, &self.target);
+            estimates.extend(parts.as_ref().map(|parts| Estimate::of_data(&parts.middle)));
+            interpreted = Some(InterpretedStep::of_estimates(&estimates));
+        }
+        Ok(Explanation::new(self, &journal, warnings, interpreted))
     }
 
     /// The network, of which every input has to be given that the options have a shape for.
@@ -248,15 +269,10 @@ impl Compiler {
 
     /// How many operands code for the target may have.
     pub(crate) fn limits(&self) -> Limits {
-        let vectors = self.target.vectors();
-        Limits {
-            post_op_operands: vectors.post_op_operands(),
-            fused_inputs: vectors.fused_inputs(),
-            ..Limits::default()
-        }
+        Limits::of(self.target.vectors())
     }
 
-    fn generate(&self, graph: &Graph, plan: &Plan) -> Result<Compiled> {
+    fn generate(&self, graph: &Graph, plan: &Plan) -> Result<Artifact> {
         Ok(compile::compile(graph, plan, &self.code_options(), &*self.threads.executor())?)
     }
 
@@ -265,6 +281,7 @@ impl Compiler {
             threads: self.threads.count(),
             workspace_limit: self.workspace_limit,
             keep_text: self.keep_text,
+            deny_interpreted: self.deny_interpreted,
             fast_math: if self.fast_math { FastMath::WherePays } else { FastMath::Off },
             schedules: self.tuning.schedules(&self.setting()),
             ..options::Options::new(self.target.clone())
@@ -285,7 +302,7 @@ impl Compiler {
             graph = parts.before;
         }
         let code = compiler.generate(&graph, &plan(&graph, &compiler.limits())?)?;
-        Ok(if clif { code.module().clif() } else { code.module().asm() })
+        Ok(if clif { code.functions.clif() } else { code.functions.asm() })
     }
 
     /// A program for a graph whose shapes are bound, with its report, and with what is left to compile where extents follow from
@@ -305,12 +322,13 @@ impl Compiler {
         if plan.arena_bytes > self.workspace_limit {
             return Err(Error::Workspace { bytes: plan.arena_bytes, limit: self.workspace_limit });
         }
-        let compiled = self.generate(&graph, &plan)?;
-        let declined = compiled.declined().iter().map(ToString::to_string).collect();
-        let program = compiled.finish()?;
+        let mut artifact = self.generate(&graph, &plan)?;
+        let estimates = std::mem::take(&mut artifact.estimates);
+        let declined = artifact.declined.iter().map(ToString::to_string).collect();
+        let program = artifact.load()?;
         let compile_ms = start.elapsed().as_secs_f64() * 1e3;
-        let report =
-            Report { declined, ..Report::new(self, &journal, (&graph, &plan), &program, compile_ms) };
+        let report = Report::new(self, &journal, (&graph, &plan), (&program, &estimates), compile_ms);
+        let report = Report { declined, ..report };
         Ok(Specialised { given, program, report, rest })
     }
 }

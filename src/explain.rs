@@ -1,6 +1,7 @@
 //! Why each transposed convolution is computed as it is, and whether it paints checkerboards.
 
 use crate::compiler::Compiler;
+use crate::interpreted::InterpretedStep;
 use serde::Serialize;
 use std::fmt;
 use tconvc_passes::{Candidate, Journal, Verdict};
@@ -14,6 +15,9 @@ pub struct Explanation {
     pub threads: usize,
     /// The layers, in the order in which they run.
     pub layers: Vec<LayerExplanation>,
+    /// The steps that are interpreted, with estimated shares of the time; `None` where input shapes are open, because plans are
+    /// made for known ones.
+    pub interpreted: Option<Vec<InterpretedStep>>,
     /// What looks wrong in the model and does not stop it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -37,7 +41,12 @@ pub struct LayerExplanation {
 }
 
 impl Explanation {
-    pub(crate) fn new(compiler: &Compiler, journal: &Journal, warnings: Vec<String>) -> Self {
+    pub(crate) fn new(
+        compiler: &Compiler,
+        journal: &Journal,
+        warnings: Vec<String>,
+        interpreted: Option<Vec<InterpretedStep>>,
+    ) -> Self {
         let layers = journal.entries().iter().filter(|entry| entry.pass == "forms").map(|entry| {
             let decision = &entry.decision;
             LayerExplanation {
@@ -54,6 +63,7 @@ impl Explanation {
             threads: compiler.threads.count(),
             layers: layers.collect(),
             warnings,
+            interpreted,
         }
     }
 }
@@ -61,9 +71,10 @@ impl Explanation {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.layers.is_empty() {
-            return writeln!(f, "The model holds no ConvTranspose.");
+            writeln!(f, "The model holds no ConvTranspose.")?;
+        } else {
+            writeln!(f, "costs for {}, {} thread(s)", self.target, self.threads)?;
         }
-        writeln!(f, "costs for {}, {} thread(s)", self.target, self.threads)?;
         for layer in &self.layers {
             writeln!(f, "\n{}  {}", layer.node, layer.geometry)?;
             for candidate in &layer.considered {
@@ -85,7 +96,14 @@ impl fmt::Display for Explanation {
                 writeln!(f, "  checkerboard: {advice}")?;
             }
         }
-        Ok(())
+        match self.interpreted.as_deref() {
+            None => writeln!(f, "\nWhich steps are interpreted depends on input shapes that are open."),
+            Some([]) => writeln!(f, "\nNo step is interpreted."),
+            Some(steps) => {
+                writeln!(f, "\ninterpreted, with estimated shares:")?;
+                steps.iter().try_for_each(|step| writeln!(f, "  {step}"))
+            }
+        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! What was compiled, as data: text, JSON and snapshots print the same value.
 
 use crate::compiler::Compiler;
+use crate::interpreted::InterpretedStep;
 use serde::Serialize;
 use std::collections::HashMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
+use tconvc_codegen::compile::{Estimate, Refusal};
 use tconvc_ir::Graph;
 use tconvc_passes::cost::{Machine, step_cost};
 use tconvc_passes::plan::Plan;
@@ -21,6 +23,8 @@ pub struct Report {
     pub layers: Vec<LayerReport>,
     /// The steps, in order.
     pub steps: Vec<StepReport>,
+    /// Those of them that are interpreted, each with its reason and its share of the time.
+    pub interpreted: Vec<InterpretedStep>,
     /// Algorithms that the target has too few registers for, and what took their place, a sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub declined: Vec<String>,
@@ -69,7 +73,7 @@ pub struct LayerReport {
 pub struct StepReport {
     /// Node whose result it makes.
     pub node: String,
-    /// What runs: the kernel's name, `plain OP` for an operator run by its definition, or `copy`.
+    /// What runs: the kernel's name, `interpreted OP` for an operator run by its definition, or `copy`.
     pub kernel: String,
     /// Of a convolution: how it is cut up; else empty.
     pub schedule: String,
@@ -78,8 +82,13 @@ pub struct StepReport {
     /// Least microseconds for its multiply-adds and bytes at the rates of the cost model; of several steps for one node,
     /// each has the same share.
     pub roofline_us: f64,
+    /// Microseconds that it takes one thread by estimate.
+    pub estimated_us: f64,
     /// Microseconds measured, the median of the runs that were timed.
     pub measured_us: Option<f64>,
+    /// Why it is interpreted, where it is; in JSON, [`Report::interpreted`] has it.
+    #[serde(skip)]
+    pub refusal: Option<Refusal>,
 }
 
 impl Report {
@@ -87,7 +96,7 @@ impl Report {
         compiler: &Compiler,
         journal: &Journal,
         (graph, plan): (&Graph, &Plan),
-        program: &Program,
+        (program, estimates): (&Program, &[Estimate]),
         compile_ms: f64,
     ) -> Self {
         let machine = Machine::new(compiler.target.rates(), compiler.threads.count());
@@ -99,6 +108,11 @@ impl Report {
             }
         }
         let parts = |node: &str| program.steps().iter().filter(|step| step.node == node).count();
+        // Copies to outputs stand behind all estimates.
+        let mut of_steps = estimates.iter().flat_map(|estimate| {
+            let microseconds = estimate.nanoseconds / 1e3 / estimate.steps.max(1) as f64;
+            std::iter::repeat_n((microseconds, &estimate.refusal), estimate.steps)
+        });
         let steps: Vec<StepReport> = program
             .steps()
             .iter()
@@ -108,13 +122,24 @@ impl Report {
                     Work::Interpreted(interpreted) => {
                         let names: Vec<&str> =
                             interpreted.stages.iter().map(|stage| stage.op.name()).collect();
-                        (format!("plain {}", names.join("+")), 1)
+                        (format!("interpreted {}", names.join("+")), 1)
                     }
                     Work::Copy { .. } => ("copy".into(), 1),
                 };
                 let (node, schedule) = (step.node.clone(), step.schedule.clone());
                 let roofline_us = rooflines.get(node.as_str()).copied().unwrap_or(0.0) / parts(&node) as f64;
-                StepReport { node, kernel, schedule, threads, roofline_us, measured_us: None }
+                let (estimated_us, refusal) = of_steps.next().unwrap_or((0.0, &None));
+                let refusal = refusal.clone();
+                StepReport {
+                    node,
+                    kernel,
+                    schedule,
+                    threads,
+                    roofline_us,
+                    estimated_us,
+                    measured_us: None,
+                    refusal,
+                }
             })
             .collect();
         let layers = journal.applied().filter(|entry| entry.pass == "forms").map(|entry| {
@@ -138,6 +163,7 @@ impl Report {
             target: compiler.target.to_string(),
             threads: compiler.threads.count(),
             layers: layers.collect(),
+            interpreted: interpreted(&steps),
             steps: steps.clone(),
             declined: vec![],
             compile_ms,
@@ -154,6 +180,7 @@ impl Report {
     pub(crate) fn followed_by(mut self, next: Self) -> Self {
         self.layers.extend(next.layers);
         self.steps.extend(next.steps);
+        self.interpreted = interpreted(&self.steps);
         self.declined.extend(next.declined);
         self.compile_ms += next.compile_ms;
         self.code_bytes += next.code_bytes;
@@ -189,6 +216,27 @@ impl Report {
             )
         })
         .to_string()
+            + &self.interpreted_text()
+    }
+
+    /// A line for each interpreted step, below one with their share of the time; empty where there is none.
+    fn interpreted_text(&self) -> String {
+        if self.interpreted.is_empty() {
+            return String::new();
+        }
+        let share: f64 = self.interpreted.iter().map(|step| step.share_percent).sum();
+        let how = if self.is_measured() { "measured" } else { "estimated" };
+        let (count, all) = (self.interpreted.len(), self.steps.len());
+        let mut text = format!("interpreted: {count} of {all} steps, {share:.1} % of the time ({how})\n");
+        for step in &self.interpreted {
+            let _ = writeln!(text, "  {step}");
+        }
+        text
+    }
+
+    /// Whether steps were timed.
+    fn is_measured(&self) -> bool {
+        self.steps.iter().any(|step| step.measured_us.is_some())
     }
 
     /// Sets the measured times from microseconds a step.
@@ -196,12 +244,24 @@ impl Report {
         for (step, &time) in self.steps.iter_mut().zip(step_us) {
             step.measured_us = Some(time);
         }
+        self.interpreted = interpreted(&self.steps);
         for layer in &mut self.layers {
             let times =
                 self.steps.iter().filter(|step| step.node == layer.node).filter_map(|step| step.measured_us);
             layer.measured_us = Some(times.sum());
         }
     }
+}
+
+/// The interpreted ones of the steps, with their shares of the time.
+fn interpreted(steps: &[StepReport]) -> Vec<InterpretedStep> {
+    let is_measured = steps.iter().any(|step| step.measured_us.is_some());
+    let time = |step: &StepReport| {
+        if is_measured { step.measured_us.unwrap_or(0.0) } else { step.estimated_us }
+    };
+    let total = steps.iter().map(time).sum();
+    let refused = steps.iter().filter_map(|step| Some((step.refusal.as_ref()?, time(step))));
+    refused.map(|(refusal, time)| InterpretedStep::new(refusal, time, total)).collect()
 }
 
 impl fmt::Display for Report {
@@ -235,7 +295,8 @@ impl fmt::Display for Report {
             f,
             "workspace  {} bytes, {} of them activations (at least {} are alive at once)",
             self.workspace_bytes, self.arena_bytes, self.arena_lower_bound_bytes
-        )
+        )?;
+        f.write_str(&self.interpreted_text())
     }
 }
 

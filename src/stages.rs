@@ -10,7 +10,8 @@ use crate::session::Session;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tconvc_codegen::compile::check_operators;
+use tconvc_codegen::compile::{Refusal, check_operators};
+use tconvc_codegen::error::CompileError;
 use tconvc_ir::{Graph, Tensor, interp};
 use tconvc_runtime::executor::Executor;
 
@@ -45,6 +46,9 @@ impl Rest {
             let node = middle.nodes().next().map(|node| node.name.clone()).unwrap_or_default();
             return Err(Error::Cuts { node, most: MOST_CUTS });
         }
+        if compiler.deny_interpreted {
+            return Err(CompileError::Interpreted(Refusal::of_data(&middle)).into());
+        }
         // The shapes that a caller gave are bound already.
         let compiler = Compiler { shapes: BTreeMap::new(), ..compiler.clone() };
         let has_nodes = after.node_count() > 0;
@@ -58,11 +62,13 @@ impl Rest {
         let names: Vec<&str> = self.middle.nodes().map(|node| node.op.name()).collect();
         let step = StepReport {
             node: first.map(|node| node.name.clone()).unwrap_or_default(),
-            kernel: format!("plain {}", names.join("+")),
+            kernel: format!("interpreted {}", names.join("+")),
             schedule: String::new(),
             threads: 1,
             roofline_us: 0.0,
+            estimated_us: 0.0,
             measured_us: None,
+            refusal: Some(Refusal::of_data(&self.middle)),
         };
         let report = Report { steps: vec![step], ..Report::default() };
         report.followed_by(self.after.as_ref().map(CompiledModel::report).unwrap_or_default())

@@ -1,24 +1,34 @@
 //! `tconvc compile`.
 
 use super::{compiler, load, tuned};
-use crate::args::{Compile, Emit};
+use crate::args::{Compile, Deny, Emit};
 use crate::error::{Error, Result};
 use crate::{files, inputs, output};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
-use tconvc::{Compiler, Model, Tensor, Tolerance, compare};
+use tconvc::{Compiler, InterpretedStep, Model, Tensor, Tolerance, compare};
 
 /// Compiles a model and shows or writes what was asked for.
 pub fn run(options: &Compile) -> Result<ExitCode> {
     let model = load(&options.model)?;
     let in_model = |error| Error::in_file(&options.model, error);
-    let mut compiler = compiler(&options.options);
+    let deny = options.deny.contains(&Deny::Interpreted);
+    let mut compiler = compiler(&options.options).deny_interpreted(deny);
     if let Some(pass) = &options.stop_after {
         compiler = compiler.stop_after(pass);
     }
     let given = inputs::given(&model.inputs(), options.inputs.as_slice(), &[])?;
     let compiler = tuned(compiler, &options.options, &model, &given)?;
+    if deny && matches!(options.emit, Emit::Ir | Emit::Dot | Emit::Onnx) {
+        // No code is made that could be refused.
+        let explanation = compiler.explain(&model).map_err(in_model)?;
+        if let Some(step) = explanation.interpreted.unwrap_or_default().first() {
+            let InterpretedStep { node, op, family, reason, .. } = step;
+            let problem = format!("node `{node}` ({op}): {family}: {reason}; interpreted steps are denied");
+            return Err(Error::in_file(&options.model, problem));
+        }
+    }
     match options.emit {
         Emit::Jit => return jit(options, &compiler, &model, given),
         Emit::Ir => {

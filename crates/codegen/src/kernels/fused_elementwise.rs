@@ -1,15 +1,16 @@
 //! Elementwise nodes joined into one loop over the output.
 
 use super::expression::Expression;
-use super::interpreted;
-use crate::builder::Builder;
+use super::family::{Codes, KernelFamily, KernelPlan, Site, Tiles};
+use super::refusal::Reason;
+use crate::builder::{Builder, WorkItems};
 use crate::error::CompileError;
 use crate::module::FunctionBuilder;
 use cranelift_codegen::ir::InstBuilder;
 use std::collections::HashMap;
-use tconvc_ir::{Graph, ValueId};
-use tconvc_passes::plan::Step;
-use tconvc_runtime::program::Kernel;
+use tconvc_ir::{Graph, NodeId, ValueId};
+use tconvc_machine::Target;
+use tconvc_passes::plan::{Step, has_lanes};
 use tconvc_tile::{Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
 
 /// Elements of a work item where the output is one long row.
@@ -35,59 +36,123 @@ struct Loops {
     inner: Vec<Inner>,
 }
 
-/// Makes the kernel, or runs the nodes by definition where the target has too few registers.
-pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
-    let &[output] = step.outputs.as_slice() else { return interpreted::build(builder, step) };
-    let shape = builder.shape(output)?;
-    let shapes = step.inputs.iter().map(|&input| builder.shape(input)).collect::<Result<Vec<_>, _>>()?;
-    let loops = Loops::new(&shape, &shapes);
-    let name = builder.unique(&format!("f32_chain_{}", describe(builder.graph, step)));
-    let tile = write(builder.tile(&format!("{name}_row")), builder.graph, step, &loops);
-    let Ok(tile) = tile else { return interpreted::build(builder, step) };
-    let row = builder.add_tile(Ok(tile))?;
-    let mut operands =
-        step.inputs.iter().map(|&input| builder.operand(input)).collect::<Result<Vec<_>, _>>()?;
-    operands.push(builder.operand(output)?);
-    let count = shape.iter().product::<usize>();
-    let lanes = builder.target.lanes();
-    let blocks = if loops.outer.is_empty() { loops.row.div_ceil(BLOCK) } else { 1 };
-    let units = loops.outer.iter().product::<usize>() * blocks;
-    let function = builder.add_step(&name, |f| {
-        let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
-        let pointers: Vec<_> = (0..operands.len()).map(|i| f.pointer(table, i)).collect();
-        f.for_each(begin, end, |f, unit| {
-            let mut args = vec![];
-            if loops.outer.is_empty() {
-                let first = f.builder.ins().imul_imm_s(unit, BLOCK as i64);
-                for (i, &pointer) in pointers.iter().enumerate() {
-                    let along = i == loops.inner.len() || loops.inner[i] == Inner::Along;
-                    args.push(if along { f.element(pointer, first, 4) } else { pointer });
-                }
-                let total = f.constant(loops.row as i64);
-                let left = f.builder.ins().isub(total, first);
-                let most = f.constant(BLOCK as i64);
-                let length = f.builder.ins().umin(left, most);
-                let vectors = f.builder.ins().udiv_imm_u(length, lanes as i64);
-                let whole = f.builder.ins().imul_imm_s(vectors, lanes as i64);
-                let rest = f.builder.ins().isub(length, whole);
-                args.extend([vectors, rest]);
-            } else {
-                let places = places(f, unit, &loops);
-                for (&pointer, place) in pointers.iter().zip(places) {
-                    args.push(f.element(pointer, place, 4));
-                }
-                args.push(f.constant((loops.row / lanes) as i64));
-                args.push(f.constant((loops.row % lanes) as i64));
+/// Elementwise nodes over one shape.
+pub(crate) struct FusedElementwise;
+
+impl KernelFamily for FusedElementwise {
+    fn name(&self) -> &'static str {
+        "elementwise"
+    }
+
+    fn plan<'a>(&self, site: Site<'a>, step: &Step) -> Result<Box<dyn KernelPlan<'a> + 'a>, Reason> {
+        let [output] = step.outputs.as_slice() else {
+            return Err(Reason::variant(format!("{} outputs", step.outputs.len()), "one output"));
+        };
+        for &node in &step.nodes {
+            let node = site.graph.node(node);
+            if !has_lanes(&node.op) {
+                let found = node.op.name().to_owned();
+                return Err(Reason::variant(found, ELEMENTWISE));
             }
-            f.call(row, &args);
-        });
-    })?;
-    let rates = builder.target.rates().elementwise;
-    let nanoseconds =
-        (count * (1 + step.inputs.len())) as f64 * rates.operand + units as f64 * rates.operand_item;
-    let partition = builder.even_partition(units as u64, nanoseconds);
-    builder.push_kernel(Kernel { name, function, operands, partition, scratch_bytes: 0, time_steps: 1 });
-    Ok(())
+            site.all_f32(node.inputs().iter().chain(node.outputs()).flatten().copied())?;
+        }
+        let shape = site.shape(*output)?;
+        let shapes = step.inputs.iter().map(|&input| site.shape(input)).collect::<Result<Vec<_>, _>>()?;
+        let loops = Loops::new(&shape, &shapes);
+        let (nodes, inputs, output) = (step.nodes.clone(), step.inputs.clone(), *output);
+        let count = shape.iter().product();
+        Ok(Box::new(Plan { graph: site.graph, nodes, inputs, output, count, loops }))
+    }
+}
+
+/// The operators that have vector code.
+const ELEMENTWISE: &str = "Add, Sub, Mul, Div, PRelu, Sum, Mean, Max, Min, Clip, an activation, a rounding, Exp, Log, \
+    Sqrt, Erf, Sin or Cos of f32";
+
+/// Nodes in order, and the loops over what they read and write.
+struct Plan<'a> {
+    graph: &'a Graph,
+    nodes: Vec<NodeId>,
+    inputs: Vec<ValueId>,
+    output: ValueId,
+    /// Elements of the output.
+    count: usize,
+    loops: Loops,
+}
+
+impl Plan<'_> {
+    /// Work items.
+    fn units(&self) -> usize {
+        let blocks = if self.loops.outer.is_empty() { self.loops.row.div_ceil(BLOCK) } else { 1 };
+        self.loops.outer.iter().product::<usize>() * blocks
+    }
+}
+
+impl<'a> KernelPlan<'a> for Plan<'a> {
+    /// `f32_chain_mul_add_relu`, the operators in order.
+    fn name(&self) -> String {
+        let names: Vec<String> =
+            self.nodes.iter().take(4).map(|&node| self.graph.node(node).op.name().to_lowercase()).collect();
+        format!("f32_chain_{}", names.join("_"))
+    }
+
+    fn cost_ns(&self, target: &Target) -> f64 {
+        let rates = target.rates().elementwise;
+        let operands = self.count * (1 + self.inputs.len());
+        operands as f64 * rates.operand + self.units() as f64 * rates.operand_item
+    }
+
+    fn tiles(&self, site: Site<'a>, name: &str) -> Result<Tiles, TileError> {
+        Ok(vec![("row", self.write(site.tile(format!("{name}_row")))?)])
+    }
+
+    fn steps(
+        self: Box<Self>,
+        builder: &mut Builder<'a>,
+        name: String,
+        codes: &Codes,
+    ) -> Result<(), CompileError> {
+        let (cost_ns, units) = (self.cost_ns(builder.target), self.units());
+        let row = codes.need(builder, "row")?;
+        let Self { inputs, output, loops, .. } = *self;
+        let mut operands =
+            inputs.iter().map(|&input| builder.operand(input)).collect::<Result<Vec<_>, _>>()?;
+        operands.push(builder.operand(output)?);
+        let lanes = builder.target.lanes();
+        let function = builder.add_step(&name, |f| {
+            let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
+            let pointers: Vec<_> = (0..operands.len()).map(|i| f.pointer(table, i)).collect();
+            f.for_each(begin, end, |f, unit| {
+                let mut args = vec![];
+                if loops.outer.is_empty() {
+                    let first = f.builder.ins().imul_imm_s(unit, BLOCK as i64);
+                    for (i, &pointer) in pointers.iter().enumerate() {
+                        let along = i == loops.inner.len() || loops.inner[i] == Inner::Along;
+                        args.push(if along { f.element(pointer, first, 4) } else { pointer });
+                    }
+                    let total = f.constant(loops.row as i64);
+                    let left = f.builder.ins().isub(total, first);
+                    let most = f.constant(BLOCK as i64);
+                    let length = f.builder.ins().umin(left, most);
+                    let vectors = f.builder.ins().udiv_imm_u(length, lanes as i64);
+                    let whole = f.builder.ins().imul_imm_s(vectors, lanes as i64);
+                    let rest = f.builder.ins().isub(length, whole);
+                    args.extend([vectors, rest]);
+                } else {
+                    let places = places(f, unit, &loops);
+                    for (&pointer, place) in pointers.iter().zip(places) {
+                        args.push(f.element(pointer, place, 4));
+                    }
+                    args.push(f.constant((loops.row / lanes) as i64));
+                    args.push(f.constant((loops.row % lanes) as i64));
+                }
+                f.call(row, &args);
+            });
+        })?;
+        builder
+            .push_work_items(WorkItems { name, function, operands, scratch_bytes: 0, count: units }, cost_ns);
+        Ok(())
+    }
 }
 
 /// Element of each input, then of the output, at which a row starts.
@@ -170,65 +235,59 @@ impl Loops {
     }
 }
 
-/// `mul_add_relu`, the operators in order.
-fn describe(graph: &Graph, step: &Step) -> String {
-    let names: Vec<String> =
-        step.nodes.iter().take(4).map(|&node| graph.node(node).op.name().to_lowercase()).collect();
-    names.join("_")
-}
-
-/// A row: parameters are the inputs, the output, whole vectors, and elements of the last one.
-fn write(mut b: TileBuilder, graph: &Graph, step: &Step, loops: &Loops) -> Result<Tile, TileError> {
-    let inputs: Vec<Pointer> = (0..step.inputs.len()).map(|i| b.pointer(&format!("x{i}"))).collect();
-    let y = b.pointer("y");
-    let (vectors, rest) = (b.count("vectors"), b.count("rest"));
-    let bytes = b.vector_bytes();
-    let expression = Expression::new(graph, &step.nodes);
-    // Beyond so many registers, inputs are loaded again wherever they are used.
-    let most_kept = b.target().vector_registers() / 4;
-    let mut splats: HashMap<ValueId, Vector> = HashMap::new();
-    for ((&value, &pointer), &inner) in step.inputs.iter().zip(&inputs).zip(&loops.inner) {
-        if inner == Inner::Splat && splats.len() < most_kept {
-            splats.insert(value, b.load_splat(pointer.at(0)));
-        }
-    }
-    let keeps = inputs.len() <= most_kept;
-    let places: HashMap<ValueId, (Pointer, Inner)> =
-        step.inputs.iter().copied().zip(inputs.iter().copied().zip(loops.inner.iter().copied())).collect();
-    let moving: Vec<Pointer> = inputs
-        .iter()
-        .zip(&loops.inner)
-        .filter(|(_, inner)| **inner == Inner::Along)
-        .map(|(&pointer, _)| pointer)
-        .chain([y])
-        .collect();
-    let advances: Vec<_> = moving.iter().map(|&pointer| (pointer, bytes)).collect();
-    let body = |b: &mut TileBuilder, lanes: Lanes| {
-        let mut kept = splats.clone();
-        let mut load = |b: &mut TileBuilder, value: ValueId| {
-            if let Some(&known) = kept.get(&value) {
-                return known;
+impl Plan<'_> {
+    /// A row: parameters are the inputs, the output, whole vectors, and elements of the last one.
+    fn write(&self, mut b: TileBuilder) -> Result<Tile, TileError> {
+        let inputs: Vec<Pointer> = (0..self.inputs.len()).map(|i| b.pointer(&format!("x{i}"))).collect();
+        let y = b.pointer("y");
+        let (vectors, rest) = (b.count("vectors"), b.count("rest"));
+        let bytes = b.vector_bytes();
+        let expression = Expression::new(self.graph, &self.nodes);
+        let of_inputs = || self.inputs.iter().zip(&inputs).zip(&self.loops.inner);
+        // Beyond so many registers, inputs are loaded again wherever they are used.
+        let most_kept = b.target().vector_registers() / 4;
+        let mut splats: HashMap<ValueId, Vector> = HashMap::new();
+        for ((&value, &pointer), &inner) in of_inputs() {
+            if inner == Inner::Splat && splats.len() < most_kept {
+                splats.insert(value, b.load_splat(pointer.at(0)));
             }
-            let loaded = match places.get(&value) {
-                Some(&(pointer, Inner::Along)) => b.load_lanes(pointer.at(0), lanes),
-                Some(&(pointer, Inner::Splat)) => b.load_splat(pointer.at(0)),
-                None => {
-                    let none = b.zero();
-                    b.misuse("an elementwise step reads a value that is not among its inputs".into(), none)
+        }
+        let keeps = inputs.len() <= most_kept;
+        let places: HashMap<ValueId, (Pointer, Inner)> =
+            of_inputs().map(|((&value, &pointer), &inner)| (value, (pointer, inner))).collect();
+        let moving = of_inputs().filter(|(_, inner)| **inner == Inner::Along);
+        let moving = moving.map(|((_, &pointer), _)| pointer).chain([y]);
+        let advances: Vec<_> = moving.map(|pointer| (pointer, bytes)).collect();
+        let body = |b: &mut TileBuilder, lanes: Lanes| {
+            let mut kept = splats.clone();
+            let mut load = |b: &mut TileBuilder, value: ValueId| {
+                if let Some(&known) = kept.get(&value) {
+                    return known;
                 }
+                let loaded = match places.get(&value) {
+                    Some(&(pointer, Inner::Along)) => b.load_lanes(pointer.at(0), lanes),
+                    Some(&(pointer, Inner::Splat)) => b.load_splat(pointer.at(0)),
+                    None => {
+                        let none = b.zero();
+                        b.misuse(
+                            "an elementwise step reads a value that is not among its inputs".into(),
+                            none,
+                        )
+                    }
+                };
+                if keeps && expression.is_read_again(value) {
+                    kept.insert(value, loaded);
+                }
+                loaded
             };
-            if keeps && expression.is_read_again(value) {
-                kept.insert(value, loaded);
+            if let Some(result) = expression.write(b, &mut load) {
+                b.store_lanes(result, y.at(0), lanes);
             }
-            loaded
         };
-        if let Some(result) = expression.write(b, &mut load) {
-            b.store_lanes(result, y.at(0), lanes);
-        }
-    };
-    b.repeat(vectors, &advances, |b| body(b, Lanes::All));
-    body(&mut b, Lanes::FirstOf(rest));
-    b.finish()
+        b.repeat(vectors, &advances, |b| body(b, Lanes::All));
+        body(&mut b, Lanes::FirstOf(rest));
+        b.finish()
+    }
 }
 
 #[cfg(test)]
