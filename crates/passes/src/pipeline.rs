@@ -8,8 +8,9 @@ use crate::journal::Journal;
 use crate::options::Options;
 use crate::pass::{Context, Pass};
 use crate::rewrites::{
-    Affine, BatchNorm, Branch, Canonicalise, CommonSubexpressions, Crop, DeadCode, Dequantise, Epilogue,
-    Fold, Gemm, Integers, Noop, PadIntoConv, Recognise, Reshape, ResizeConv, Transpose, Widen, ZeroStuffing,
+    Affine, BatchNorm, Branch, Canonicalise, CommonSubexpressions, Crop, DeadCode, Dequantise, Einsum,
+    Epilogue, Fold, Gemm, Integers, Noop, PadIntoConv, Recognise, Reshape, ResizeConv, Transpose, Widen,
+    ZeroStuffing,
 };
 use tconvc_ir::verify::verify;
 use tconvc_ir::{Graph, infer::infer};
@@ -34,6 +35,7 @@ pub const PIPELINE: &[Stage] = &[
             &Widen,
             &Integers,
             &Dequantise,
+            &Einsum,
             &Noop,
             &Reshape,
             &Transpose,

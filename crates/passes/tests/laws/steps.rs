@@ -58,6 +58,7 @@ pub const STEPS: &[Step] = &[
     halves,
     quantised,
     integer_products,
+    einsum,
 ];
 
 fn padding(b: &mut Builder, kernel: &[usize]) -> Padding {
@@ -665,4 +666,26 @@ fn integer_products(b: &mut Builder) -> Option<ValueId> {
         b.on(op(name), &[x, scale, zero, w, scale, none, scale, zero])?
     };
     b.on(cast(DType::F32), &[y])
+}
+
+/// Sums of products by named axes, of a value and a constant or itself.
+fn einsum(b: &mut Builder) -> Option<ValueId> {
+    let (x, shape) = b.image();
+    let [n, c, h, w] = shape.as_slice() else { return None };
+    let (n, c, h, w) = (*n, *c, *h, *w);
+    let one = |b: &mut Builder, shape: &[usize]| {
+        let tensor = b.random.tensor(shape);
+        b.constant(tensor)
+    };
+    let (equation, inputs) = match b.random.within(0..=7) {
+        0 => ("nchw, ck -> nkhw", vec![x, one(b, &[c, 3])]),
+        1 => ("nchw, nchv -> nwv", vec![x, x]),
+        2 => ("n...w -> ...n", vec![x]),
+        3 => ("...hw, wh -> ...", vec![x, one(b, &[w, h])]),
+        4 => ("nchw, c, hk -> kn", vec![x, one(b, &[c]), one(b, &[h, 2])]),
+        5 => ("nchw, kk -> khn", vec![x, one(b, &[2, 2])]),
+        6 => ("abcd, bd", vec![x, one(b, &[c, w])]),
+        _ => ("...w, ...w -> ...w", vec![x, one(b, &[n, 1, h, w])]),
+    };
+    b.on(Op::read("Einsum", Attributes::new().with("equation", equation)).ok()??, &inputs)
 }
