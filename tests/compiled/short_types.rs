@@ -1,6 +1,7 @@
 //! Networks of f16, bf16 and quantised integers: nothing of them is interpreted, and integers are exact.
 
 use crate::support::{Random, targets};
+use std::fmt::Write as _;
 use tconvc::{Compiler, DType, Model, Tensor, Tolerance, compare};
 use tconvc_ir::Graph;
 
@@ -241,11 +242,11 @@ fn einsums() {
         let mut inputs = vec![];
         let names = ["a", "b", "c"];
         for ((name, shape), seed) in names.into_iter().zip(shapes.iter()).zip(1..) {
-            text += &format!("input %{name} : f32{shape:?}\n");
+            let _ = writeln!(text, "input %{name} : f32{shape:?}");
             inputs.push((name, rounded(DType::F32, shape, seed)));
         }
         let operands = names[..shapes.len()].iter().map(|name| format!("%{name}")).collect::<Vec<_>>();
-        text += &format!("%y = Einsum({}) {{equation=\"{equation}\"}}\noutput %y\n", operands.join(", "));
+        let _ = write!(text, "%y = Einsum({}) {{equation=\"{equation}\"}}\noutput %y\n", operands.join(", "));
         check(&text, &inputs, false);
     }
 }

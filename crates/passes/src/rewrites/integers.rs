@@ -253,7 +253,9 @@ impl Sums {
         if !users.is_empty() {
             let rounded = self.rounded(graph, &name)?;
             // Casts to f32 of f32, which do nothing.
-            users.into_iter().for_each(|(user, position)| graph.set_input(user, position, Some(rounded)));
+            for (user, position) in users {
+                graph.set_input(user, position, Some(rounded));
+            }
         }
         let mut whole = vec![self.high];
         if let Some(low) = self.low {
