@@ -1,6 +1,7 @@
 //! A network as it was read.
 
 use crate::error::Result;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use tconvc_ir::{DType, Graph, ValueId};
@@ -63,6 +64,24 @@ impl Model {
             }
         };
         values.iter().map(port).collect()
+    }
+
+    /// Name of the graph.
+    pub fn name(&self) -> &str {
+        &self.graph.name
+    }
+
+    /// What the model says of itself: its `metadata_props`, and its description as `doc_string`.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.graph.metadata
+    }
+
+    /// The model as it was read, as an ONNX file that holds all weights, for the same model to be read somewhere else.
+    ///
+    /// # Errors
+    /// When it holds something that ONNX cannot say.
+    pub fn to_onnx(&self) -> Result<Vec<u8>> {
+        Ok(tconvc_ir::onnx::write(&self.graph)?)
     }
 
     /// The graph as text, as it was read.

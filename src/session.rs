@@ -22,6 +22,9 @@ pub struct Session {
     workspaces: Cache<Inputs, Workspace>,
 }
 
+/// Element type and extents of each output, in the model's order.
+pub type OutputPorts = Vec<(DType, Vec<usize>)>;
+
 /// Types and shapes of inputs, and which of them are given.
 type Inputs = (Vec<(DType, Vec<usize>)>, Given);
 
@@ -66,6 +69,18 @@ impl Session {
             return Ok(self.workspaces.insert(key, Workspace { program, rest }));
         }
         self.workspaces.get(same).ok_or_else(|| Error::Arguments("the workspace is gone".into()))
+    }
+
+    /// Element types and extents of the outputs, in the model's order, for inputs such as these, which are compiled for where they
+    /// are new. `None` where only a run can tell, because extents follow from data.
+    ///
+    /// # Errors
+    /// When an input is missing or of another type or shape than the model takes.
+    pub fn output_ports(&mut self, inputs: &[TensorView<'_>]) -> Result<Option<OutputPorts>> {
+        let Workspace { program, rest } = self.workspace(inputs)?;
+        let ports =
+            || program.program().outputs().iter().map(|port| (port.dtype, port.shape.clone())).collect();
+        Ok(rest.is_none().then(ports))
     }
 
     /// Runs the network on inputs in the model's order, all of them or only those that have to be given; allocates the outputs.

@@ -266,11 +266,11 @@ impl Tuner<'_> {
         let options = tconvc_codegen::options::Options { list_choices: true, ..compiler.code_options() };
         let compiled =
             compile::compile(&graph, &plan(&graph, &compiler.limits())?, &options, &**self.executor)?;
-        let choice = match compiled.choices() {
+        let choice = match compiled.choices.as_slice() {
             [choice] => Some(choice.clone()),
             _ => None,
         };
-        let program = compiled.finish()?;
+        let program = compiled.load()?;
         let inputs = program.inputs().iter().zip(1..);
         let inputs = inputs.map(|(port, seed)| Tensor::seeded(port.dtype, port.shape.clone(), seed));
         let inputs = inputs.collect::<Result<Vec<_>, _>>()?;

@@ -25,6 +25,8 @@ mod geometries;
 #[cfg(unix)]
 mod guard;
 #[cfg(test)]
+mod interpreted;
+#[cfg(test)]
 mod large;
 #[cfg(test)]
 mod layer;
@@ -38,6 +40,8 @@ mod products;
 mod quantised_exports;
 #[cfg(test)]
 mod schedules;
+#[cfg(test)]
+mod short_types;
 #[cfg(test)]
 mod split_k;
 #[cfg(test)]

@@ -89,6 +89,16 @@ pub struct Compile {
     /// Check the result against the reference interpreter
     #[arg(long)]
     pub verify: bool,
+    /// What is an error: `interpreted`, a step that no kernels are made for
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub deny: Vec<Deny>,
+}
+
+/// What can be denied.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Deny {
+    /// Steps that are run by their operators' definition
+    Interpreted,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

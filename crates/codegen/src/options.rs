@@ -23,7 +23,7 @@ pub struct Options {
     /// The most bytes that the program may need beside the constants of its graph: for activations, for scratch memory of all
     /// threads, and for what packing adds to the constants.
     pub workspace_limit: usize,
-    /// Whether [`choices`](crate::compile::Compiled::choices) are collected.
+    /// Whether [`Artifact::choices`](crate::artifact::Artifact::choices) are collected.
     pub list_choices: bool,
 }
 

@@ -104,6 +104,7 @@ pub fn run(options: &Bench) -> Result<ExitCode> {
             "code_bytes": report.code_bytes,
             "weight_bytes": report.weight_bytes,
             "workspace_bytes": report.workspace_bytes,
+            "interpreted": report.interpreted,
             "resident_growth_bytes": resident.zip(resident_bytes()).map(|(before, now)| now.saturating_sub(before)),
         });
         output::line(&line.to_string());

@@ -10,6 +10,7 @@ mod explain;
 mod exports;
 mod graphs;
 mod help;
+mod interpreted;
 mod runs;
 #[cfg(test)]
 mod support;

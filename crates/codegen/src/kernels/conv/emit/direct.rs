@@ -114,7 +114,7 @@ impl KernelPlan {
         let block = schedule.n * lanes;
         let Schedule { source, dataflow, rows, columns, .. } = *schedule;
         let line_buffer = match source {
-            Source::LineBuffer => LineBuffer::of(&layer.problem, &builder.target, dataflow, rows, columns),
+            Source::LineBuffer => LineBuffer::of(&layer.problem, builder.target, dataflow, rows, columns),
             _ => None,
         };
         let shape = InputTileShape {
@@ -502,7 +502,7 @@ impl KernelPlan {
         let function = builder.add_step(&name, |f| Emit { plan: &self, layer, counts: &counts }.step(f))?;
         let copies = match self.schedule.source {
             Source::Direct => 0.0,
-            _ => self.schedule.packing(&layer.problem, &builder.target),
+            _ => self.schedule.packing(&layer.problem, builder.target),
         };
         let rates = builder.target.rates();
         let products = layer.problem.macs() as f64 / (rates.lanes as f64 * rates.threads.macs_per_lane);

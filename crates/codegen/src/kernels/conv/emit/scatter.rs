@@ -42,7 +42,7 @@ struct RowCode {
 
 /// Makes the kernel of a transposed convolution in scatter form.
 pub(crate) fn build<'a>(builder: &mut Builder<'a>, layer: &Layer<'a>) -> Result<(), CompileError> {
-    let shape = Shape::new(&layer.problem, &builder.target, builder.threads);
+    let shape = Shape::new(&layer.problem, builder.target, builder.threads);
     builder.set_schedule(&shape);
     let lanes = builder.target.lanes();
     let rest = shape.cout % shape.block;
