@@ -239,9 +239,7 @@ impl Compiler {
     }
 }
 
-fn owned<'a>(
-    inputs: impl IntoIterator<Item = (&'a str, TensorView<'a>)>,
-) -> Result<Vec<(&'a str, Tensor)>> {
+fn owned<'a>(inputs: impl IntoIterator<Item = (&'a str, TensorView<'a>)>) -> Result<Vec<(&'a str, Tensor)>> {
     let owned = |view: TensorView<'_>| {
         let bytes = std::sync::Arc::new(view.bytes().to_vec());
         Tensor::from_shared(view.dtype(), view.shape().to_vec(), bytes, 0)

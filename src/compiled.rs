@@ -347,7 +347,9 @@ impl CompiledModel {
             names.zip(inputs).map(|(name, view)| (name, view.shape().to_vec())).collect();
         if !small.is_empty() && !by_value.contains(&given.inputs) {
             let mut general = graph.clone();
-            if inner.compiler.bind(&mut general, &named).is_err() || inner.compiler.asks_for_values(&mut general)? {
+            if inner.compiler.bind(&mut general, &named).is_err()
+                || inner.compiler.asks_for_values(&mut general)?
+            {
                 by_value.push(given.inputs.clone());
             }
         }

@@ -388,15 +388,5 @@ def where(net):
     net.node("Where", [condition.name, x.name, net.constant(np.asarray(-0.5, x.dtype))], x.dtype, x.shape)
 
 
-def qdq(net):
-    x = net.pick(lambda v: v.is_float and v.dtype == np.float32)
-    if x is None:
-        return
-    kind = np.dtype(net.choice(["int8", "uint8"]))
-    scale, zero = net.constant(np.asarray(0.037, np.float32)), net.constant(np.asarray(net.choice([0, 3]), kind))
-    q = net.node("QuantizeLinear", [x.name, scale, zero], kind, x.shape)
-    net.node("DequantizeLinear", [q.name, scale, zero], np.float32, x.shape)
-
-
 PLAIN = [conv, conv, conv_transpose, conv_transpose, unary, unary, clip, binary, binary, transpose, reshape, concat,
-         slice_, pad, resize, pool, reduce_, norm, softmax, matmul, move, cast, where, qdq]
+         slice_, pad, resize, pool, reduce_, norm, softmax, matmul, move, cast, where]

@@ -204,7 +204,10 @@ mod tests {
             let inputs = [x.clone(), none.clone(), scales];
             let (theirs, told, applied) = run(op(axes), &inputs, Compat::OnnxRuntime);
             assert_eq!(theirs, [0.0, 0.5, 1.0, 1.5, 2.0]);
-            assert!(told[0].starts_with("node `node`: Resize with align_corners") && applied == 1, "{told:?}");
+            assert!(
+                told[0].starts_with("node `node`: Resize with align_corners") && applied == 1,
+                "{told:?}"
+            );
             let (ours, _, applied) = run(op(axes), &inputs, Compat::Onnx);
             assert!((ours[4] - 8.0 / 4.7).abs() < 1e-6 && applied == 0, "{ours:?}");
         }

@@ -33,14 +33,17 @@ pub(super) fn rearranged(
     }
     let graph = chain.writer.graph();
     let maker = chain.node.input(index).and_then(|id| graph.producer(id));
-    let Some(of) = maker.and_then(|node| quantised(graph, node, &chain.node.op, index)) else { return Ok(None) };
+    let Some(of) = maker.and_then(|node| quantised(graph, node, &chain.node.op, index)) else {
+        return Ok(None);
+    };
     let mut attributes = Attributes::new();
     let (mut scale, mut zero) = (of.scale.clone(), of.zero.cloned());
     if let Some(axis) = of.axis {
         let (to, indices) = follow(&of, axis, &shape, places.clone())?;
         attributes = attribute("axis", to as i64);
         let count = vec![indices.len()];
-        let picked = |tensor: &Tensor| arranged(tensor, count.clone(), indices.iter().map(|&i| Some(i)), None);
+        let picked =
+            |tensor: &Tensor| arranged(tensor, count.clone(), indices.iter().map(|&i| Some(i)), None);
         (scale, zero) = (picked(&scale)?, zero.as_ref().map(picked).transpose()?);
         // The zero of an element that stands nowhere is that of its index on the axis.
         let inner: usize = shape[to + 1..].iter().product();
@@ -159,7 +162,9 @@ fn arranged(
     for (element, (to, place)) in bytes.chunks_exact_mut(size).zip(places).enumerate() {
         let from = match (place, &zeros) {
             (Some(place), _) => tensor.bytes().get(place * size..(place + 1) * size),
-            (None, Some((zero, index))) => zero.bytes().get(index(element) * size..).and_then(|rest| rest.get(..size)),
+            (None, Some((zero, index))) => {
+                zero.bytes().get(index(element) * size..).and_then(|rest| rest.get(..size))
+            }
             (None, None) => None,
         };
         if let Some(from) = from {
