@@ -4,6 +4,7 @@ use crate::compiled::{CompiledModel, Specialised};
 use crate::error::{Error, Result};
 use crate::explain::Explanation;
 use crate::given::Given;
+use crate::inside::Inside;
 use crate::interpreted::InterpretedStep;
 use crate::model::Model;
 use crate::report::Report;
@@ -212,7 +213,8 @@ impl Compiler {
             let parts = cut(&graph)?;
             let before = parts.as_ref().map_or(&graph, |parts| &parts.before);
             let mut estimates = compile::survey(before, &plan(before, &self.limits())?, &self.target);
-            estimates.extend(parts.as_ref().map(|parts| Estimate::of_data(&parts.middle)));
+            let middle = parts.as_ref().map(|parts| &parts.middle).filter(|middle| middle.node_count() > 0);
+            estimates.extend(middle.map(Estimate::of_data));
             interpreted = Some(InterpretedStep::of_estimates(&estimates));
         }
         Ok(Explanation::new(self, &journal, warnings, interpreted))
@@ -310,12 +312,13 @@ impl Compiler {
     pub(crate) fn specialise(&self, mut graph: Graph, given: Given, cuts: usize) -> Result<Specialised> {
         let start = Instant::now();
         let journal = self.optimise(&mut graph)?;
+        let inside = Arc::new(Inside::new(self, cuts));
         let rest = match cut(&graph)? {
             None => None,
-            Some(parts) => {
+            Some(mut parts) => {
                 let texts = constant_texts(&graph);
-                graph = parts.before;
-                Some(Rest::new(self, parts.middle, parts.after, texts, cuts + 1)?)
+                graph = std::mem::take(&mut parts.before);
+                Some(Rest::new(self, parts, texts, cuts + 1, &inside)?)
             }
         };
         let plan = plan(&graph, &self.limits())?;
@@ -329,7 +332,7 @@ impl Compiler {
         let compile_ms = start.elapsed().as_secs_f64() * 1e3;
         let report = Report::new(self, &journal, (&graph, &plan), (&program, &estimates), compile_ms);
         let report = Report { declined, ..report };
-        Ok(Specialised { given, program, report, rest })
+        Ok(Specialised { given, program, report, inside, rest })
     }
 }
 
