@@ -3,7 +3,7 @@
 use crate::cache::Cache;
 use crate::compiled::CompiledModel;
 use crate::compiler::Compiler;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::session::Session;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,8 +27,11 @@ pub(crate) struct Inside {
     compiler: Compiler,
     /// Cuts before the network.
     cuts: usize,
-    graphs: Mutex<HashMap<(String, &'static str), Arc<Mutex<Programs>>>>,
+    graphs: Mutex<HashMap<Place, Arc<Mutex<Programs>>>>,
 }
+
+/// Names of a node and of the attribute that is a graph of its.
+type Place = (String, &'static str);
 
 /// Types and shapes of inputs that are not constant.
 type Key = Vec<Option<(DType, Vec<usize>)>>;
@@ -46,6 +49,8 @@ enum Known {
     Seen,
     /// It cannot be compiled, or its outputs are not those of the graph.
     Refused,
+    /// It has steps that are interpreted, where these are denied: the error that says so.
+    Denied(String),
     /// The program, and workspaces that nobody uses now.
     Compiled(CompiledModel, Vec<Session>),
 }
@@ -88,42 +93,57 @@ impl Inside {
     }
 
     /// A workspace for inputs of these types and shapes, where there is a program or is to be one.
-    fn session(&self, programs: &Mutex<Programs>, subgraph: &Subgraph<'_>, key: &Key) -> Option<Session> {
+    ///
+    /// # Errors
+    /// When interpreted steps are denied, and it has some.
+    fn session(
+        &self,
+        programs: &Mutex<Programs>,
+        subgraph: &Subgraph<'_>,
+        key: &Key,
+    ) -> tconvc_ir::Result<Option<Session>> {
         let mut programs = programs.lock().unwrap_or_else(PoisonError::into_inner);
         programs.runs += 1;
         let (compiled, runs) = (programs.compiled, programs.runs);
         let seen = match programs.cache.get(|known| known == key) {
             Some(Known::Compiled(model, idle)) => {
-                return Some(idle.pop().unwrap_or_else(|| model.session()));
+                return Ok(Some(idle.pop().unwrap_or_else(|| model.session())));
             }
-            Some(Known::Refused) => return None,
+            Some(Known::Refused) => return Ok(None),
+            Some(Known::Denied(problem)) => return Err(tconvc_ir::Error::Unsupported(problem.clone())),
             Some(Known::Seen) => true,
             None => false,
         };
         let Ok(graph) = bound(subgraph, key) else {
             programs.cache.insert(key.clone(), Known::Refused);
-            return None;
+            return Ok(None);
         };
         let cost = graph_cost(&graph);
         let is_long = cost.macs as f64 + cost.bytes as f64 > WORTH_NS;
-        if !(is_long || seen) || (compiled > FEW && runs < 4 * compiled) {
+        let waits = !(is_long || seen) || (compiled > FEW && runs < 4 * compiled);
+        if waits && !self.compiler.deny_interpreted {
             programs.cache.insert(key.clone(), Known::Seen);
-            return None;
+            return Ok(None);
         }
         let outputs = graph.outputs().len();
         let made = CompiledModel::of_graph(self.compiler.clone(), graph, self.cuts);
-        let Ok(model) = made.map_err(|_| ()).and_then(|model| {
-            let whole = model.is_static() && model.outputs().len() == outputs;
-            if whole { Ok(model) } else { Err(()) }
-        }) else {
-            programs.cache.insert(key.clone(), Known::Refused);
-            return None;
+        let model = match made {
+            Ok(model) if model.is_static() && model.outputs().len() == outputs => model,
+            Err(error @ Error::Interpreted(_)) => {
+                let problem = error.to_string();
+                programs.cache.insert(key.clone(), Known::Denied(problem.clone()));
+                return Err(tconvc_ir::Error::Unsupported(problem));
+            }
+            _ => {
+                programs.cache.insert(key.clone(), Known::Refused);
+                return Ok(None);
+            }
         };
         programs.compiled += 1;
         let report = model.report();
         let (session, bytes) = (model.session(), report.code_bytes + report.weight_bytes);
         programs.cache.insert_sized(key.clone(), Known::Compiled(model, vec![]), bytes);
-        Some(session)
+        Ok(Some(session))
     }
 }
 
@@ -143,7 +163,7 @@ impl Subgraphs for Inside {
         });
         let key: Key = described.collect();
         let programs = self.programs(subgraph);
-        let Some(session) = self.session(&programs, subgraph, &key) else {
+        let Some(session) = self.session(&programs, subgraph, &key)? else {
             return interpret(subgraph.graph, inputs);
         };
         let mut session = session.on(executor);

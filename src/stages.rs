@@ -7,19 +7,18 @@ use crate::compiler::Compiler;
 use crate::error::{Error, Result};
 use crate::inside::Inside;
 use crate::model::PortInfo;
-use crate::report::{Report, StepReport};
+use crate::report::Report;
 use crate::session::Session;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tconvc_codegen::compile::{Refusal, check_operators};
-use tconvc_codegen::error::CompileError;
-use tconvc_ir::{Graph, Node, Tensor, ValueId, infer, interp};
+use tconvc_codegen::compile::{Estimate, check_operators};
+use tconvc_ir::{Graph, Node, NodeId, Tensor, ValueId, infer, interp};
 use tconvc_passes::cut::Cut;
 use tconvc_runtime::executor::Executor;
 
 /// Most cuts one behind the other: each is a level of calls.
-const MOST_CUTS: usize = 64;
+pub(crate) const MOST_CUTS: usize = 64;
 
 /// What runs after a program.
 #[derive(Clone)]
@@ -52,9 +51,6 @@ impl Rest {
             let node = middle.nodes().next().map(|node| node.name.clone()).unwrap_or_default();
             return Err(Error::Cuts { node, most: MOST_CUTS });
         }
-        if compiler.deny_interpreted && middle.node_count() > 0 {
-            return Err(CompileError::Interpreted(Refusal::of_data(&middle)).into());
-        }
         // The shapes that a caller gave are bound already.
         let compiler = Compiler { shapes: BTreeMap::new(), ..compiler.clone() };
         let has_nodes = after.node_count() > 0;
@@ -66,26 +62,15 @@ impl Rest {
         Ok(Self { middle: Arc::new(middle), after, texts, inside: Arc::clone(inside) })
     }
 
-    /// A step for the middle, and what was compiled last.
+    /// What is known of the nodes that run between the programs.
+    pub fn estimates(&self) -> Vec<Estimate> {
+        Estimate::of_data(&self.middle)
+    }
+
+    /// The nodes in the middle, and what was compiled last.
     pub fn report(&self) -> Report {
-        let after = self.after.as_ref().map(After::report).unwrap_or_default();
-        if self.middle.node_count() == 0 {
-            return after;
-        }
-        let first = self.middle.nodes().next();
-        let names: Vec<&str> = self.middle.nodes().map(|node| node.op.name()).collect();
-        let step = StepReport {
-            node: first.map(|node| node.name.clone()).unwrap_or_default(),
-            kernel: format!("interpreted {}", names.join("+")),
-            schedule: String::new(),
-            threads: 1,
-            roofline_us: 0.0,
-            estimated_us: 0.0,
-            measured_us: None,
-            refusal: Some(Refusal::of_data(&self.middle)),
-        };
-        let report = Report { steps: vec![step], ..Report::default() };
-        report.followed_by(after)
+        let middle = Report::of_middle(self.estimates());
+        middle.followed_by(self.after.as_ref().map(After::report).unwrap_or_default())
     }
 
     /// For runs on these threads.
@@ -184,7 +169,6 @@ impl RestSession {
     ) -> Result<Outputs> {
         let texts = self.rest.texts.iter().cloned();
         let mut known: HashMap<String, Tensor> = made.into_iter().chain(texts).collect();
-        let start = Instant::now();
         let graph = &self.rest.middle;
         let inputs = graph.inputs().iter().map(|&id| {
             let name = graph.value(id).name.as_str();
@@ -195,11 +179,19 @@ impl RestSession {
             self.rest.inside.eval(node, inputs, &constants.collect::<Vec<_>>(), &self.executor)
         };
         let inputs = inputs.collect::<Result<Vec<_>>>()?;
-        let results = interp::run_by(graph, &inputs, &mut |_, _| {}, &mut eval)?;
+        let number: HashMap<NodeId, usize> =
+            graph.order()?.into_iter().enumerate().map(|(number, node)| (node, steps + number)).collect();
+        let (mut start, mut last) = (Instant::now(), None);
+        let mut told = |value: ValueId, _: &Tensor| {
+            let maker = graph.producer(value);
+            // The other outputs of a node come with its first.
+            if let Some(&number) = maker.filter(|_| maker != last).and_then(|node| number.get(&node)) {
+                observe(number, start.elapsed());
+            }
+            (start, last) = (Instant::now(), maker);
+        };
+        let results = interp::run_by(graph, &inputs, &mut told, &mut eval)?;
         known.extend(results);
-        if graph.node_count() > 0 {
-            observe(steps, start.elapsed());
-        }
         if let Some(after) = &self.rest.after {
             let values = after.asked(&known)?;
             if self.after.get(|kept| *kept == values).is_none() {
@@ -210,10 +202,10 @@ impl RestSession {
             let Some((model, session)) = self.after.get(|kept| *kept == values) else {
                 return Err(Error::Arguments("the workspace is gone".into()));
             };
-            let steps = if graph.node_count() == 0 { steps } else { steps + 1 };
             let views = model.inputs().iter().map(|port| Ok(lookup(&known, &port.name)?.view()));
             let views = views.collect::<Result<Vec<_>>>()?;
-            let results = session.run_timed(&views, |step, time| observe(steps + step, time))?;
+            let first = steps + number.len();
+            let results = session.run_timed(&views, |step, time| observe(first + step, time))?;
             known.extend(results.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone())));
         }
         let named = outputs.iter().map(|port| Ok((port.name.clone(), lookup(&known, &port.name)?.clone())));

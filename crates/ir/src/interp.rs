@@ -30,6 +30,9 @@ pub fn run_with(
     run_by(graph, inputs, observe, &mut |node, inputs| node.op.eval(inputs, node.outputs().len()))
 }
 
+/// What evaluates a node on its inputs.
+pub type Eval<'a> = dyn FnMut(&Node, &[Option<&Tensor>]) -> Result<Vec<Tensor>> + 'a;
+
 /// As [`run_with`], with nodes evaluated by `eval`.
 ///
 /// # Errors
@@ -38,7 +41,7 @@ pub fn run_by(
     graph: &Graph,
     inputs: &[(&str, Tensor)],
     observe: &mut dyn FnMut(ValueId, &Tensor),
-    eval: &mut dyn FnMut(&Node, &[Option<&Tensor>]) -> Result<Vec<Tensor>>,
+    eval: &mut Eval<'_>,
 ) -> Result<Vec<(String, Tensor)>> {
     let given: Vec<(&str, DType, &[usize])> =
         inputs.iter().map(|(name, tensor)| (*name, tensor.dtype(), tensor.shape())).collect();
@@ -97,7 +100,7 @@ impl State<'_> {
         &mut self,
         id: crate::graph::NodeId,
         observe: &mut dyn FnMut(ValueId, &Tensor),
-        eval: &mut dyn FnMut(&Node, &[Option<&Tensor>]) -> Result<Vec<Tensor>>,
+        eval: &mut Eval<'_>,
     ) -> Result<()> {
         let node = self.graph.node(id);
         let inputs = node.inputs().iter().map(|input| input.map(|id| self.tensor(id)).transpose());
