@@ -119,7 +119,7 @@ pub struct Refusal {
 }
 
 impl fmt::Display for Refusal {
-    /// ``node `up` (ConvTranspose): convolution: weights are made at run time; constant weights are compiled``
+    /// ``node `up` (ConvTranspose): convolution: slopes are made at run time; constant slopes are compiled``
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "node `{}` ({}): {}: {}", self.node, self.op, self.family, self.reason)
     }
