@@ -73,10 +73,12 @@ pub fn compare(got: &Tensor, expected: &Tensor, tolerance: Tolerance) -> Result<
         return if got == expected { Ok(Agreement::default()) } else { Err("the bytes differ".into()) };
     }
     let exact = !expected.dtype().is_float();
-    let (a, b) = (got.to_f64s().map_err(|e| e.to_string())?, expected.to_f64s().map_err(|e| e.to_string())?);
-    let maximum = b.iter().filter(|value| value.is_finite()).fold(0f64, |top, value| top.max(value.abs()));
+    let numbers = |tensor| Tensor::f64s(tensor).map_err(|error| error.to_string());
+    let (a, b) = (numbers(got)?, numbers(expected)?);
+    let maximum =
+        numbers(expected)?.filter(|value| value.is_finite()).fold(0f64, |top, value| top.max(value.abs()));
     let mut agreement = Agreement::default();
-    for (i, (&a, &b)) in a.iter().zip(&b).enumerate() {
+    for (i, (a, b)) in a.zip(b).enumerate() {
         let float = tolerance.relative * b.abs() + tolerance.absolute + tolerance.of_maximum * maximum;
         let allowed = match (exact, tolerance.rounded && expected.dtype().is_integer()) {
             (false, _) => float,
@@ -135,19 +137,10 @@ impl Model {
         &self,
         inputs: impl IntoIterator<Item = (&'a str, TensorView<'a>)>,
     ) -> Result<Outputs> {
+        let _budget = self.budget().enter();
         let inputs: Vec<(&str, Tensor)> = inputs
             .into_iter()
-            .map(|(name, view)| {
-                Ok((
-                    name,
-                    Tensor::from_shared(
-                        view.dtype(),
-                        view.shape().to_vec(),
-                        std::sync::Arc::new(view.bytes().to_vec()),
-                        0,
-                    )?,
-                ))
-            })
+            .map(|(name, view)| Ok((name, view.to_tensor()?)))
             .collect::<Result<_, Error>>()?;
         Ok(Outputs::new(interp::run(self.graph(), &inputs)?))
     }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::ops::Index;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use tconvc_ir::budget::{Budget, Charge};
 use tconvc_ir::{Graph, Tensor, TensorView, ValueType};
 use tconvc_runtime::executor::Executor;
 use tconvc_runtime::program::Program;
@@ -61,6 +62,8 @@ pub(crate) struct Specialised {
     /// The inputs that it takes, or holds.
     pub(crate) given: Given,
     pub(crate) program: Program,
+    /// What its code and weights take.
+    pub(crate) _charge: Charge,
     pub(crate) report: Report,
     /// What runs after the program, where extents follow from data.
     pub(crate) rest: Option<Rest>,
@@ -283,6 +286,11 @@ impl CompiledModel {
     pub fn programs(&self) -> usize {
         let programs = self.inner.programs.lock().unwrap_or_else(PoisonError::into_inner);
         programs.cache.len() + usize::from(self.is_static())
+    }
+
+    /// What its runs stay within.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.inner.compiler.budget
     }
 
     /// The threads that its runs share.

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::explain::Explanation;
 use crate::given::Given;
 use crate::interpreted::InterpretedStep;
+use crate::limits::default_budget;
 use crate::model::Model;
 use crate::report::Report;
 use crate::stages::Rest;
@@ -17,12 +18,13 @@ use tconvc_codegen::artifact::Artifact;
 use tconvc_codegen::compile::{self, Estimate};
 use tconvc_codegen::costs::KernelCosts;
 use tconvc_codegen::options::{self, FastMath};
+use tconvc_ir::budget::{Budget, CancelToken, Limits};
 use tconvc_ir::{Graph, Op, infer};
 use tconvc_machine::Target;
 use tconvc_passes::cost::Machine;
 use tconvc_passes::cut::{constant_texts, cut};
 use tconvc_passes::plan::{Plan, plan};
-use tconvc_passes::{Form, Journal, Limits, Options, optimise};
+use tconvc_passes::{Form, Journal, Limits as OperandLimits, Options, optimise};
 use tconvc_runtime::executor::Executor;
 
 /// Compiles models. Every option has a default: this machine, one thread, the form chosen for each layer.
@@ -39,6 +41,7 @@ pub struct Compiler {
     pub(crate) deny_interpreted: bool,
     pub(crate) workspace_limit: usize,
     pub(crate) tuning: Arc<Tuning>,
+    pub(crate) budget: Budget,
 }
 
 /// What a network may take besides the caller's arrays and its own weights unless [`Compiler::workspace_limit`] says
@@ -73,6 +76,7 @@ impl Compiler {
             deny_interpreted: false,
             workspace_limit: WORKSPACE_LIMIT,
             tuning: Arc::default(),
+            budget: default_budget(),
         }
     }
 
@@ -164,6 +168,27 @@ impl Compiler {
         self
     }
 
+    /// What models may make the compiler, and all that it compiles, take: memory, nodes, rounds of loops, code, and the time of
+    /// each call. By default [`default_limits`](crate::default_limits). One account is kept for the compiler, its clones, and
+    /// what they compile; what goes beyond is an error that names the node, what it wanted, and what was left.
+    #[must_use]
+    pub fn limits(self, limits: Limits) -> Self {
+        self.budget(&Budget::new(limits))
+    }
+
+    /// As [`Compiler::limits`], of an account that is kept for others, too: see [`Model::read_with`](crate::Model::read_with).
+    #[must_use]
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.budget = budget.clone();
+        self
+    }
+
+    /// Ends what the compiler, its clones, and what they compile do now or begin later: they give an error within the step, pass
+    /// or round that they are at.
+    pub fn cancel_token(&self) -> CancelToken {
+        self.budget.cancel_token()
+    }
+
     /// Takes the forms and schedules that were measured to be the fastest on this processor with this number of threads, in the
     /// place of estimates.
     #[must_use]
@@ -177,6 +202,7 @@ impl Compiler {
     /// # Errors
     /// When the shapes given do not fit the model, or something in it cannot be compiled.
     pub fn compile(&self, model: &Model) -> Result<CompiledModel> {
+        let _budget = self.budget.enter();
         CompiledModel::new(self, model)
     }
 
@@ -185,6 +211,7 @@ impl Compiler {
     /// # Errors
     /// As [`Compiler::compile`].
     pub fn rewrite(&self, model: &Model) -> Result<Rewritten> {
+        let _budget = self.budget.enter();
         let (mut graph, warnings) = self.bound(model)?;
         let journal = self.optimise(&mut graph)?;
         Ok(Rewritten { graph, journal, warnings })
@@ -204,6 +231,7 @@ impl Compiler {
     /// # Errors
     /// As [`Compiler::compile`]; extents that stay open leave their layers undecided.
     pub fn explain(&self, model: &Model) -> Result<Explanation> {
+        let _budget = self.budget.enter();
         let (mut graph, warnings) = self.bound(model)?;
         let journal = optimise(&mut graph, &Options { inside: true, ..self.pass_options()? })?;
         let is_bound = graph.inputs().iter().all(|&id| graph.ty(id).known_shape().is_some());
@@ -211,7 +239,7 @@ impl Compiler {
         if is_bound {
             let parts = cut(&graph)?;
             let before = parts.as_ref().map_or(&graph, |parts| &parts.before);
-            let mut estimates = compile::survey(before, &plan(before, &self.limits())?, &self.target);
+            let mut estimates = compile::survey(before, &plan(before, &self.operand_limits())?, &self.target);
             estimates.extend(parts.as_ref().map(|parts| Estimate::of_data(&parts.middle)));
             interpreted = Some(InterpretedStep::of_estimates(&estimates));
         }
@@ -259,7 +287,7 @@ impl Compiler {
             form: self.form,
             machine: Machine::new(self.target.rates(), self.threads.count()),
             algorithms: Arc::new(KernelCosts::new(&self.code_options())),
-            limits: self.limits(),
+            limits: self.operand_limits(),
             disabled: self.disabled.clone(),
             stop_after: self.stop_after.as_deref().map(str::parse).transpose()?,
             measured: self.tuning.forms(&self.setting()),
@@ -268,8 +296,8 @@ impl Compiler {
     }
 
     /// How many operands code for the target may have.
-    pub(crate) fn limits(&self) -> Limits {
-        Limits::of(self.target.vectors())
+    pub(crate) fn operand_limits(&self) -> OperandLimits {
+        OperandLimits::of(self.target.vectors())
     }
 
     fn generate(&self, graph: &Graph, plan: &Plan) -> Result<Artifact> {
@@ -280,6 +308,7 @@ impl Compiler {
         options::Options {
             threads: self.threads.count(),
             workspace_limit: self.workspace_limit,
+            budget: Some(self.budget.clone()),
             keep_text: self.keep_text,
             deny_interpreted: self.deny_interpreted,
             fast_math: if self.fast_math { FastMath::WherePays } else { FastMath::Off },
@@ -294,6 +323,7 @@ impl Compiler {
     /// # Errors
     /// As [`Compiler::compile`].
     pub fn listing(&self, model: &Model, clif: bool) -> Result<String> {
+        let _budget = self.budget.enter();
         let mut compiler = self.clone();
         compiler.keep_text = true;
         let mut graph = compiler.rewrite(model)?.graph;
@@ -301,7 +331,7 @@ impl Compiler {
         if is_bound && let Some(parts) = cut(&graph)? {
             graph = parts.before;
         }
-        let code = compiler.generate(&graph, &plan(&graph, &compiler.limits())?)?;
+        let code = compiler.generate(&graph, &plan(&graph, &compiler.operand_limits())?)?;
         Ok(if clif { code.functions.clif() } else { code.functions.asm() })
     }
 
@@ -318,7 +348,7 @@ impl Compiler {
                 Some(Rest::new(self, parts.middle, parts.after, texts, cuts + 1)?)
             }
         };
-        let plan = plan(&graph, &self.limits())?;
+        let plan = plan(&graph, &self.operand_limits())?;
         if plan.arena_bytes > self.workspace_limit {
             return Err(Error::Workspace { bytes: plan.arena_bytes, limit: self.workspace_limit });
         }
@@ -326,10 +356,11 @@ impl Compiler {
         let estimates = std::mem::take(&mut artifact.estimates);
         let declined = artifact.declined.iter().map(ToString::to_string).collect();
         let program = artifact.load()?;
+        let charge = self.budget.take(program.code_bytes().saturating_add(program.weight_bytes()))?;
         let compile_ms = start.elapsed().as_secs_f64() * 1e3;
         let report = Report::new(self, &journal, (&graph, &plan), (&program, &estimates), compile_ms);
         let report = Report { declined, ..report };
-        Ok(Specialised { given, program, report, rest })
+        Ok(Specialised { given, program, report, rest, _charge: charge })
     }
 }
 

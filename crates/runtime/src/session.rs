@@ -8,6 +8,7 @@ use crate::executor::Executor;
 use crate::memory::AlignedBytes;
 use crate::program::{Interpreted, Operand, Port, Program, Space, StageInput, Work};
 use std::sync::Arc;
+use tconvc_ir::budget::{self, Charge};
 use tconvc_ir::{Tensor, TensorView, TensorViewMut};
 
 mod apart;
@@ -25,6 +26,8 @@ pub struct Session {
     /// Entries of the table that point into the caller's buffers.
     patches: Vec<(usize, Operand)>,
     calls: Vec<Call>,
+    /// What arena and scratch memory take of a budget.
+    _charge: Charge,
 }
 
 /// A kernel, ready to be called.
@@ -55,11 +58,13 @@ impl Session {
     /// Makes the workspace.
     ///
     /// # Errors
-    /// When there is no memory for it.
+    /// When there is no memory for it, or the budget of the thread does not allow it.
     pub fn new(program: &Program, executor: Arc<dyn Executor>) -> Result<Self, RunError> {
         let memory = |bytes: usize| AlignedBytes::zeroed(bytes).ok_or(RunError::Memory { bytes });
+        let scratch_bytes = program.layout.scratch_bytes.saturating_mul(program.layout.threads);
+        let charge = budget::take(program.layout.arena_bytes.saturating_add(scratch_bytes))?;
         let mut arena = memory(program.layout.arena_bytes)?;
-        let scratch = memory(program.layout.scratch_bytes.saturating_mul(program.layout.threads))?;
+        let scratch = memory(scratch_bytes)?;
         let (mut table, mut patches, mut calls) = (vec![], vec![], vec![]);
         for step in program.steps() {
             let Work::Kernel(kernel) = &step.work else { continue };
@@ -79,7 +84,8 @@ impl Session {
                 table.push(Address(start).at(operand.offset));
             }
         }
-        Ok(Self { program: program.clone(), executor, arena, scratch, table, patches, calls })
+        let program = program.clone();
+        Ok(Self { program, executor, arena, scratch, table, patches, calls, _charge: charge })
     }
 
     /// The program that runs.
@@ -124,6 +130,7 @@ impl Session {
         let mut next = 0;
         let layout = Arc::clone(&self.program.layout);
         for (number, step) in layout.steps.iter().enumerate() {
+            budget::check()?;
             let start = std::time::Instant::now();
             match &step.work {
                 Work::Kernel(kernel) => {
@@ -188,7 +195,7 @@ impl Session {
                     Some(StageInput::Made { stage, output }) => made[*stage].get(*output).cloned(),
                     Some(StageInput::Buffer(operand, port)) => {
                         let bytes = self.read(*operand, port.bytes(), inputs, outputs).to_vec();
-                        Some(Tensor::from_shared(port.dtype, port.shape.clone(), Arc::new(bytes), 0)?)
+                        Some(Tensor::from_bytes(port.dtype, port.shape.clone(), bytes)?)
                     }
                 });
             }

@@ -126,6 +126,18 @@ pub(super) fn canonical_subgraph(attribute: &Bytes, captured: &[String]) -> Resu
 
 /// The model's opset of ONNX's own domain.
 fn opset(imports: &[OperatorSetIdProto]) -> Result<Option<i64>> {
+    let mut versions: HashMap<&str, i64> = HashMap::new();
+    for import in imports {
+        let domain = domain(&import.domain);
+        let before = *versions.entry(domain).or_insert(import.version);
+        if before != import.version {
+            let domain = if domain.is_empty() { "ai.onnx" } else { domain };
+            return Err(Error::Malformed(format!(
+                "opsets {before} and {} of domain {domain} are imported; expected is one of each domain",
+                import.version
+            )));
+        }
+    }
     let own = imports.iter().find(|import| domain(&import.domain).is_empty());
     match own {
         None => Ok(None),
