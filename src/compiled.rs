@@ -79,7 +79,7 @@ impl Specialised {
     }
 
     fn with_warnings(mut self, warnings: &[String]) -> Self {
-        self.report.warnings = warnings.to_vec();
+        self.report.warnings.extend(warnings.iter().cloned());
         self
     }
 

@@ -359,7 +359,8 @@ impl Compiler {
         let charge = self.budget.take(program.code_bytes().saturating_add(program.weight_bytes()))?;
         let compile_ms = start.elapsed().as_secs_f64() * 1e3;
         let report = Report::new(self, &journal, (&graph, &plan), (&program, &estimates), compile_ms);
-        let report = Report { declined, ..report };
+        let warnings = self.threads.warning().into_iter().collect();
+        let report = Report { declined, warnings, ..report };
         Ok(Specialised { given, program, report, rest, _charge: charge })
     }
 }

@@ -161,7 +161,7 @@ impl Report {
         });
         Self {
             target: compiler.target.to_string(),
-            threads: compiler.threads.count(),
+            threads: compiler.threads.actual(),
             layers: layers.collect(),
             interpreted: interpreted(&steps),
             steps: steps.clone(),
