@@ -221,9 +221,13 @@ fn allocate_and_run(
 ) -> Result<Vec<(String, Tensor)>> {
     let ports: Vec<Port> = program.program().outputs().to_vec();
     // All of them before any.
-    budget::ask(ports.iter().map(Port::bytes).fold(0, usize::saturating_add))?;
+    let mut total = 0usize;
+    for port in &ports {
+        total = total.saturating_add(port.bytes());
+        budget::ask(total).map_err(|source| Error::Output { name: port.name.clone(), source })?;
+    }
     let buffer = |port: &Port| -> Result<Buffer> {
-        let charge = budget::take(port.bytes()).map_err(|error| error.at(&port.name, "output"))?;
+        let charge = budget::take(port.bytes())?;
         let bytes = port.bytes();
         let memory = AlignedBytes::zeroed(bytes).ok_or(RunError::Memory { bytes })?;
         Ok(Buffer { memory, _charge: charge })

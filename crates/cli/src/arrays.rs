@@ -98,7 +98,7 @@ fn entries(path: &Path) -> std::io::Result<Option<usize>> {
 
 /// The array of an npy file.
 pub fn read_npy(name: &str, path: &Path) -> Result<Array> {
-    let place = format!("{}: no npy file", path.display());
+    let place = path.display().to_string();
     Ok(Array { name: name.to_owned(), place, source: Source::Npy(path.to_owned()) })
 }
 
@@ -120,15 +120,19 @@ impl Array {
 
     fn read(&self, file: &mut impl Read, port: Option<&PortInfo>, budget: &Budget) -> Result<Tensor> {
         let wrong = |problem: String| Error::new(format!("{}: {problem}", self.place));
+        let no_file = |problem: String| match self.source {
+            Source::Npy(_) => wrong(format!("no npy file: {problem}")),
+            Source::Npz(..) => wrong(problem),
+        };
         let wanted = port.and_then(|port| port.dtype);
-        let header = npy::header(file).map_err(wrong)?;
+        let header = npy::header(file).map_err(no_file)?;
         if let Some(port) = port.filter(|port| !fits(port, &header.shape)) {
             let found = number(header.kind).map_or_else(|| header.kind.descr(), |dtype| dtype.to_string());
             return Err(wrong(format!("{port} is expected, {found}{:?} is given", header.shape)));
         }
         // As it stands there, until it is a tensor, which then counts itself.
         let charge = budget.take(header.bytes).map_err(|error| wrong(error.to_string()))?;
-        let array = header.elements(file).map_err(wrong)?;
+        let array = header.elements(file).map_err(no_file)?;
         drop(charge);
         let dtype = match (array.kind, wanted) {
             (Kind::Text(_) | Kind::Bytes(_), _) => return strings(&array).map_err(wrong),

@@ -152,7 +152,7 @@ impl Session {
                         }
                     }
                 }
-                work => self.run_data(work, inputs, outputs)?,
+                work => self.run_data(&step.node, work, inputs, outputs)?,
             }
             observe(number, start.elapsed());
         }
@@ -162,13 +162,14 @@ impl Session {
     /// A step that is no kernel.
     fn run_data(
         &mut self,
+        node: &str,
         work: &Work,
         inputs: &[TensorView<'_>],
         outputs: &mut [TensorViewMut<'_>],
     ) -> Result<(), RunError> {
         match work {
             Work::Kernel(_) => unreachable!("kernels are called, not run here"),
-            Work::Interpreted(interpreted) => self.run_interpreted(interpreted, inputs, outputs)?,
+            Work::Interpreted(interpreted) => self.run_interpreted(node, interpreted, inputs, outputs)?,
             Work::Copy { from, to, bytes } => {
                 let source = self.read(*from, *bytes, inputs, outputs).as_ptr();
                 let target = self.write(*to, *bytes, outputs).as_mut_ptr();
@@ -181,12 +182,14 @@ impl Session {
 
     fn run_interpreted(
         &mut self,
+        node: &str,
         interpreted: &Interpreted,
         inputs: &[TensorView<'_>],
         outputs: &mut [TensorViewMut<'_>],
     ) -> Result<(), RunError> {
         let mut made: Vec<Vec<Tensor>> = vec![];
         for stage in &interpreted.stages {
+            let at = |error: tconvc_ir::Error| error.at(node, stage.op.name());
             let mut tensors = vec![];
             for input in &stage.inputs {
                 tensors.push(match input {
@@ -194,13 +197,14 @@ impl Session {
                     Some(StageInput::Constant(tensor)) => Some(tensor.clone()),
                     Some(StageInput::Made { stage, output }) => made[*stage].get(*output).cloned(),
                     Some(StageInput::Buffer(operand, port)) => {
+                        budget::ask(port.bytes()).map_err(at)?;
                         let bytes = self.read(*operand, port.bytes(), inputs, outputs).to_vec();
-                        Some(Tensor::from_bytes(port.dtype, port.shape.clone(), bytes)?)
+                        Some(Tensor::from_bytes(port.dtype, port.shape.clone(), bytes).map_err(at)?)
                     }
                 });
             }
             let arguments: Vec<Option<&Tensor>> = tensors.iter().map(Option::as_ref).collect();
-            made.push(stage.op.eval(&arguments, stage.outputs)?);
+            made.push(stage.op.eval(&arguments, stage.outputs).map_err(at)?);
         }
         let results = made.pop().unwrap_or_default();
         for (output, result) in interpreted.outputs.iter().zip(results) {
