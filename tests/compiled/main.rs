@@ -25,6 +25,8 @@ mod geometries;
 #[cfg(unix)]
 mod guard;
 #[cfg(test)]
+mod interpreted;
+#[cfg(test)]
 mod large;
 #[cfg(test)]
 mod layer;
@@ -36,6 +38,8 @@ mod networks;
 mod products;
 #[cfg(test)]
 mod schedules;
+#[cfg(test)]
+mod short_types;
 #[cfg(test)]
 mod split_k;
 #[cfg(test)]

@@ -26,8 +26,6 @@ pub struct Options {
     pub workspace_limit: usize,
     /// What the program may take of memory and code, and when making it is to end.
     pub budget: Option<Budget>,
-    /// Whether a step that no kernels are made for is an error, see [`Refusal`](crate::compile::Refusal).
-    pub deny_interpreted: bool,
     /// Whether [`Artifact::choices`](crate::artifact::Artifact::choices) are collected.
     pub list_choices: bool,
 }
@@ -44,7 +42,6 @@ impl Options {
             schedules: Schedules::default(),
             workspace_limit: usize::MAX,
             budget: None,
-            deny_interpreted: false,
             list_choices: false,
         }
     }

@@ -5,10 +5,10 @@
 
 mod cast;
 mod conv;
-mod expression;
 mod family;
 mod fused_elementwise;
 mod gemm;
+mod inside;
 mod interpreted;
 mod movement;
 mod none;
@@ -18,6 +18,7 @@ mod recurrent;
 mod reduce;
 pub(crate) mod refusal;
 mod resize;
+mod short_floats;
 mod softmax;
 mod unary;
 mod walk;
@@ -46,6 +47,7 @@ fn family_of(graph: &Graph, step: &Step) -> &'static dyn KernelFamily {
         StepKind::Single => {}
     }
     match step.nodes.first().map(|&node| &graph.node(node).op) {
+        Some(Op::Cast(_)) if casts_floats(graph, step) => &short_floats::ShortFloats,
         Some(Op::Cast(_)) => &cast::Conversion,
         Some(Op::Pool(_)) => &pool::Pooling,
         Some(Op::GlobalPool(_) | Op::Reduce(_)) => &reduce::Reductions,
@@ -65,6 +67,10 @@ fn family_of(graph: &Graph, step: &Step) -> &'static dyn KernelFamily {
     }
 }
 
+fn casts_floats(graph: &Graph, step: &Step) -> bool {
+    step.nodes.iter().all(|&node| short_floats::casts(graph, graph.node(node)))
+}
+
 /// Makes the kernels of one step; gives the estimates of the parts that it is made in.
 pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<Vec<Estimate>, CompileError> {
     let (graph, before) = (builder.graph, builder.steps_made());
@@ -82,9 +88,6 @@ pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<Vec<Estima
         return Ok(estimates);
     }
     interpreted::build(builder, step)?;
-    if builder.deny_interpreted {
-        return Err(CompileError::Interpreted(refusal));
-    }
     Ok(estimate(builder, interpreted::cost_ns(graph, step), Some(refusal)))
 }
 
@@ -113,7 +116,12 @@ pub(crate) fn survey(graph: &Graph, target: &Target, step: &Step) -> Vec<Estimat
 
 fn estimate(graph: &Graph, step: &Step, nanoseconds: f64, refusal: Option<Refusal>) -> Estimate {
     let node = step.nodes.last().map(|&node| graph.node(node).name.clone()).unwrap_or_default();
-    Estimate { node, nanoseconds, refusal, steps: 0 }
+    let inside: Vec<Estimate> = match &refusal {
+        Some(_) => step.nodes.iter().flat_map(|&node| inside::estimates(graph, node)).collect(),
+        None => vec![],
+    };
+    let nanoseconds = nanoseconds + inside::total_ns(&inside);
+    Estimate { node, nanoseconds, refusal, steps: 0, inside }
 }
 
 fn refusal(graph: &Graph, step: &Step, reason: &Reason) -> Refusal {

@@ -17,6 +17,7 @@ use super::proto::{AttributeProto, GraphProto, ModelProto, OperatorSetIdProto};
 use super::types::Symbols;
 use super::wire::decode;
 use super::{tensors, types};
+use crate::budget;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::value_type::ValueType;
@@ -93,6 +94,7 @@ fn subgraph(
     depth: usize,
     around: &Reader<'_>,
 ) -> Result<Graph> {
+    budget::check()?;
     let reader = Reader { nesting: around.nesting + 1, ..*around };
     if reader.nesting > MAX_NESTING {
         return Err(Error::Unsupported(format!("graphs nested more than {MAX_NESTING} deep")));
