@@ -35,14 +35,14 @@ pub enum Command {
 pub struct LimitOptions {
     /// Most MiB for tensors, packed weights, workspaces and files together; otherwise an eighth of the machine's memory, but
     /// 1024 and no more than half of it, and twice the size of the files
-    #[arg(long, value_name = "MIB")]
-    pub memory_limit: Option<u32>,
+    #[arg(long = "memory-limit", value_name = "MIB")]
+    pub memory: Option<u32>,
     /// Seconds after which the command ends with an error; otherwise as many as it takes
-    #[arg(long, value_parser = seconds, value_name = "S")]
-    pub time_limit: Option<f64>,
+    #[arg(long = "time-limit", value_parser = seconds, value_name = "S")]
+    pub time: Option<f64>,
     /// Most rounds of Loop and Scan in a run, nested ones included
-    #[arg(long, default_value_t = 1 << 18, value_name = "N")]
-    pub round_limit: u32,
+    #[arg(long = "round-limit", default_value_t = 1 << 18, value_name = "N")]
+    pub rounds: u32,
 }
 
 /// Options of everything that compiles.

@@ -16,11 +16,11 @@ static RUNNING: Mutex<Option<CancelToken>> = Mutex::new(None);
 
 /// A budget as the options say; its time begins now.
 pub fn begin(options: &LimitOptions) -> Budget {
-    let mut limits = default_limits().with_rounds(options.round_limit as usize);
-    if let Some(mebibytes) = options.memory_limit {
+    let mut limits = default_limits().with_rounds(options.rounds as usize);
+    if let Some(mebibytes) = options.memory {
         limits = limits.with_memory((mebibytes as usize) << 20);
     }
-    let time = options.time_limit.map(Duration::from_secs_f64);
+    let time = options.time.map(Duration::from_secs_f64);
     if let Some(time) = time {
         limits = limits.with_time(time);
     }

@@ -181,18 +181,26 @@ thread_local! {
     static CURRENT: RefCell<Option<Scope>> = const { RefCell::new(None) };
 }
 
+/// What follows the end of [`Entered`].
+enum Before {
+    /// The thread works on for what it worked for.
+    Same,
+    /// It works for this again.
+    Scope(Option<Scope>),
+}
+
 /// While this lives, the thread works for a budget.
 #[must_use = "the budget is left when this is dropped"]
 pub struct Entered {
-    /// What the thread worked for before; `None` where it stays.
-    before: Option<Option<Scope>>,
+    /// What the thread worked for before.
+    before: Before,
     /// It belongs to its thread.
     thread: PhantomData<*const ()>,
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        if let Some(before) = self.before.take() {
+        if let Before::Scope(before) = std::mem::replace(&mut self.before, Before::Same) {
             CURRENT.with_borrow_mut(|current| *current = before);
         }
     }
@@ -252,13 +260,20 @@ impl Budget {
     pub fn enter(&self) -> Entered {
         CURRENT.with_borrow_mut(|current| {
             let before = match current {
-                Some(scope) if Arc::ptr_eq(&scope.budget.0, &self.0) => None,
+                Some(scope) if Arc::ptr_eq(&scope.budget.0, &self.0) => Before::Same,
                 _ => {
                     let until = self.0.limits.time.and_then(|time| Instant::now().checked_add(time));
                     let deadline = [self.0.deadline, until].into_iter().flatten().min();
                     let (nodes, calls, name_bytes, rounds) = (0, 0, 0, 0);
                     let budget = self.clone();
-                    Some(current.replace(Scope { budget, deadline, nodes, calls, name_bytes, rounds }))
+                    Before::Scope(current.replace(Scope {
+                        budget,
+                        deadline,
+                        nodes,
+                        calls,
+                        name_bytes,
+                        rounds,
+                    }))
                 }
             };
             Entered { before, thread: PhantomData }

@@ -234,8 +234,8 @@ fn densify(values: &Tensor, indices: &Tensor, shape: &[usize]) -> Result<Tensor>
     .ok_or_else(|| Error::Size(format!("an index is outside the shape {shape:?}")))?;
     let mut sorted = flat.clone();
     sorted.sort_unstable();
-    if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(Error::Malformed(format!("element {} of shape {shape:?} is given twice", twice[0])));
+    if let Some([twice, _]) = sorted.array_windows().find(|[one, next]| one == next) {
+        return Err(Error::Malformed(format!("element {twice} of shape {shape:?} is given twice")));
     }
     dispatch_numeric!(values.dtype(), T => scatter(&values.elements::<T>()?, &flat, shape, size))
 }

@@ -33,8 +33,11 @@ const EDGES: [i64; 22] = [
     i64::MIN,
 ];
 
+/// Makes a model of a kind.
+type Maker = fn(&mut Random) -> Message;
+
 /// The kinds of models, each with its maker.
-const KINDS: [(&str, fn(&mut Random) -> Message); 14] = [
+const KINDS: [(&str, Maker); 14] = [
     ("convolution", convolution),
     ("pool", pool),
     ("bomb", bomb),
@@ -450,7 +453,7 @@ fn chain(random: &mut Random) -> Message {
         "Neg",
         "Mish",
     ];
-    let own: Vec<&str> = (0..1 + random.below(3)).map(|_| *random.pick(&ops)).collect();
+    let own: Vec<&str> = (0..=random.below(3)).map(|_| *random.pick(&ops)).collect();
     let name = |index: usize| match index {
         0 => "x".to_owned(),
         _ if index == count => "y".to_owned(),
