@@ -83,6 +83,7 @@ def predict(
     outputs: Mapping[str, str] | None = None,
     keep: bool = False,
     concurrency: int | tuple[int, int] | None = None,
+    num_cpus: float | None = None,
     batch_size: int | None = 32,
     **options: Any,
 ) -> Any:
@@ -92,20 +93,25 @@ def predict(
 
     :param dataset: a `ray.data.Dataset` with the model's inputs as columns of arrays.
     :param concurrency: actors, or the least and the most of them; one a processor of the cluster by default.
+    :param num_cpus: processors that an actor counts as; half of one by default, so that tasks that read and write find some, and none
+        where there is only one.
     :param batch_size: rows that an actor is given at a time.
     :param options: others of :class:`Predictor`.
     """
     import ray
 
+    if not ray.is_initialized():
+        ray.init()
     loaded = model if isinstance(model, Model | CompiledModel) else load(model)
-    if concurrency is None:
-        concurrency = max(int(ray.cluster_resources().get("CPU", 1)), 1)
+    processors = max(int(ray.cluster_resources().get("CPU", 1)), 1)
+    if num_cpus is None:
+        num_cpus = 0.5 if processors > 1 else 0
     return dataset.map_batches(
         Predictor,
         fn_constructor_args=(ray.put(loaded),),
         fn_constructor_kwargs={"columns": columns, "outputs": outputs, "keep": keep, "threads": 1, **options},
-        concurrency=concurrency,
-        num_cpus=1,
+        concurrency=processors if concurrency is None else concurrency,
+        num_cpus=num_cpus,
         batch_size=batch_size,
         zero_copy_batch=True,
     )
