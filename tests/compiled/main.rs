@@ -37,6 +37,8 @@ mod products;
 #[cfg(test)]
 mod schedules;
 #[cfg(test)]
+mod short_types;
+#[cfg(test)]
 mod split_k;
 #[cfg(test)]
 mod stages;

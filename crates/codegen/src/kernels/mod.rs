@@ -18,6 +18,7 @@ mod recurrent;
 mod reduce;
 pub(crate) mod refusal;
 mod resize;
+mod short_floats;
 mod softmax;
 mod unary;
 mod walk;
@@ -46,6 +47,7 @@ fn family_of(graph: &Graph, step: &Step) -> &'static dyn KernelFamily {
         StepKind::Single => {}
     }
     match step.nodes.first().map(|&node| &graph.node(node).op) {
+        Some(Op::Cast(_)) if casts_floats(graph, step) => &short_floats::ShortFloats,
         Some(Op::Cast(_)) => &cast::Conversion,
         Some(Op::Pool(_)) => &pool::Pooling,
         Some(Op::GlobalPool(_) | Op::Reduce(_)) => &reduce::Reductions,
@@ -63,6 +65,10 @@ fn family_of(graph: &Graph, step: &Step) -> &'static dyn KernelFamily {
         Some(op) if movement::moves(op) => &movement::Movement,
         _ => &none::NoFamily,
     }
+}
+
+fn casts_floats(graph: &Graph, step: &Step) -> bool {
+    step.nodes.iter().all(|&node| short_floats::casts(graph, graph.node(node)))
 }
 
 /// Makes the kernels of one step; gives the estimates of the parts that it is made in.

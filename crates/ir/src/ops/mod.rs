@@ -99,7 +99,7 @@ pub use norm_local::{LpNormalization, Lrn, MeanVarianceNormalization};
 pub use opaque::Opaque;
 pub use pad::Pad;
 pub use pool::{GlobalPool, Pool, PoolKind};
-pub use qlinear::{ConvInteger, MatMulInteger, QLinearConv, QLinearMatMul};
+pub use qlinear::{ConvInteger, MatMulInteger, QLinearConv, QLinearMatMul, greatest_sum};
 pub use quantize::{DequantizeLinear, DynamicQuantizeLinear, QuantizeLinear};
 pub use random::{Bernoulli, Distribution, Multinomial, Random};
 pub use rearrange::{ReverseSequence, Trilu};

@@ -17,6 +17,7 @@ use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::kernels::family::{self, Codes, KernelFamily, KernelPlan, Site};
 use crate::kernels::refusal::Reason;
+use crate::options::FastMath;
 use emit::scatter;
 use layer::Layer;
 use microkernel::post_ops;
@@ -162,8 +163,19 @@ impl<'a> KernelPlan<'a> for Plan<'a> {
         let (input, output) = (builder.operand(x)?, builder.operand(y)?);
         let name = describe(&problem);
         let layer = Layer { name, problem, weights, bias, post_ops, post_op_operands, input, output };
-        algorithms::build(builder, label, &layer)
+        let fast_math = builder.fast_math;
+        if fast_math == FastMath::WherePays && are_integers(tensor) {
+            builder.fast_math = FastMath::Off;
+        }
+        let made = algorithms::build(builder, label, &layer);
+        builder.fast_math = fast_math;
+        made
     }
+}
+
+/// Weights that are integers, as those of quantised networks are, ask for exact sums; Winograd's transforms round them.
+fn are_integers(weights: &Tensor) -> bool {
+    weights.elements::<f32>().is_ok_and(|weights| weights.iter().all(|weight| weight.fract() == 0.0))
 }
 
 /// Bias of each channel, zero where there is none, with room to read whole vectors.

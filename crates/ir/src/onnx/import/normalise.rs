@@ -7,8 +7,16 @@ use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// Names of operators of our own, which no file may use.
-const OWN: &[&str] =
-    &["Clamp", "GeluTanh", "ZeroInsert", "PhaseConv", "Interleave", "ColumnGemm", "OverlapAdd"];
+const OWN: &[&str] = &[
+    "Clamp",
+    "GeluTanh",
+    "FakeQuantize",
+    "ZeroInsert",
+    "PhaseConv",
+    "Interleave",
+    "ColumnGemm",
+    "OverlapAdd",
+];
 
 /// Attributes of our own.
 const OWN_ATTRIBUTES: &[&str] = &["epilogue", "flatten"];
