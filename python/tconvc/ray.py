@@ -93,8 +93,8 @@ def predict(
 
     :param dataset: a `ray.data.Dataset` with the model's inputs as columns of arrays.
     :param concurrency: actors, or the least and the most of them; one a processor of the cluster by default.
-    :param num_cpus: processors that an actor counts as; half of one by default, so that tasks that read and write find some, and none
-        where there is only one.
+    :param num_cpus: processors that an actor counts as; half of one by default, so that tasks that read and write find some, and
+        none where there is only one.
     :param batch_size: rows that an actor is given at a time.
     :param options: others of :class:`Predictor`.
     """
