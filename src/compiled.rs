@@ -73,6 +73,7 @@ impl Specialised {
             None => self.report.clone(),
             Some(rest) => self.report.clone().followed_by(rest.report()),
         }
+        .with_warning()
     }
 
     fn with_warnings(mut self, warnings: &[String]) -> Self {

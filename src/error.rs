@@ -1,5 +1,6 @@
 //! The error of the public API.
 
+use crate::interpreted::InterpretedStep;
 use tconvc_codegen::error::CompileError;
 
 /// What can go wrong. Messages name the file, node, attribute and value, and what would be accepted.
@@ -15,6 +16,9 @@ pub enum Error {
     /// The network cannot be compiled; names the node, the operator and what about it.
     #[error(transparent)]
     Compile(CompileError),
+    /// Steps are interpreted, and [`Compiler::deny_interpreted`](crate::Compiler::deny_interpreted) denies them; names each.
+    #[error("{}", crate::interpreted::denied(.0))]
+    Interpreted(Vec<InterpretedStep>),
     /// The compiled network could not run.
     #[error(transparent)]
     Run(#[from] tconvc_runtime::error::RunError),
@@ -82,9 +86,11 @@ impl Error {
             Self::Compile(CompileError::Unsupported { node, op, .. }) => {
                 Place { node: Some(node), operator: Some(op), attribute: None }
             }
-            Self::Compile(CompileError::Interpreted(refusal)) => {
-                Place { node: Some(&refusal.node), operator: Some(&refusal.op), attribute: None }
-            }
+            // Of several, the first.
+            Self::Interpreted(steps) => match steps.first() {
+                Some(step) => Place { node: Some(&step.node), operator: Some(&step.op), attribute: None },
+                None => Place::default(),
+            },
             Self::Compile(CompileError::Tile { node, .. } | CompileError::Size { node, .. })
             | Self::Cuts { node, .. } => Place { node: Some(node), ..Place::default() },
             _ => Place::default(),

@@ -5,18 +5,17 @@ use crate::compiled::{CompiledModel, Outputs};
 use crate::compiler::Compiler;
 use crate::error::{Error, Result};
 use crate::model::PortInfo;
-use crate::report::{Report, StepReport};
+use crate::report::Report;
 use crate::session::Session;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tconvc_codegen::compile::{Refusal, check_operators};
-use tconvc_codegen::error::CompileError;
-use tconvc_ir::{Graph, Tensor, interp};
+use tconvc_codegen::compile::{Estimate, check_operators};
+use tconvc_ir::{Graph, NodeId, Tensor, interp};
 use tconvc_runtime::executor::Executor;
 
 /// Most cuts one behind the other: each is a level of calls.
-const MOST_CUTS: usize = 64;
+pub(crate) const MOST_CUTS: usize = 64;
 
 /// What runs after a program.
 #[derive(Clone)]
@@ -46,9 +45,6 @@ impl Rest {
             let node = middle.nodes().next().map(|node| node.name.clone()).unwrap_or_default();
             return Err(Error::Cuts { node, most: MOST_CUTS });
         }
-        if compiler.deny_interpreted {
-            return Err(CompileError::Interpreted(Refusal::of_data(&middle)).into());
-        }
         // The shapes that a caller gave are bound already.
         let compiler = Compiler { shapes: BTreeMap::new(), ..compiler.clone() };
         let has_nodes = after.node_count() > 0;
@@ -56,22 +52,15 @@ impl Rest {
         Ok(Self { middle: Arc::new(middle), after, texts })
     }
 
-    /// A step for the middle, and what was compiled last.
+    /// What is known of the nodes that run between the programs.
+    pub fn estimates(&self) -> Vec<Estimate> {
+        Estimate::of_data(&self.middle)
+    }
+
+    /// The nodes in the middle, and what was compiled last.
     pub fn report(&self) -> Report {
-        let first = self.middle.nodes().next();
-        let names: Vec<&str> = self.middle.nodes().map(|node| node.op.name()).collect();
-        let step = StepReport {
-            node: first.map(|node| node.name.clone()).unwrap_or_default(),
-            kernel: format!("interpreted {}", names.join("+")),
-            schedule: String::new(),
-            threads: 1,
-            roofline_us: 0.0,
-            estimated_us: 0.0,
-            measured_us: None,
-            refusal: Some(Refusal::of_data(&self.middle)),
-        };
-        let report = Report { steps: vec![step], ..Report::default() };
-        report.followed_by(self.after.as_ref().map(CompiledModel::report).unwrap_or_default())
+        let middle = Report::of_middle(self.estimates());
+        middle.followed_by(self.after.as_ref().map(CompiledModel::report).unwrap_or_default())
     }
 
     /// For runs on these threads.
@@ -101,19 +90,29 @@ impl RestSession {
     ) -> Result<Outputs> {
         let texts = self.rest.texts.iter().cloned();
         let mut known: HashMap<String, Tensor> = made.into_iter().chain(texts).collect();
-        let start = Instant::now();
         let graph = &self.rest.middle;
         let inputs = graph.inputs().iter().map(|&id| {
             let name = graph.value(id).name.as_str();
             Ok((name, lookup(&known, name)?.clone()))
         });
-        let results = interp::run(graph, &inputs.collect::<Result<Vec<_>>>()?)?;
+        let inputs = inputs.collect::<Result<Vec<_>>>()?;
+        let number: HashMap<NodeId, usize> =
+            graph.order()?.into_iter().enumerate().map(|(number, node)| (node, steps + number)).collect();
+        let (mut start, mut last) = (Instant::now(), None);
+        let results = interp::run_with(graph, &inputs, &mut |value, _| {
+            let maker = graph.producer(value);
+            // The other outputs of a node come with its first.
+            if let Some(&number) = maker.filter(|_| maker != last).and_then(|node| number.get(&node)) {
+                observe(number, start.elapsed());
+            }
+            (start, last) = (Instant::now(), maker);
+        })?;
         known.extend(results);
-        observe(steps, start.elapsed());
         if let (Some(model), Some(session)) = (&self.rest.after, &mut self.after) {
             let views = model.inputs().iter().map(|port| Ok(lookup(&known, &port.name)?.view()));
             let views = views.collect::<Result<Vec<_>>>()?;
-            let results = session.run_timed(&views, |step, time| observe(steps + 1 + step, time))?;
+            let first = steps + number.len();
+            let results = session.run_timed(&views, |step, time| observe(first + step, time))?;
             known.extend(results.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone())));
         }
         let named = outputs.iter().map(|port| Ok((port.name.clone(), lookup(&known, &port.name)?.clone())));

@@ -25,6 +25,8 @@ mod geometries;
 #[cfg(unix)]
 mod guard;
 #[cfg(test)]
+mod interpreted;
+#[cfg(test)]
 mod large;
 #[cfg(test)]
 mod layer;

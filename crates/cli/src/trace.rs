@@ -107,7 +107,6 @@ mod tests {
             roofline_us: 2.0,
             estimated_us: 0.0,
             measured_us: None,
-            refusal: None,
         };
         let value = trace.events("model", &[step]);
         let Some(events) = value["traceEvents"].as_array() else { panic!("{value}") };

@@ -1,6 +1,5 @@
 //! Why a graph could not be compiled.
 
-use crate::kernels::refusal::Refusal;
 use crate::module::CodeError;
 use tconvc_tile::TileError;
 
@@ -21,9 +20,6 @@ pub enum CompileError {
         /// What is not supported, and what would be.
         problem: String,
     },
-    /// A step would be interpreted, and [`Options::deny_interpreted`](crate::options::Options::deny_interpreted) is set.
-    #[error("{0}; interpreted steps are denied")]
-    Interpreted(Refusal),
     /// A tile is at fault: an error of the compiler itself.
     #[error("node `{node}`: {source}")]
     Tile {

@@ -23,8 +23,6 @@ pub struct Options {
     /// The most bytes that the program may need beside the constants of its graph: for activations, for scratch memory of all
     /// threads, and for what packing adds to the constants.
     pub workspace_limit: usize,
-    /// Whether a step that no kernels are made for is an error, see [`Refusal`](crate::compile::Refusal).
-    pub deny_interpreted: bool,
     /// Whether [`Artifact::choices`](crate::artifact::Artifact::choices) are collected.
     pub list_choices: bool,
 }
@@ -40,7 +38,6 @@ impl Options {
             fast_math: FastMath::WherePays,
             schedules: Schedules::default(),
             workspace_limit: usize::MAX,
-            deny_interpreted: false,
             list_choices: false,
         }
     }

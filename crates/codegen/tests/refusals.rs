@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use tconvc_codegen::compile::{Estimate, compile, survey};
-use tconvc_codegen::error::CompileError;
 use tconvc_codegen::options::Options;
 use tconvc_ir::{Graph, infer};
 use tconvc_machine::Target;
@@ -197,17 +196,6 @@ fn surveys_and_compilations_agree() {
         let steps: usize = made.estimates.iter().map(|estimate| estimate.steps).sum();
         assert!(steps <= made.layout.steps.len(), "{name}");
     }
-}
-
-#[test]
-fn denied_steps_name_node_operator_and_reason() {
-    let graph = graph("input %x : f32[4]\n%y = Tan(%x) \"angle\"\noutput %y");
-    let options = Options { deny_interpreted: true, ..Options::new(target()) };
-    let error = compile(&graph, &planned(&graph), &options, &Serial).err().unwrap();
-    assert!(
-        matches!(&error, CompileError::Interpreted(refusal) if refusal.node == "angle" && refusal.op == "Tan")
-    );
-    insta::assert_snapshot!(error.to_string());
 }
 
 /// Nodes that were planned for more registers than there are: they are refused with numbers, on each target; none is an error.

@@ -6,8 +6,8 @@ use crate::error::{Error, Result};
 use crate::{files, inputs, output};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
-use tconvc::{Compiler, InterpretedStep, Model, Tensor, Tolerance, compare};
+use std::time::{Duration, Instant};
+use tconvc::{Compiler, Model, Tensor, Tolerance, compare};
 
 /// Compiles a model and shows or writes what was asked for.
 pub fn run(options: &Compile) -> Result<ExitCode> {
@@ -23,10 +23,13 @@ pub fn run(options: &Compile) -> Result<ExitCode> {
     if deny && matches!(options.emit, Emit::Ir | Emit::Dot | Emit::Onnx) {
         // No code is made that could be refused.
         let explanation = compiler.explain(&model).map_err(in_model)?;
-        if let Some(step) = explanation.interpreted.unwrap_or_default().first() {
-            let InterpretedStep { node, op, family, reason, .. } = step;
-            let problem = format!("node `{node}` ({op}): {family}: {reason}; interpreted steps are denied");
-            return Err(Error::in_file(&options.model, problem));
+        match explanation.interpreted {
+            Some(steps) if steps.is_empty() => {}
+            Some(steps) => return Err(in_model(tconvc::Error::Interpreted(steps))),
+            None => {
+                let problem = "which steps are interpreted depends on input shapes that are open; name them with --shape";
+                return Err(Error::in_file(&options.model, problem));
+            }
         }
     }
     match options.emit {
@@ -50,6 +53,8 @@ pub fn run(options: &Compile) -> Result<ExitCode> {
         }
         Emit::Clif | Emit::Asm => {
             let text = compiler.listing(&model, options.emit == Emit::Clif).map_err(in_model)?;
+            let explanation = compiler.explain(&model).map_err(in_model)?;
+            output::warnings(&explanation.interpreted_warning().into_iter().collect::<Vec<_>>());
             write(options.output.as_deref(), text.as_bytes())?;
         }
     }
@@ -82,7 +87,11 @@ fn jit(
     session.run(&views).map_err(in_model)?;
     let start = Instant::now();
     let mut steps = vec![];
-    session.run_timed(&views, |_, time| steps.push(time.as_secs_f64() * 1e6)).map_err(in_model)?;
+    let mut observe = |step: usize, time: Duration| {
+        steps.resize(steps.len().max(step + 1), 0.0);
+        steps[step] = time.as_secs_f64() * 1e6;
+    };
+    session.run_timed(&views, &mut observe).map_err(in_model)?;
     let run_ms = start.elapsed().as_secs_f64() * 1e3;
     let mut report = compiled.report();
     output::warnings(&report.warnings);

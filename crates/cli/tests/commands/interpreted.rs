@@ -13,6 +13,7 @@ const MIXED: &str = "input %x : f32[1, 2, 4, 4]\ninput %w : f32[2, 2, 3, 3]\n\
 fn folder() -> Folder {
     let folder = Folder::new();
     folder.model("mixed.onnx", MIXED);
+    folder.model("open.onnx", "input %x : f32[1, N]\n%y = Tan(%x)\noutput %y");
     folder.model("whole.onnx", "input %x : f32[1, 2]\n%y = Relu(%x)\noutput %y");
     folder
 }
@@ -33,6 +34,21 @@ fn reports_name_them() {
     check("interpreted_compile", &format!("{report}{}\n", lines.join("\n")));
 }
 
+/// Whatever makes code or runs it warns where much of the time goes there.
+#[test]
+fn much_time_in_them_is_warned_of() {
+    let folder = folder();
+    let mut text = folder.run_all(&[
+        "run mixed.onnx",
+        "run whole.onnx",
+        "compile mixed.onnx --emit asm -o mixed.s",
+        "compile mixed.onnx --emit ir -o mixed.tir",
+    ]);
+    let bench = folder.run(&["bench", "mixed.onnx", "--seconds", "0.01", "--json"]);
+    text += bench.lines().find(|line| line.starts_with("warning")).unwrap();
+    check("interpreted_warned", &text);
+}
+
 #[test]
 fn they_can_be_denied() {
     let folder = folder();
@@ -43,6 +59,8 @@ fn they_can_be_denied() {
             "compile mixed.onnx --deny interpreted --emit asm --target aarch64",
             "compile mixed.onnx --deny interpreted --emit ir",
             "compile whole.onnx --deny interpreted --emit ir",
+            "compile whole.onnx --deny interpreted --emit asm --target aarch64 -o whole.s",
+            "compile open.onnx --deny interpreted --emit dot",
             "compile whole.onnx --deny everything",
         ]),
     );

@@ -105,6 +105,7 @@ fn without_measurements(text: &str) -> String {
         ("within ", " of", "[D]"),
         ("", " % of the time", "[S]"),
         ("\"share_percent\": ", "", "[S]"),
+        ("", " %", "[S]"),
         ("", " us", "[T]"),
         ("", " ms", "[T]"),
     ];

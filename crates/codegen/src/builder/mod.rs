@@ -31,8 +31,6 @@ pub(crate) struct Builder<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) target: &'a Target,
     pub(crate) threads: usize,
-    /// Whether an interpreted step is an error.
-    pub(crate) deny_interpreted: bool,
     /// The least work that is worth a thread, in nanoseconds.
     grain_ns: f64,
     pub(crate) fast_math: FastMath,
@@ -68,7 +66,6 @@ impl<'a> Builder<'a> {
             plan,
             target: &options.target,
             threads: options.threads.max(1),
-            deny_interpreted: options.deny_interpreted,
             grain_ns: options.grain_ns.unwrap_or(options.target.rates().threads.worth_ns),
             fast_math: options.fast_math,
             schedules: options.schedules.clone(),

@@ -5,10 +5,10 @@
 
 mod cast;
 mod conv;
-mod expression;
 mod family;
 mod fused_elementwise;
 mod gemm;
+mod inside;
 mod interpreted;
 mod movement;
 mod none;
@@ -88,9 +88,6 @@ pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<Vec<Estima
         return Ok(estimates);
     }
     interpreted::build(builder, step)?;
-    if builder.deny_interpreted {
-        return Err(CompileError::Interpreted(refusal));
-    }
     Ok(estimate(builder, interpreted::cost_ns(graph, step), Some(refusal)))
 }
 
@@ -119,7 +116,12 @@ pub(crate) fn survey(graph: &Graph, target: &Target, step: &Step) -> Vec<Estimat
 
 fn estimate(graph: &Graph, step: &Step, nanoseconds: f64, refusal: Option<Refusal>) -> Estimate {
     let node = step.nodes.last().map(|&node| graph.node(node).name.clone()).unwrap_or_default();
-    Estimate { node, nanoseconds, refusal, steps: 0 }
+    let inside: Vec<Estimate> = match &refusal {
+        Some(_) => step.nodes.iter().flat_map(|&node| inside::estimates(graph, node)).collect(),
+        None => vec![],
+    };
+    let nanoseconds = nanoseconds + inside::total_ns(&inside);
+    Estimate { node, nanoseconds, refusal, steps: 0, inside }
 }
 
 fn refusal(graph: &Graph, step: &Step, reason: &Reason) -> Refusal {

@@ -1,5 +1,6 @@
 //! How long a step takes, and why it is interpreted: plain values, which reports, errors and tests print alike.
 
+use super::{inside, interpreted};
 use crate::error::CompileError;
 use std::fmt;
 use tconvc_ir::{DType, Graph};
@@ -20,6 +21,8 @@ pub(crate) enum Reason {
     Tile(TileErrorKind),
     /// Extents that are only known once it has run.
     Data,
+    /// A graph that a node of control flow holds.
+    Inside { path: String, op: String },
     /// No family computes this operator.
     NoKernel { op: String },
     /// An operand that is not there, or a shape that is not known; or what the graph has wrong.
@@ -75,6 +78,12 @@ impl fmt::Display for Reason {
             Self::Data => {
                 f.write_str("extents follow from data; what has extents that follow from shapes is compiled")
             }
+            Self::Inside { path, op } => {
+                write!(
+                    f,
+                    "it runs inside of `{path}` ({op}); what stands outside of control flow is compiled"
+                )
+            }
             Self::NoKernel { op } => {
                 write!(
                     f,
@@ -111,19 +120,6 @@ pub struct Refusal {
     pub reason: String,
 }
 
-impl Refusal {
-    /// Of nodes that run between two programs, because the extents of what they make follow from data.
-    pub fn of_data(middle: &Graph) -> Self {
-        let names: Vec<&str> = middle.nodes().map(|node| node.op.name()).collect();
-        Self {
-            node: middle.nodes().next().map(|node| node.name.clone()).unwrap_or_default(),
-            op: names.join("+"),
-            family: "no family",
-            reason: Reason::Data.to_string(),
-        }
-    }
-}
-
 impl fmt::Display for Refusal {
     /// ``node `up` (ConvTranspose): convolution: weights are made at run time; constant weights are compiled``
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -134,7 +130,7 @@ impl fmt::Display for Refusal {
 /// What is known of a step of the plan beside its code.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Estimate {
-    /// Name of the node whose result it makes.
+    /// Name of the node whose result it makes; of one inside of another, with the way to it: `loop/body/node`.
     pub node: String,
     /// Nanoseconds that it takes one thread, about.
     pub nanoseconds: f64,
@@ -142,12 +138,31 @@ pub struct Estimate {
     pub refusal: Option<Refusal>,
     /// Steps of the program that it has become.
     pub steps: usize,
+    /// Nodes inside of it, whose time is part of its own: those of the graphs of an `If`, a `Loop` or a `Scan`.
+    pub inside: Vec<Estimate>,
 }
 
 impl Estimate {
-    /// Of nodes between two programs, see [`Refusal::of_data`]: nobody knows how long they take.
-    pub fn of_data(middle: &Graph) -> Self {
-        let refusal = Refusal::of_data(middle);
-        Self { node: refusal.node.clone(), nanoseconds: 0.0, refusal: Some(refusal), steps: 1 }
+    /// Of the nodes that run between two programs, in their order, because the extents of what they make follow from data. What is
+    /// not known of these counts nothing.
+    pub fn of_data(middle: &Graph) -> Vec<Self> {
+        let of_node = |id| {
+            let node = middle.node(id);
+            let (name, op) = (node.name.clone(), node.op.name().to_owned());
+            let refusal =
+                Refusal { node: name.clone(), op, family: "no family", reason: Reason::Data.to_string() };
+            let inside = inside::estimates(middle, id);
+            let nanoseconds = interpreted::node_cost_ns(middle, id) + inside::total_ns(&inside);
+            Self { node: name, nanoseconds, refusal: Some(refusal), steps: 1, inside }
+        };
+        middle.order().unwrap_or_default().into_iter().map(of_node).collect()
+    }
+
+    /// The same, so many times.
+    pub(crate) fn scale(&mut self, times: f64) {
+        self.nanoseconds *= times;
+        for estimate in &mut self.inside {
+            estimate.scale(times);
+        }
     }
 }

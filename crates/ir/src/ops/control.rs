@@ -140,6 +140,19 @@ impl Control {
         }
     }
 
+    /// How often its graph runs, where a constant or an extent says so; `None` for an `If`, of whose graphs one runs once.
+    pub fn trip_count(&self, inputs: &[Option<InputInfo<'_>>]) -> Option<usize> {
+        match self {
+            Self::If { .. } => None,
+            Self::Loop { .. } => {
+                let count = first(&inputs.first().copied().flatten()?.constant?.to_i64s().ok()?).ok()?;
+                // Loops that a condition ends are given the largest number there is.
+                usize::try_from(count.max(0)).ok().filter(|_| count < i64::from(i32::MAX))
+            }
+            Self::Scan(scan) => scan.slices(inputs),
+        }
+    }
+
     /// The graph of a branch with the types of what it reads, and of all that follows from these; `None` for a `Loop`.
     ///
     /// # Errors

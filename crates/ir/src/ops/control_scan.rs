@@ -114,6 +114,11 @@ impl Scan {
         Ok((types, length))
     }
 
+    /// Slices that there are, where that is known.
+    pub(super) fn slices(&self, inputs: &[Option<InputInfo<'_>>]) -> Option<usize> {
+        self.first_slice(inputs).ok()?.1.known()
+    }
+
     /// The graph with types that hold for every slice: a state that changes its shape has none that is known.
     pub(super) fn any_slice(&self, inputs: &[Option<InputInfo<'_>>]) -> Result<Graph> {
         let (mut types, _) = self.first_slice(inputs)?;

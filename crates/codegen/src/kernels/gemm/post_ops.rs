@@ -1,7 +1,7 @@
 //! A product of matrices with elementwise nodes behind it, done where a tile has just stored its sums.
 
-use crate::kernels::expression::Expression;
 use crate::kernels::family::{self, Site};
+use crate::kernels::fused_elementwise::expression::Expression;
 use crate::kernels::refusal::Reason;
 use std::collections::HashMap;
 use tconvc_ir::{Graph, Node, NodeId, ValueId};
