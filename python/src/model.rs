@@ -117,9 +117,9 @@ impl Model {
         py: Python<'_>,
         options: Options,
         tuning: &Bound<'_, Tuning>,
-        observe: Py<PyAny>,
+        observe: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        tune(py, &self.0, &options.into_compiler()?, tuning.get(), &observe)
+        tune(py, &self.0, &options.into_compiler()?, tuning.get(), observe)
     }
 
     /// Text, and the same as JSON.

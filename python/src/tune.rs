@@ -53,6 +53,11 @@ impl Tuning {
     }
 }
 
+/// Runs the handlers of signals that have come.
+fn heed_signals(py: Python<'_>) -> PyResult<()> {
+    py.check_signals()
+}
+
 /// Measures what `tuning` does not know yet, and adds it, also what was found before an error. `observe` is called with the number
 /// of layers done, that of all, and the name of the next.
 pub fn tune(
@@ -60,9 +65,10 @@ pub fn tune(
     model: &tconvc::Model,
     compiler: &Compiler,
     tuning: &Tuning,
-    observe: &Py<PyAny>,
+    observe: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     let mut known = tuning.known();
+    let observe = observe.clone().unbind();
     // What Python raised: of a signal's handler, or of `observe`.
     let raised = Mutex::new(None);
     let keep = |result: PyResult<()>| {
@@ -78,7 +84,7 @@ pub fn tune(
                 let told = (progress.done, progress.layers, &progress.layer);
                 keep(attach(|py| observe.call1(py, told).map(drop)));
             },
-            || keep(attach(|py| py.check_signals())),
+            || keep(attach(heed_signals)),
         )
     });
     *tuning.lock() = known;
