@@ -4,6 +4,7 @@ use crate::compiled::{CompiledModel, Specialised};
 use crate::error::{Error, Result};
 use crate::explain::Explanation;
 use crate::given::Given;
+use crate::inside::Inside;
 use crate::interpreted::InterpretedStep;
 use crate::model::Model;
 use crate::report::Report;
@@ -221,7 +222,8 @@ impl Compiler {
         survey.estimates.extend(Estimate::of_data(&parts.middle));
         let mut after = parts.after;
         let is_bound = after.inputs().iter().all(|&id| after.ty(id).known_shape().is_some());
-        if is_bound && after.node_count() > 0 && cuts < MOST_CUTS {
+        // Values that extents follow from are not known here.
+        if is_bound && parts.values.is_empty() && after.node_count() > 0 && cuts < MOST_CUTS {
             self.optimise(&mut after)?;
             let next = self.survey(&after, cuts + 1)?;
             survey.estimates.extend(next.estimates);
@@ -346,12 +348,13 @@ impl Compiler {
     pub(crate) fn specialise(&self, mut graph: Graph, given: Given, cuts: usize) -> Result<Specialised> {
         let start = Instant::now();
         let journal = self.optimise(&mut graph)?;
+        let inside = Arc::new(Inside::new(self, cuts));
         let (mut rest, mut behind, mut denied) = (None, vec![], vec![]);
-        if let Some(parts) = cut(&graph)? {
+        if let Some(mut parts) = cut(&graph)? {
             let texts = constant_texts(&graph);
-            graph = parts.before;
+            graph = std::mem::take(&mut parts.before);
             behind = Estimate::of_data(&parts.middle);
-            match Rest::new(self, parts.middle, parts.after, texts, cuts + 1) {
+            match Rest::new(self, parts, texts, cuts + 1, &inside) {
                 Ok(made) => rest = Some(made),
                 Err(Error::Interpreted(steps)) => denied = steps,
                 Err(error) => return Err(error),
@@ -369,7 +372,7 @@ impl Compiler {
         let compile_ms = start.elapsed().as_secs_f64() * 1e3;
         let report = Report::new(self, &journal, (&graph, &plan), (&program, &estimates), compile_ms);
         let report = Report { declined, ..report };
-        Ok(Specialised { given, program, report, rest })
+        Ok(Specialised { given, program, report, inside, rest })
     }
 }
 
