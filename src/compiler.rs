@@ -4,6 +4,7 @@ use crate::compiled::{CompiledModel, Specialised};
 use crate::error::{Error, Result};
 use crate::explain::Explanation;
 use crate::given::Given;
+use crate::inside::Inside;
 use crate::interpreted::InterpretedStep;
 use crate::limits::default_budget;
 use crate::model::Model;
@@ -249,7 +250,8 @@ impl Compiler {
         survey.estimates.extend(Estimate::of_data(&parts.middle));
         let mut after = parts.after;
         let is_bound = after.inputs().iter().all(|&id| after.ty(id).known_shape().is_some());
-        if is_bound && after.node_count() > 0 && cuts < MOST_CUTS {
+        // Values that extents follow from are not known here.
+        if is_bound && parts.values.is_empty() && after.node_count() > 0 && cuts < MOST_CUTS {
             self.optimise(&mut after)?;
             let next = self.survey(&after, cuts + 1)?;
             survey.estimates.extend(next.estimates);
@@ -376,12 +378,13 @@ impl Compiler {
     pub(crate) fn specialise(&self, mut graph: Graph, given: Given, cuts: usize) -> Result<Specialised> {
         let start = Instant::now();
         let journal = self.optimise(&mut graph)?;
+        let inside = Arc::new(Inside::new(self, cuts));
         let (mut rest, mut behind, mut denied) = (None, vec![], vec![]);
-        if let Some(parts) = cut(&graph)? {
+        if let Some(mut parts) = cut(&graph)? {
             let texts = constant_texts(&graph);
-            graph = parts.before;
+            graph = std::mem::take(&mut parts.before);
             behind = Estimate::of_data(&parts.middle);
-            match Rest::new(self, parts.middle, parts.after, texts, cuts + 1) {
+            match Rest::new(self, parts, texts, cuts + 1, &inside) {
                 Ok(made) => rest = Some(made),
                 Err(Error::Interpreted(steps)) => denied = steps,
                 Err(error) => return Err(error),
@@ -401,7 +404,7 @@ impl Compiler {
         let report = Report::new(self, &journal, (&graph, &plan), (&program, &estimates), compile_ms);
         let warnings = self.threads.warning().into_iter().collect();
         let report = Report { declined, warnings, ..report };
-        Ok(Specialised { given, program, report, rest, _charge: charge })
+        Ok(Specialised { given, program, report, inside, rest, _charge: charge })
     }
 }
 

@@ -54,6 +54,9 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// [`Compiler::tune_while`](crate::Compiler::tune_while) was told not to go on.
+    #[error("measuring was stopped")]
+    Stopped,
     /// An input or output that was given does not fit the model.
     #[error("{0}")]
     Arguments(String),

@@ -51,6 +51,7 @@ mod error;
 mod explain;
 mod export;
 mod given;
+mod inside;
 mod interpreted;
 mod limits;
 mod model;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use tconvc_codegen::compile::Estimate;
-use tconvc_ir::Graph;
+use tconvc_ir::{Graph, Op};
 use tconvc_passes::cost::{Machine, step_cost};
 use tconvc_passes::plan::Plan;
 use tconvc_passes::{Candidate, Journal};
@@ -124,7 +124,11 @@ impl Report {
                     Work::Interpreted(interpreted) => {
                         let names: Vec<&str> =
                             interpreted.stages.iter().map(|stage| stage.op.name()).collect();
-                        (format!("interpreted {}", names.join("+")), 1)
+                        let how = match interpreted.stages.as_slice() {
+                            [stage] if matches!(stage.op, Op::Opaque(_)) => "control",
+                            _ => "interpreted",
+                        };
+                        (format!("{how} {}", names.join("+")), 1)
                     }
                     Work::Copy { .. } => ("copy".into(), 1),
                 };

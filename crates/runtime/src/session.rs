@@ -6,10 +6,11 @@ use crate::code::StepFn;
 use crate::error::RunError;
 use crate::executor::Executor;
 use crate::memory::AlignedBytes;
-use crate::program::{Interpreted, Operand, Port, Program, Space, StageInput, Work};
+use crate::program::{Interpreted, Operand, Port, Program, Space, Stage, StageInput, Work};
+use crate::subgraphs::{Subgraph, Subgraphs};
 use std::sync::Arc;
 use tconvc_ir::budget::{self, Charge};
-use tconvc_ir::{Tensor, TensorView, TensorViewMut};
+use tconvc_ir::{Op, Tensor, TensorView, TensorViewMut};
 
 mod apart;
 mod parts;
@@ -26,6 +27,8 @@ pub struct Session {
     /// Entries of the table that point into the caller's buffers.
     patches: Vec<(usize, Operand)>,
     calls: Vec<Call>,
+    /// What runs graphs inside of operators; they are interpreted without.
+    subgraphs: Option<Arc<dyn Subgraphs>>,
     /// What arena and scratch memory take of a budget.
     _charge: Charge,
 }
@@ -85,7 +88,23 @@ impl Session {
             }
         }
         let program = program.clone();
-        Ok(Self { program, executor, arena, scratch, table, patches, calls, _charge: charge })
+        Ok(Self {
+            program,
+            executor,
+            arena,
+            scratch,
+            table,
+            patches,
+            calls,
+            subgraphs: None,
+            _charge: charge,
+        })
+    }
+
+    /// Runs graphs inside of operators by these means.
+    #[must_use]
+    pub fn with_subgraphs(self, subgraphs: Arc<dyn Subgraphs>) -> Self {
+        Self { subgraphs: Some(subgraphs), ..self }
     }
 
     /// The program that runs.
@@ -204,7 +223,7 @@ impl Session {
                 });
             }
             let arguments: Vec<Option<&Tensor>> = tensors.iter().map(Option::as_ref).collect();
-            made.push(stage.op.eval(&arguments, stage.outputs).map_err(at)?);
+            made.push(self.evaluate(node, stage, &arguments).map_err(at)?);
         }
         let results = made.pop().unwrap_or_default();
         for (output, result) in interpreted.outputs.iter().zip(results) {
@@ -221,6 +240,30 @@ impl Session {
             self.write(*operand, port.bytes(), outputs).copy_from_slice(result.bytes());
         }
         Ok(())
+    }
+
+    /// An operator by its definition, but for the graphs inside of it.
+    fn evaluate(
+        &self,
+        node: &str,
+        stage: &Stage,
+        arguments: &[Option<&Tensor>],
+    ) -> tconvc_ir::Result<Vec<Tensor>> {
+        let (Some(subgraphs), Op::Opaque(op)) = (&self.subgraphs, &stage.op) else {
+            return stage.op.eval(arguments, stage.outputs);
+        };
+        let captured = stage.inputs.len().saturating_sub(op.captures);
+        let constants: Vec<Option<Tensor>> = stage.inputs[captured..]
+            .iter()
+            .map(|input| match input {
+                Some(StageInput::Constant(tensor)) => Some(tensor.clone()),
+                _ => None,
+            })
+            .collect();
+        op.control()?.eval_with(arguments, &mut |attribute, graph, inputs| {
+            let subgraph = Subgraph { node, attribute, graph, constants: &constants };
+            subgraphs.run(&subgraph, inputs, &self.executor)
+        })
     }
 
     fn read<'a>(

@@ -4,6 +4,7 @@
 //! code, the step is interpreted, and the [`Refusal`] goes into the report.
 
 mod cast;
+mod control;
 mod conv;
 mod family;
 mod fused_elementwise;
@@ -62,6 +63,7 @@ fn family_of(graph: &Graph, step: &Step) -> &'static dyn KernelFamily {
         ) => &norm::Normalisation,
         Some(Op::Resize(Resize { mode: ResizeMode::Linear | ResizeMode::Cubic, .. })) => &resize::Resampling,
         Some(Op::Unary(_) | Op::Binary(_) | Op::Variadic(_)) => &fused_elementwise::FusedElementwise,
+        Some(Op::Opaque(op)) if op.control().is_ok() => &control::ControlFlow,
         Some(op) if movement::moves(op) => &movement::Movement,
         _ => &none::NoFamily,
     }
