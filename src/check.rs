@@ -91,11 +91,12 @@ pub fn compare(got: &Tensor, expected: &Tensor, tolerance: Tolerance) -> Result<
         return if got == expected { Ok(Agreement::default()) } else { Err("the bytes differ".into()) };
     }
     let exact = !expected.dtype().is_float();
-    let (a, b) = (got.to_f64s().map_err(|e| e.to_string())?, expected.to_f64s().map_err(|e| e.to_string())?);
-    let differences: Vec<(f64, f64)> = a.iter().copied().zip(b.iter().copied()).collect();
-    let maximum = b.iter().filter(|value| value.is_finite()).fold(0f64, |top, value| top.max(value.abs()));
+    let numbers = |tensor| Tensor::f64s(tensor).map_err(|error| error.to_string());
+    let (a, b) = (numbers(got)?, numbers(expected)?);
+    let maximum =
+        numbers(expected)?.filter(|value| value.is_finite()).fold(0f64, |top, value| top.max(value.abs()));
     let mut agreement = Agreement::default();
-    for (i, (&a, &b)) in a.iter().zip(&b).enumerate() {
+    for (i, (a, b)) in a.zip(b).enumerate() {
         let float = tolerance.relative * b.abs() + tolerance.absolute + tolerance.of_maximum * maximum;
         let allowed = match (exact, tolerance.rounded && expected.dtype().is_integer()) {
             (false, _) => float,
@@ -105,7 +106,9 @@ pub fn compare(got: &Tensor, expected: &Tensor, tolerance: Tolerance) -> Result<
         let same = a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= allowed;
         if !same {
             let element = format!("element {i} is {a}, expected is {b} (allowed difference {allowed:.3e})");
-            return by_noise(&differences, element, tolerance);
+            let Some(least) = tolerance.least_decibels else { return Err(element) };
+            let pairs: Vec<(f64, f64)> = numbers(got)?.zip(numbers(expected)?).collect();
+            return by_noise(&pairs, element, least);
         }
         if a.is_finite() && b.is_finite() {
             agreement.largest = agreement.largest.max((a - b).abs());
@@ -115,9 +118,8 @@ pub fn compare(got: &Tensor, expected: &Tensor, tolerance: Tolerance) -> Result<
     Ok(agreement)
 }
 
-/// By the ratio of signal to noise, where the tolerance has one; `element` says what is wrong else.
-fn by_noise(pairs: &[(f64, f64)], element: String, tolerance: Tolerance) -> Result<Agreement, String> {
-    let Some(least) = tolerance.least_decibels else { return Err(element) };
+/// By the ratio of signal to noise, which is to be that many decibels; `element` says what is wrong else.
+fn by_noise(pairs: &[(f64, f64)], element: String, least: f64) -> Result<Agreement, String> {
     let finite = |x: f64, y: f64| x.is_finite() && y.is_finite();
     let alike = |x: f64, y: f64| x == y || (x.is_nan() && y.is_nan());
     if pairs.iter().any(|&(got, expected)| !finite(got, expected) && !alike(got, expected)) {
@@ -212,6 +214,7 @@ impl Model {
         &self,
         inputs: impl IntoIterator<Item = (&'a str, TensorView<'a>)>,
     ) -> Result<Outputs> {
+        let _budget = self.budget().enter();
         Ok(Outputs::new(interp::run(self.graph(), &owned(inputs)?)?))
     }
 }
@@ -226,6 +229,7 @@ impl Compiler {
         model: &Model,
         inputs: impl IntoIterator<Item = (&'a str, TensorView<'a>)>,
     ) -> Result<Outputs> {
+        let _budget = model.budget().enter();
         let inputs = owned(inputs)?;
         if self.compat == Compat::Onnx {
             return Ok(Outputs::new(interp::run(model.graph(), &inputs)?));
@@ -240,11 +244,7 @@ impl Compiler {
 }
 
 fn owned<'a>(inputs: impl IntoIterator<Item = (&'a str, TensorView<'a>)>) -> Result<Vec<(&'a str, Tensor)>> {
-    let owned = |view: TensorView<'_>| {
-        let bytes = std::sync::Arc::new(view.bytes().to_vec());
-        Tensor::from_shared(view.dtype(), view.shape().to_vec(), bytes, 0)
-    };
-    inputs.into_iter().map(|(name, view)| Ok((name, owned(view)?))).collect()
+    inputs.into_iter().map(|(name, view)| Ok((name, view.to_tensor()?))).collect()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
 use crate::ops::Op;
 use crate::tensor::{MAX_TENSOR_BYTES, Tensor, element_count};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 /// Quantised constants and how they are read.
 struct Quantised<'g> {
@@ -134,7 +134,7 @@ fn follow(
             *found.get_or_insert(index) == index
         });
         // Each index has to be met, or the axis says nothing.
-        if fits && indices.iter().flatten().collect::<std::collections::BTreeSet<_>>().len() == extent {
+        if fits && indices.iter().flatten().collect::<BTreeSet<_>>().len() == extent {
             return Ok((to, indices.into_iter().map(Option::unwrap_or_default).collect()));
         }
     }
@@ -171,5 +171,5 @@ fn arranged(
             to.copy_from_slice(from);
         }
     }
-    Tensor::from_shared(tensor.dtype(), shape, Arc::new(bytes), 0)
+    Tensor::from_bytes(tensor.dtype(), shape, bytes)
 }
