@@ -36,9 +36,9 @@ mod memory;
 mod models;
 mod networks;
 mod products;
-mod run_time_weights;
 #[cfg(test)]
 mod quantised_exports;
+mod run_time_weights;
 #[cfg(test)]
 mod schedules;
 #[cfg(test)]

@@ -124,7 +124,9 @@ impl Lowering<'_> {
         if let Trips::Any(_) = l.trips {
             self.block(&l.body);
             self.advances(l);
-            skip.into_iter().for_each(|skip| self.asm.land(skip));
+            if let Some(skip) = skip {
+                self.asm.land(skip);
+            }
             return;
         }
         let head = self.asm.loop_head();

@@ -39,7 +39,7 @@ pub(super) fn rearranged(
     let mut attributes = Attributes::new();
     let (mut scale, mut zero) = (of.scale.clone(), of.zero.cloned());
     if let Some(axis) = of.axis {
-        let (to, indices) = follow(&of, axis, &shape, places.clone())?;
+        let (to, indices) = follow(&of, axis, &shape, &places)?;
         attributes = attribute("axis", to as i64);
         let count = vec![indices.len()];
         let picked =
@@ -120,7 +120,7 @@ fn follow(
     of: &Quantised<'_>,
     axis: usize,
     shape: &[usize],
-    places: impl Iterator<Item = Option<usize>> + Clone,
+    places: &(impl Iterator<Item = Option<usize>> + Clone),
 ) -> Result<(usize, Vec<usize>)> {
     let extent = of.tensor.shape()[axis].max(1);
     let inner: usize = of.tensor.shape()[axis + 1..].iter().product();
