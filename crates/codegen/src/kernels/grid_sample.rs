@@ -220,7 +220,7 @@ impl Places {
 
     /// The element at a whole number.
     fn neighbour(&self, f: &mut FunctionBuilder<'_>, at: Value, weight: Value, extent: usize) -> Neighbour {
-        let index = self.index(f, at, extent);
+        let index = index(f, at, extent);
         let all = f.builder.ins().iconst(I32, -1);
         if self.op.border != SampleBorder::Zeros {
             return Neighbour { index, mask: all, weight };
@@ -236,14 +236,14 @@ impl Places {
         let mask = f.builder.ins().select(inside, all, none);
         Neighbour { index, mask, weight }
     }
+}
 
-    /// An index that is there.
-    fn index(&self, f: &mut FunctionBuilder<'_>, at: Value, extent: usize) -> Value {
-        let index = f.builder.ins().fcvt_to_sint_sat(I64, at);
-        let (first, last) = (f.constant(0), f.constant(extent as i64 - 1));
-        let index = f.builder.ins().smax(index, first);
-        f.builder.ins().smin(index, last)
-    }
+/// An index that is there.
+fn index(f: &mut FunctionBuilder<'_>, at: Value, extent: usize) -> Value {
+    let index = f.builder.ins().fcvt_to_sint_sat(I64, at);
+    let (first, last) = (f.constant(0), f.constant(extent as i64 - 1));
+    let index = f.builder.ins().smax(index, first);
+    f.builder.ins().smin(index, last)
 }
 
 /// A number in a range; no number stays none.

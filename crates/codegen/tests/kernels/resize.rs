@@ -106,6 +106,7 @@ fn regions_stay_plain() {
 }
 
 /// Places inside, at borders and halves, far outside, and no numbers.
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn places(shape: &[usize], seed: u64) -> Tensor {
     let mut data = seeded(shape, seed).elements::<f32>().unwrap().into_owned();
     let special = [
