@@ -247,7 +247,7 @@ impl Compiler {
         let estimates = compile::survey(before, &plan(before, &self.operand_limits())?, &self.target);
         let mut survey = Survey { estimates, undecided: 0 };
         let Some(parts) = parts else { return Ok(survey) };
-        survey.estimates.extend(Estimate::of_data(&parts.middle));
+        survey.estimates.extend(Estimate::of_data(&parts.middle, &self.target));
         let mut after = parts.after;
         let is_bound = after.inputs().iter().all(|&id| after.ty(id).known_shape().is_some());
         // Values that extents follow from are not known here.
@@ -366,7 +366,7 @@ impl Compiler {
         let mut behind = vec![];
         if is_bound && let Some(parts) = cut(&graph)? {
             graph = parts.before;
-            behind = Estimate::of_data(&parts.middle);
+            behind = Estimate::of_data(&parts.middle, &self.target);
         }
         let code = compiler.generate(&graph, &plan(&graph, &compiler.operand_limits())?)?;
         compiler.check_denied(&code.estimates, &behind, vec![])?;
@@ -383,7 +383,7 @@ impl Compiler {
         if let Some(mut parts) = cut(&graph)? {
             let texts = constant_texts(&graph);
             graph = std::mem::take(&mut parts.before);
-            behind = Estimate::of_data(&parts.middle);
+            behind = Estimate::of_data(&parts.middle, &self.target);
             match Rest::new(self, parts, texts, cuts + 1, &inside) {
                 Ok(made) => rest = Some(made),
                 Err(Error::Interpreted(steps)) => denied = steps,
