@@ -3,6 +3,7 @@
 //!
 //! `cargo bench -p tconvc-benches --bench growth -- outputs` times what has `outputs` in its name.
 
+use std::io::Write;
 use std::time::Instant;
 use tconvc::{Budget, Compiler, Limits, Model};
 use tconvc_testing::onnx_build::{Graph, Message, field, floats, int, model, node, value};
@@ -11,8 +12,11 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
 
+/// Makes a model of so many.
+type Maker = fn(usize) -> Message;
+
 /// The kinds of models.
-const KINDS: [(&str, fn(usize) -> Message); 6] = [
+const KINDS: [(&str, Maker); 6] = [
     ("nodes in a row", chain),
     ("outputs", outputs),
     ("inputs", inputs),
@@ -91,7 +95,8 @@ fn main() -> Result<()> {
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     let mut limits = Limits::default().with_memory(8 << 30);
     (limits.nodes, limits.calls) = (1 << 20, 1 << 20);
-    println!("{:<22}{:<10}{:>12}{:>12}{:>12}  exponent", "", "", SIZES[0], SIZES[1], SIZES[2]);
+    let mut out = std::io::stdout();
+    writeln!(out, "{:<32}{:>12}{:>12}{:>12}  exponent", "", SIZES[0], SIZES[1], SIZES[2])?;
     for (kind, make) in KINDS.iter().filter(|(kind, _)| kind.contains(&filter)) {
         let mut times: [Vec<f64>; 4] = Default::default();
         for size in SIZES {
@@ -116,7 +121,7 @@ fn main() -> Result<()> {
         for (what, times) in ["read", "print", "explain", "export"].into_iter().zip(times) {
             let exponent = (times[2] / times[1]).log10();
             let [a, b, c] = times[..] else { continue };
-            println!("{kind:<22}{what:<10}{a:>9.1} ms{b:>9.1} ms{c:>9.1} ms  {exponent:.2}");
+            writeln!(out, "{kind:<22}{what:<10}{a:>9.1} ms{b:>9.1} ms{c:>9.1} ms  {exponent:.2}")?;
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 //! `TCONVC_BLESS=1` writes it as the interpreter has it.
 
 use crate::support::targets;
+use std::fmt::Write;
 use std::path::PathBuf;
 use tconvc::{Compiler, Model, Tensor};
 
@@ -82,7 +83,7 @@ fn the_table_of_docs_numerics_holds() {
             let outputs = model(nodes).interpret([("x", x.view())]).unwrap();
             let cells: Vec<String> =
                 outputs[0].elements::<f32>().unwrap().iter().map(|&y| spell(y)).collect();
-            text += &format!("| {row} | {} |\n", cells.join(" | "));
+            let _ = writeln!(text, "| {row} | {} |", cells.join(" | "));
         }
         std::fs::write(table(), text).unwrap();
         return;

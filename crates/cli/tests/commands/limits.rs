@@ -2,6 +2,7 @@
 
 use crate::support::Folder;
 use std::fs;
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tconvc_testing::onnx_build::{
@@ -228,7 +229,7 @@ fn executable_memory_that_is_refused_is_an_error() {
         without_executable_memory(&mut command).output()
     };
     let Ok(output) = run(&["run", "relu.onnx"]) else {
-        eprintln!("skipped: this system refuses executable memory to nobody");
+        let _ = writeln!(std::io::stderr(), "skipped: this system refuses executable memory to nobody");
         return;
     };
     let text = String::from_utf8_lossy(&output.stderr);
