@@ -30,6 +30,14 @@ pub enum Error {
         /// What is allowed.
         limit: usize,
     },
+    /// The outputs, up to this one, take more memory than the limits allow.
+    #[error("output `{name}`, with those before it: {source}")]
+    Output {
+        /// Name of the output.
+        name: String,
+        /// What it wants, and what is left.
+        source: tconvc_ir::Error,
+    },
     /// Extents follow from data in too many places one behind the other.
     #[error("node `{node}`: extents follow from data in more than {most} places one behind the other")]
     Cuts {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use tconvc_codegen::compile::Estimate;
-use tconvc_ir::{Graph, Op};
+use tconvc_ir::Graph;
 use tconvc_passes::cost::{Machine, step_cost};
 use tconvc_passes::plan::Plan;
 use tconvc_passes::{Candidate, Journal};
@@ -119,22 +119,21 @@ impl Report {
             .iter()
             .enumerate()
             .map(|(number, step)| {
+                let (estimated_us, estimate) = of_steps.next().unwrap_or((0.0, None));
+                let is_refused = estimate.is_some_and(|known| known.refusal.is_some());
                 let (kernel, threads) = match &step.work {
                     Work::Kernel(kernel) => (kernel.name.clone(), kernel.partition.len().saturating_sub(1)),
                     Work::Interpreted(interpreted) => {
                         let names: Vec<&str> =
                             interpreted.stages.iter().map(|stage| stage.op.name()).collect();
-                        let how = match interpreted.stages.as_slice() {
-                            [stage] if matches!(stage.op, Op::Opaque(_)) => "control",
-                            _ => "interpreted",
-                        };
+                        // What is inside of an If is compiled when it runs.
+                        let how = if is_refused { "interpreted" } else { "control" };
                         (format!("{how} {}", names.join("+")), 1)
                     }
                     Work::Copy { .. } => ("copy".into(), 1),
                 };
                 let (node, schedule) = (step.node.clone(), step.schedule.clone());
                 let roofline_us = rooflines.get(node.as_str()).copied().unwrap_or(0.0) / parts(&node) as f64;
-                let (estimated_us, estimate) = of_steps.next().unwrap_or((0.0, None));
                 refused.extend(
                     estimate.filter(|known| known.refusal.is_some()).map(|known| (number, known.clone())),
                 );
@@ -160,7 +159,7 @@ impl Report {
         });
         let report = Self {
             target: compiler.target.to_string(),
-            threads: compiler.threads.count(),
+            threads: compiler.threads.actual(),
             layers: layers.collect(),
             interpreted: vec![],
             refused,

@@ -64,7 +64,7 @@ impl Rest {
 
     /// What is known of the nodes that run between the programs.
     pub fn estimates(&self) -> Vec<Estimate> {
-        Estimate::of_data(&self.middle)
+        Estimate::of_data(&self.middle, self.inside.target())
     }
 
     /// The nodes in the middle, and what was compiled last.

@@ -70,6 +70,7 @@ impl Compiler {
         mut observe: impl FnMut(&TuneProgress),
         go_on: impl Fn() -> bool,
     ) -> Result<()> {
+        let _budget = self.budget.enter();
         let compiler = Self { stop_after: None, ..self.clone() };
         let layers = compiler.layers(model)?;
         let executor = compiler.threads.executor();
@@ -77,6 +78,7 @@ impl Compiler {
         for layer in &layers {
             progress.layer.clone_from(&layer.name);
             observe(&progress);
+            tconvc_ir::budget::check()?;
             Tuner { compiler: &compiler, layer, executor: &executor, tuning, go_on: &go_on }.tune()?;
             progress.done += 1;
         }
@@ -276,7 +278,7 @@ impl Tuner<'_> {
         optimise(&mut graph, &compiler.pass_options()?)?;
         let options = tconvc_codegen::options::Options { list_choices: true, ..compiler.code_options() };
         let compiled =
-            compile::compile(&graph, &plan(&graph, &compiler.limits())?, &options, &**self.executor)?;
+            compile::compile(&graph, &plan(&graph, &compiler.operand_limits())?, &options, &**self.executor)?;
         let choice = match compiled.choices.as_slice() {
             [choice] => Some(choice.clone()),
             _ => None,

@@ -4,6 +4,7 @@ use super::{inside, interpreted};
 use crate::error::CompileError;
 use std::fmt;
 use tconvc_ir::{DType, Graph};
+use tconvc_machine::Target;
 use tconvc_tile::{TileError, TileErrorKind};
 
 /// What a family of kernels does not take. Each says what would be accepted.
@@ -21,8 +22,8 @@ pub(crate) enum Reason {
     Tile(TileErrorKind),
     /// Extents that are only known once it has run.
     Data,
-    /// A graph that a node of control flow holds.
-    Inside { path: String, op: String },
+    /// Nodes in the graphs that it holds.
+    Holds,
     /// No family computes this operator.
     NoKernel { op: String },
     /// An operand that is not there, or a shape that is not known; or what the graph has wrong.
@@ -78,11 +79,8 @@ impl fmt::Display for Reason {
             Self::Data => {
                 f.write_str("extents follow from data; what has extents that follow from shapes is compiled")
             }
-            Self::Inside { path, op } => {
-                write!(
-                    f,
-                    "it runs inside of `{path}` ({op}); what stands outside of control flow is compiled"
-                )
+            Self::Holds => {
+                f.write_str("nodes inside of it are interpreted; what has a kernel there is compiled")
             }
             Self::NoKernel { op } => {
                 write!(
@@ -121,7 +119,7 @@ pub struct Refusal {
 }
 
 impl fmt::Display for Refusal {
-    /// ``node `up` (ConvTranspose): convolution: weights are made at run time; constant weights are compiled``
+    /// ``node `up` (ConvTranspose): convolution: slopes are made at run time; constant slopes are compiled``
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "node `{}` ({}): {}: {}", self.node, self.op, self.family, self.reason)
     }
@@ -145,17 +143,28 @@ pub struct Estimate {
 impl Estimate {
     /// Of the nodes that run between two programs, in their order, because the extents of what they make follow from data. What is
     /// not known of these counts nothing.
-    pub fn of_data(middle: &Graph) -> Vec<Self> {
+    pub fn of_data(middle: &Graph, target: &Target) -> Vec<Self> {
         let of_node = |id| {
             let node = middle.node(id);
             let (name, op) = (node.name.clone(), node.op.name().to_owned());
             let refusal =
                 Refusal { node: name.clone(), op, family: "no family", reason: Reason::Data.to_string() };
-            let inside = inside::estimates(middle, id);
-            let nanoseconds = interpreted::node_cost_ns(middle, id) + inside::total_ns(&inside);
-            Self { node: name, nanoseconds, refusal: Some(refusal), steps: 1, inside }
+            let inside = inside::of_node(middle, id, target);
+            let nanoseconds = interpreted::node_cost_ns(middle, id) + inside.nanoseconds;
+            Self { node: name, nanoseconds, refusal: Some(refusal), steps: 1, inside: inside.interpreted }
         };
         middle.order().unwrap_or_default().into_iter().map(of_node).collect()
+    }
+
+    /// With the way to the node that holds it before the names of nodes.
+    pub(crate) fn put_under(&mut self, path: &str) {
+        self.node = format!("{path}/{}", self.node);
+        if let Some(refusal) = &mut self.refusal {
+            refusal.node = format!("{path}/{}", refusal.node);
+        }
+        for estimate in &mut self.inside {
+            estimate.put_under(path);
+        }
     }
 
     /// The same, so many times.
