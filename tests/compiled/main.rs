@@ -35,6 +35,8 @@ mod memory;
 #[cfg(test)]
 mod models;
 mod networks;
+#[cfg(test)]
+mod numerics;
 mod products;
 #[cfg(test)]
 mod quantised_exports;
