@@ -144,21 +144,15 @@ impl Operator for Conv {
     }
 
     fn attributes(&self) -> Attributes {
-        let mut attributes = Attributes::new();
-        window::write_sizes(&mut attributes, "kernel_shape", &self.kernel_shape);
-        window::write_sizes(&mut attributes, "strides", &self.strides);
-        window::write_sizes(&mut attributes, "dilations", &self.dilations);
-        window::write_group(&mut attributes, self.group);
-        self.padding.write(&mut attributes);
+        let Self { kernel_shape, strides, dilations, padding, .. } = self;
+        let mut attributes = window::write_slid(kernel_shape, strides, dilations, self.group, padding);
         self.epilogue.write(&mut attributes);
         attributes
     }
 
     fn infer(&self, inputs: &[Option<InputInfo<'_>>], _outputs: usize) -> Result<Vec<ValueType>> {
         let mut ty = self.infer_partly(inputs)?;
-        let known =
-            |index: usize| inputs.get(index).copied().flatten().and_then(|input| input.ty.known_shape());
-        if let (Some(x), Some(w)) = (known(0), known(1)) {
+        if let Some([x, w]) = window::known_shapes(inputs) {
             ty.shape = Some(self.geometry(&x, &w)?.output_shape().into_iter().map(Dim::from).collect());
         }
         self.epilogue.check(inputs, Some(2), 3, ty.dtype, ty.shape.as_deref())?;
