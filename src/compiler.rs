@@ -4,23 +4,28 @@ use crate::compiled::{CompiledModel, Specialised};
 use crate::error::{Error, Result};
 use crate::explain::Explanation;
 use crate::given::Given;
+use crate::inside::Inside;
+use crate::interpreted::InterpretedStep;
+use crate::limits::default_budget;
 use crate::model::Model;
 use crate::report::Report;
-use crate::stages::Rest;
+use crate::stages::{MOST_CUTS, Rest};
 use crate::threads::Threads;
 use crate::tune::Tuning;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
-use tconvc_codegen::compile::{self, Compiled};
+use tconvc_codegen::artifact::Artifact;
+use tconvc_codegen::compile::{self, Estimate};
 use tconvc_codegen::costs::KernelCosts;
 use tconvc_codegen::options::{self, FastMath};
+use tconvc_ir::budget::{Budget, CancelToken, Limits};
 use tconvc_ir::{Graph, Op, infer};
 use tconvc_machine::Target;
 use tconvc_passes::cost::Machine;
 use tconvc_passes::cut::{constant_texts, cut};
 use tconvc_passes::plan::{Plan, plan};
-use tconvc_passes::{Form, Journal, Limits, Options, optimise};
+use tconvc_passes::{Form, Journal, Limits as OperandLimits, Options, optimise};
 use tconvc_runtime::executor::Executor;
 
 /// Compiles models. Every option has a default: this machine, one thread, the form chosen for each layer.
@@ -34,8 +39,10 @@ pub struct Compiler {
     pub(crate) stop_after: Option<String>,
     pub(crate) keep_text: bool,
     pub(crate) fast_math: bool,
+    pub(crate) deny_interpreted: bool,
     pub(crate) workspace_limit: usize,
     pub(crate) tuning: Arc<Tuning>,
+    pub(crate) budget: Budget,
 }
 
 /// What a network may take besides the caller's arrays and its own weights unless [`Compiler::workspace_limit`] says
@@ -67,8 +74,10 @@ impl Compiler {
             stop_after: None,
             keep_text: false,
             fast_math: true,
+            deny_interpreted: false,
             workspace_limit: WORKSPACE_LIMIT,
             tuning: Arc::default(),
+            budget: default_budget(),
         }
     }
 
@@ -136,6 +145,14 @@ impl Compiler {
         self
     }
 
+    /// Makes it an error when a step is interpreted, for want of kernels that take it: the error names node, operator and
+    /// reason. By default such steps run by their definition, which is slow, and stand in [`Report::interpreted`].
+    #[must_use]
+    pub fn deny_interpreted(mut self, deny: bool) -> Self {
+        self.deny_interpreted = deny;
+        self
+    }
+
     /// Keeps the code generator's own text. [`Compiler::listing`] does so by itself.
     #[must_use]
     pub fn keep_text(mut self, keep: bool) -> Self {
@@ -152,6 +169,27 @@ impl Compiler {
         self
     }
 
+    /// What models may make the compiler, and all that it compiles, take: memory, nodes, rounds of loops, code, and the time of
+    /// each call. By default [`default_limits`](crate::default_limits). One account is kept for the compiler, its clones, and
+    /// what they compile; what goes beyond is an error that names the node, what it wanted, and what was left.
+    #[must_use]
+    pub fn limits(self, limits: Limits) -> Self {
+        self.budget(&Budget::new(limits))
+    }
+
+    /// As [`Compiler::limits`], of an account that is kept for others, too: see [`Model::read_with`](crate::Model::read_with).
+    #[must_use]
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.budget = budget.clone();
+        self
+    }
+
+    /// Ends what the compiler, its clones, and what they compile do now or begin later: they give an error within the step, pass
+    /// or round that they are at.
+    pub fn cancel_token(&self) -> CancelToken {
+        self.budget.cancel_token()
+    }
+
     /// Takes the forms and schedules that were measured to be the fastest on this processor with this number of threads, in the
     /// place of estimates.
     #[must_use]
@@ -165,6 +203,7 @@ impl Compiler {
     /// # Errors
     /// When the shapes given do not fit the model, or something in it cannot be compiled.
     pub fn compile(&self, model: &Model) -> Result<CompiledModel> {
+        let _budget = self.budget.enter();
         CompiledModel::new(self, model)
     }
 
@@ -173,6 +212,7 @@ impl Compiler {
     /// # Errors
     /// As [`Compiler::compile`].
     pub fn rewrite(&self, model: &Model) -> Result<Rewritten> {
+        let _budget = self.budget.enter();
         let (mut graph, warnings) = self.bound(model)?;
         let journal = self.optimise(&mut graph)?;
         Ok(Rewritten { graph, journal, warnings })
@@ -187,14 +227,59 @@ impl Compiler {
         Ok((graph, warnings))
     }
 
-    /// Says for each transposed convolution of a model which form is chosen, and why.
+    /// Says for each transposed convolution of a model which form is chosen, and why, and which steps are interpreted.
     ///
     /// # Errors
     /// As [`Compiler::compile`]; extents that stay open leave their layers undecided.
     pub fn explain(&self, model: &Model) -> Result<Explanation> {
+        let _budget = self.budget.enter();
         let (mut graph, warnings) = self.bound(model)?;
         let journal = optimise(&mut graph, &Options { inside: true, ..self.pass_options()? })?;
-        Ok(Explanation::new(self, &journal, warnings))
+        let is_bound = graph.inputs().iter().all(|&id| graph.ty(id).known_shape().is_some());
+        let survey = is_bound.then(|| self.survey(&graph, 0)).transpose()?;
+        Ok(Explanation::new(self, &journal, warnings, survey))
+    }
+
+    /// What is known of the steps of a rewritten graph whose shapes are bound, with `cuts` before it, without code.
+    fn survey(&self, graph: &Graph, cuts: usize) -> Result<Survey> {
+        let parts = cut(graph)?;
+        let before = parts.as_ref().map_or(graph, |parts| &parts.before);
+        let estimates = compile::survey(before, &plan(before, &self.operand_limits())?, &self.target);
+        let mut survey = Survey { estimates, undecided: 0 };
+        let Some(parts) = parts else { return Ok(survey) };
+        survey.estimates.extend(Estimate::of_data(&parts.middle, &self.target));
+        let mut after = parts.after;
+        let is_bound = after.inputs().iter().all(|&id| after.ty(id).known_shape().is_some());
+        // Values that extents follow from are not known here.
+        if is_bound && parts.values.is_empty() && after.node_count() > 0 && cuts < MOST_CUTS {
+            self.optimise(&mut after)?;
+            let next = self.survey(&after, cuts + 1)?;
+            survey.estimates.extend(next.estimates);
+            survey.undecided += next.undecided;
+        } else {
+            survey.undecided += after.node_count();
+        }
+        Ok(survey)
+    }
+
+    /// Refuses interpreted steps where they are denied: those of a program, of the nodes behind it, and others.
+    fn check_denied(
+        &self,
+        program: &[Estimate],
+        behind: &[Estimate],
+        others: Vec<InterpretedStep>,
+    ) -> Result<()> {
+        if !self.deny_interpreted {
+            return Ok(());
+        }
+        let mut steps = self.interpreted(&[program, behind].concat());
+        steps.extend(others);
+        if steps.is_empty() { Ok(()) } else { Err(Error::Interpreted(steps)) }
+    }
+
+    /// The interpreted ones of these, with their shares of the time.
+    pub(crate) fn interpreted(&self, estimates: &[Estimate]) -> Vec<InterpretedStep> {
+        InterpretedStep::of_estimates(estimates, &self.target, self.threads.count())
     }
 
     /// The network, of which every input has to be given that the options have a shape for.
@@ -238,7 +323,7 @@ impl Compiler {
             form: self.form,
             machine: Machine::new(self.target.rates(), self.threads.count()),
             algorithms: Arc::new(KernelCosts::new(&self.code_options())),
-            limits: self.limits(),
+            limits: self.operand_limits(),
             disabled: self.disabled.clone(),
             stop_after: self.stop_after.as_deref().map(str::parse).transpose()?,
             measured: self.tuning.forms(&self.setting()),
@@ -247,16 +332,11 @@ impl Compiler {
     }
 
     /// How many operands code for the target may have.
-    pub(crate) fn limits(&self) -> Limits {
-        let vectors = self.target.vectors();
-        Limits {
-            post_op_operands: vectors.post_op_operands(),
-            fused_inputs: vectors.fused_inputs(),
-            ..Limits::default()
-        }
+    pub(crate) fn operand_limits(&self) -> OperandLimits {
+        OperandLimits::of(self.target.vectors())
     }
 
-    fn generate(&self, graph: &Graph, plan: &Plan) -> Result<Compiled> {
+    fn generate(&self, graph: &Graph, plan: &Plan) -> Result<Artifact> {
         Ok(compile::compile(graph, plan, &self.code_options(), &*self.threads.executor())?)
     }
 
@@ -264,6 +344,7 @@ impl Compiler {
         options::Options {
             threads: self.threads.count(),
             workspace_limit: self.workspace_limit,
+            budget: Some(self.budget.clone()),
             keep_text: self.keep_text,
             fast_math: if self.fast_math { FastMath::WherePays } else { FastMath::Off },
             schedules: self.tuning.schedules(&self.setting()),
@@ -277,15 +358,19 @@ impl Compiler {
     /// # Errors
     /// As [`Compiler::compile`].
     pub fn listing(&self, model: &Model, clif: bool) -> Result<String> {
+        let _budget = self.budget.enter();
         let mut compiler = self.clone();
         compiler.keep_text = true;
         let mut graph = compiler.rewrite(model)?.graph;
         let is_bound = graph.inputs().iter().all(|&id| graph.ty(id).known_shape().is_some());
+        let mut behind = vec![];
         if is_bound && let Some(parts) = cut(&graph)? {
             graph = parts.before;
+            behind = Estimate::of_data(&parts.middle, &self.target);
         }
-        let code = compiler.generate(&graph, &plan(&graph, &compiler.limits())?)?;
-        Ok(if clif { code.module().clif() } else { code.module().asm() })
+        let code = compiler.generate(&graph, &plan(&graph, &compiler.operand_limits())?)?;
+        compiler.check_denied(&code.estimates, &behind, vec![])?;
+        Ok(if clif { code.functions.clif() } else { code.functions.asm() })
     }
 
     /// A program for a graph whose shapes are bound, with its report, and with what is left to compile where extents follow from
@@ -293,26 +378,42 @@ impl Compiler {
     pub(crate) fn specialise(&self, mut graph: Graph, given: Given, cuts: usize) -> Result<Specialised> {
         let start = Instant::now();
         let journal = self.optimise(&mut graph)?;
-        let rest = match cut(&graph)? {
-            None => None,
-            Some(parts) => {
-                let texts = constant_texts(&graph);
-                graph = parts.before;
-                Some(Rest::new(self, parts.middle, parts.after, texts, cuts + 1)?)
+        let inside = Arc::new(Inside::new(self, cuts));
+        let (mut rest, mut behind, mut denied) = (None, vec![], vec![]);
+        if let Some(mut parts) = cut(&graph)? {
+            let texts = constant_texts(&graph);
+            graph = std::mem::take(&mut parts.before);
+            behind = Estimate::of_data(&parts.middle, &self.target);
+            match Rest::new(self, parts, texts, cuts + 1, &inside) {
+                Ok(made) => rest = Some(made),
+                Err(Error::Interpreted(steps)) => denied = steps,
+                Err(error) => return Err(error),
             }
-        };
-        let plan = plan(&graph, &self.limits())?;
+        }
+        let plan = plan(&graph, &self.operand_limits())?;
         if plan.arena_bytes > self.workspace_limit {
             return Err(Error::Workspace { bytes: plan.arena_bytes, limit: self.workspace_limit });
         }
-        let compiled = self.generate(&graph, &plan)?;
-        let declined = compiled.declined().iter().map(ToString::to_string).collect();
-        let program = compiled.finish()?;
+        let mut artifact = self.generate(&graph, &plan)?;
+        let estimates = std::mem::take(&mut artifact.estimates);
+        let declined = artifact.declined.iter().map(ToString::to_string).collect();
+        self.check_denied(&estimates, &behind, denied)?;
+        let program = artifact.load()?;
+        let charge = self.budget.take(program.code_bytes().saturating_add(program.weight_bytes()))?;
         let compile_ms = start.elapsed().as_secs_f64() * 1e3;
-        let report =
-            Report { declined, ..Report::new(self, &journal, (&graph, &plan), &program, compile_ms) };
-        Ok(Specialised { given, program, report, rest })
+        let report = Report::new(self, &journal, (&graph, &plan), (&program, &estimates), compile_ms);
+        let warnings = self.threads.warning().into_iter().collect();
+        let report = Report { declined, warnings, ..report };
+        Ok(Specialised { given, program, report, inside, rest, _charge: charge })
     }
+}
+
+/// What is known of the steps of a network before code is made.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    pub estimates: Vec<Estimate>,
+    /// Nodes behind extents that follow from data, of whose steps nothing is known yet.
+    pub undecided: usize,
 }
 
 /// Gives the named inputs their shapes, and the symbols in these their values; gives warnings.

@@ -1,6 +1,7 @@
 //! Why each transposed convolution is computed as it is, and whether it paints checkerboards.
 
-use crate::compiler::Compiler;
+use crate::compiler::{Compiler, Survey};
+use crate::interpreted::{self, InterpretedStep};
 use serde::Serialize;
 use std::fmt;
 use tconvc_passes::{Candidate, Journal, Verdict};
@@ -14,6 +15,12 @@ pub struct Explanation {
     pub threads: usize,
     /// The layers, in the order in which they run.
     pub layers: Vec<LayerExplanation>,
+    /// The steps that are interpreted, and the nodes inside of these, with estimated shares of the time; `None` where input shapes
+    /// are open, because plans are made for known ones.
+    pub interpreted: Option<Vec<InterpretedStep>>,
+    /// Nodes behind extents that follow from data: which of these are interpreted turns out when they run.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub undecided: usize,
     /// What looks wrong in the model and does not stop it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -36,8 +43,18 @@ pub struct LayerExplanation {
     pub checkerboard: Option<String>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 impl Explanation {
-    pub(crate) fn new(compiler: &Compiler, journal: &Journal, warnings: Vec<String>) -> Self {
+    pub(crate) fn new(
+        compiler: &Compiler,
+        journal: &Journal,
+        warnings: Vec<String>,
+        survey: Option<Survey>,
+    ) -> Self {
         let layers = journal.entries().iter().filter(|entry| entry.pass == "forms").map(|entry| {
             let decision = &entry.decision;
             LayerExplanation {
@@ -54,16 +71,26 @@ impl Explanation {
             threads: compiler.threads.count(),
             layers: layers.collect(),
             warnings,
+            undecided: survey.as_ref().map_or(0, |survey| survey.undecided),
+            interpreted: survey.map(|survey| compiler.interpreted(&survey.estimates)),
         }
+    }
+}
+
+impl Explanation {
+    /// A sentence that names the interpreted steps, where they are expected to take over a tenth of the time.
+    pub fn interpreted_warning(&self) -> Option<String> {
+        interpreted::warning(self.interpreted.as_deref()?)
     }
 }
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.layers.is_empty() {
-            return writeln!(f, "The model holds no ConvTranspose.");
+            writeln!(f, "The model holds no ConvTranspose.")?;
+        } else {
+            writeln!(f, "costs for {}, {} thread(s)", self.target, self.threads)?;
         }
-        writeln!(f, "costs for {}, {} thread(s)", self.target, self.threads)?;
         for layer in &self.layers {
             writeln!(f, "\n{}  {}", layer.node, layer.geometry)?;
             for candidate in &layer.considered {
@@ -85,7 +112,21 @@ impl fmt::Display for Explanation {
                 writeln!(f, "  checkerboard: {advice}")?;
             }
         }
-        Ok(())
+        match self.interpreted.as_deref() {
+            None => writeln!(f, "\nWhich steps are interpreted depends on input shapes that are open.")?,
+            Some([]) => writeln!(f, "\nNo step is interpreted.")?,
+            Some(steps) => {
+                writeln!(f, "\ninterpreted, with estimated shares:")?;
+                steps.iter().try_for_each(|step| writeln!(f, "  {step}"))?;
+            }
+        }
+        match self.undecided {
+            0 => Ok(()),
+            nodes => writeln!(
+                f,
+                "Extents of {nodes} node(s) follow from data; whether these are interpreted is in the report of a run."
+            ),
+        }
     }
 }
 

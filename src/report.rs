@@ -1,9 +1,11 @@
 //! What was compiled, as data: text, JSON and snapshots print the same value.
 
 use crate::compiler::Compiler;
+use crate::interpreted::{self, InterpretedStep, outermost};
 use serde::Serialize;
 use std::collections::HashMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
+use tconvc_codegen::compile::Estimate;
 use tconvc_ir::Graph;
 use tconvc_passes::cost::{Machine, step_cost};
 use tconvc_passes::plan::Plan;
@@ -21,6 +23,11 @@ pub struct Report {
     pub layers: Vec<LayerReport>,
     /// The steps, in order.
     pub steps: Vec<StepReport>,
+    /// Those of them that are interpreted, and the nodes inside of these, each with its reason and its share of the time.
+    pub interpreted: Vec<InterpretedStep>,
+    /// By the number of the step: what is known of those that are interpreted.
+    #[serde(skip)]
+    pub(crate) refused: Vec<(usize, Estimate)>,
     /// Algorithms that the target has too few registers for, and what took their place, a sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub declined: Vec<String>,
@@ -69,7 +76,7 @@ pub struct LayerReport {
 pub struct StepReport {
     /// Node whose result it makes.
     pub node: String,
-    /// What runs: the kernel's name, `plain OP` for an operator run by its definition, or `copy`.
+    /// What runs: the kernel's name, `interpreted OP` for an operator run by its definition, or `copy`.
     pub kernel: String,
     /// Of a convolution: how it is cut up; else empty.
     pub schedule: String,
@@ -78,6 +85,8 @@ pub struct StepReport {
     /// Least microseconds for its multiply-adds and bytes at the rates of the cost model; of several steps for one node,
     /// each has the same share.
     pub roofline_us: f64,
+    /// Microseconds that it takes one thread by estimate.
+    pub estimated_us: f64,
     /// Microseconds measured, the median of the runs that were timed.
     pub measured_us: Option<f64>,
 }
@@ -87,7 +96,7 @@ impl Report {
         compiler: &Compiler,
         journal: &Journal,
         (graph, plan): (&Graph, &Plan),
-        program: &Program,
+        (program, estimates): (&Program, &[Estimate]),
         compile_ms: f64,
     ) -> Self {
         let machine = Machine::new(compiler.target.rates(), compiler.threads.count());
@@ -99,22 +108,36 @@ impl Report {
             }
         }
         let parts = |node: &str| program.steps().iter().filter(|step| step.node == node).count();
+        // Copies to outputs stand behind all estimates.
+        let mut of_steps = estimates.iter().flat_map(|estimate| {
+            let microseconds = estimate.nanoseconds / 1e3 / estimate.steps.max(1) as f64;
+            std::iter::repeat_n((microseconds, Some(estimate)), estimate.steps)
+        });
+        let mut refused = vec![];
         let steps: Vec<StepReport> = program
             .steps()
             .iter()
-            .map(|step| {
+            .enumerate()
+            .map(|(number, step)| {
+                let (estimated_us, estimate) = of_steps.next().unwrap_or((0.0, None));
+                let is_refused = estimate.is_some_and(|known| known.refusal.is_some());
                 let (kernel, threads) = match &step.work {
                     Work::Kernel(kernel) => (kernel.name.clone(), kernel.partition.len().saturating_sub(1)),
                     Work::Interpreted(interpreted) => {
                         let names: Vec<&str> =
                             interpreted.stages.iter().map(|stage| stage.op.name()).collect();
-                        (format!("plain {}", names.join("+")), 1)
+                        // What is inside of an If is compiled when it runs.
+                        let how = if is_refused { "interpreted" } else { "control" };
+                        (format!("{how} {}", names.join("+")), 1)
                     }
                     Work::Copy { .. } => ("copy".into(), 1),
                 };
                 let (node, schedule) = (step.node.clone(), step.schedule.clone());
                 let roofline_us = rooflines.get(node.as_str()).copied().unwrap_or(0.0) / parts(&node) as f64;
-                StepReport { node, kernel, schedule, threads, roofline_us, measured_us: None }
+                refused.extend(
+                    estimate.filter(|known| known.refusal.is_some()).map(|known| (number, known.clone())),
+                );
+                StepReport { node, kernel, schedule, threads, roofline_us, estimated_us, measured_us: None }
             })
             .collect();
         let layers = journal.applied().filter(|entry| entry.pass == "forms").map(|entry| {
@@ -134,10 +157,12 @@ impl Report {
                 measured_us: None,
             }
         });
-        Self {
+        let report = Self {
             target: compiler.target.to_string(),
-            threads: compiler.threads.count(),
+            threads: compiler.threads.actual(),
             layers: layers.collect(),
+            interpreted: vec![],
+            refused,
             steps: steps.clone(),
             declined: vec![],
             compile_ms,
@@ -147,13 +172,31 @@ impl Report {
             arena_bytes: plan.arena_bytes,
             arena_lower_bound_bytes: plan.lower_bound_bytes,
             warnings: vec![],
-        }
+        };
+        report.with_shares()
+    }
+
+    /// Of nodes that run between two programs.
+    pub(crate) fn of_middle(estimates: Vec<Estimate>) -> Self {
+        let step = |estimate: &Estimate| StepReport {
+            node: estimate.node.clone(),
+            kernel: format!("interpreted {}", estimate.refusal.as_ref().map_or("", |refusal| &refusal.op)),
+            schedule: String::new(),
+            threads: 1,
+            roofline_us: 0.0,
+            estimated_us: estimate.nanoseconds / 1e3,
+            measured_us: None,
+        };
+        let steps = estimates.iter().map(step).collect();
+        Self { steps, refused: estimates.into_iter().enumerate().collect(), ..Self::default() }.with_shares()
     }
 
     /// With what runs after it: its layers and steps behind these, and the sums of all sizes.
     pub(crate) fn followed_by(mut self, next: Self) -> Self {
+        let before = self.steps.len();
         self.layers.extend(next.layers);
         self.steps.extend(next.steps);
+        self.refused.extend(next.refused.into_iter().map(|(number, estimate)| (before + number, estimate)));
         self.declined.extend(next.declined);
         self.compile_ms += next.compile_ms;
         self.code_bytes += next.code_bytes;
@@ -161,6 +204,28 @@ impl Report {
         self.workspace_bytes += next.workspace_bytes;
         self.arena_bytes += next.arena_bytes;
         self.arena_lower_bound_bytes += next.arena_lower_bound_bytes;
+        self.with_shares()
+    }
+
+    /// With [`Report::interpreted`] as the times of its steps are now.
+    fn with_shares(mut self) -> Self {
+        let is_measured = self.is_measured();
+        let time = |step: &StepReport| match step.measured_us {
+            measured if is_measured => measured.unwrap_or(0.0),
+            _ => step.estimated_us / step.threads.max(1) as f64,
+        };
+        let total = self.steps.iter().map(time).sum();
+        let listed = |(number, estimate): &(usize, Estimate)| {
+            let time = self.steps.get(*number).map_or(0.0, time);
+            InterpretedStep::listed(estimate, time, total)
+        };
+        self.interpreted = self.refused.iter().flat_map(listed).collect();
+        self
+    }
+
+    /// With a warning where interpreted steps are expected to take much of the time.
+    pub(crate) fn with_warning(mut self) -> Self {
+        self.warnings.extend(interpreted::warning(&self.interpreted));
         self
     }
 
@@ -189,6 +254,27 @@ impl Report {
             )
         })
         .to_string()
+            + &self.interpreted_text()
+    }
+
+    /// A line for each interpreted step, below one with their share of the time; empty where there is none.
+    fn interpreted_text(&self) -> String {
+        if self.interpreted.is_empty() {
+            return String::new();
+        }
+        let share: f64 = outermost(&self.interpreted).map(|step| step.share_percent).sum();
+        let how = if self.is_measured() { "measured" } else { "estimated" };
+        let (count, all) = (outermost(&self.interpreted).count(), self.steps.len());
+        let mut text = format!("interpreted: {count} of {all} steps, {share:.1} % of the time ({how})\n");
+        for step in &self.interpreted {
+            let _ = writeln!(text, "  {step}");
+        }
+        text
+    }
+
+    /// Whether steps were timed.
+    fn is_measured(&self) -> bool {
+        self.steps.iter().any(|step| step.measured_us.is_some())
     }
 
     /// Sets the measured times from microseconds a step.
@@ -196,6 +282,7 @@ impl Report {
         for (step, &time) in self.steps.iter_mut().zip(step_us) {
             step.measured_us = Some(time);
         }
+        *self = std::mem::take(self).with_shares();
         for layer in &mut self.layers {
             let times =
                 self.steps.iter().filter(|step| step.node == layer.node).filter_map(|step| step.measured_us);
@@ -235,7 +322,8 @@ impl fmt::Display for Report {
             f,
             "workspace  {} bytes, {} of them activations (at least {} are alive at once)",
             self.workspace_bytes, self.arena_bytes, self.arena_lower_bound_bytes
-        )
+        )?;
+        f.write_str(&self.interpreted_text())
     }
 }
 

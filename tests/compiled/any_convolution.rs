@@ -192,20 +192,14 @@ fn compile_for(case: &Case, graph: &Graph, target: &Target, tally: &mut Tally) {
     let compiler = Compiler::new().target(target.clone()).form(case.form.unwrap_or_default());
     let rewritten = compiler.rewrite(&Model::from_graph(graph.clone()));
     let rewritten = rewritten.unwrap_or_else(|error| panic!("{target}: {error}: {case}"));
-    let vectors = target.vectors();
-    let limits = tconvc_passes::Limits {
-        post_op_operands: vectors.post_op_operands(),
-        fused_inputs: vectors.fused_inputs(),
-        ..tconvc_passes::Limits::default()
-    };
-    let plan = plan(rewritten.graph(), &limits).unwrap();
+    let plan = plan(rewritten.graph(), &tconvc_passes::Limits::of(target.vectors())).unwrap();
     let fast_math = [FastMath::WherePays, FastMath::Always][case.seed as usize % 2];
     let options = Options { fast_math, ..Options::new(target.clone()) };
     let compiled = compile::compile(rewritten.graph(), &plan, &options, &Serial);
     let compiled = compiled.unwrap_or_else(|error| panic!("{target}: {error}: {case}"));
     tally.compiled += 1;
-    tally.declined += compiled.declined().len();
-    let interpreted = compiled.steps().iter().any(|step| matches!(step.work, Work::Interpreted(_)));
+    tally.declined += compiled.declined.len();
+    let interpreted = compiled.layout.steps.iter().any(|step| matches!(step.work, Work::Interpreted(_)));
     tally.interpreted += usize::from(interpreted);
 }
 

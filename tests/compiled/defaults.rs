@@ -250,7 +250,7 @@ fn programs_are_kept() {
         assert_eq!(outputs[0].shape(), [1, 1, extent as usize, extent as usize]);
         assert_eq!(compiled.compilations(), programs, "extents follow from the value");
     }
-    assert!(compiled.report().steps.iter().all(|step| !step.kernel.starts_with("plain")));
+    assert!(compiled.report().steps.iter().all(|step| !step.kernel.starts_with("interpreted")));
 }
 
 /// A session takes the inputs that have to be given, or all of them.

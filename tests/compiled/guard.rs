@@ -85,12 +85,12 @@ fn check(
     let schedules = schedules.clone();
     let grain_ns = (threads > 1).then_some(0.0);
     let options = Options { threads, fast_math, schedules, grain_ns, ..Options::new(target.clone()) };
-    let compiled = compile::compile(rewritten.graph(), &plan, &options, &Serial).unwrap();
-    let steps = compiled.steps().to_vec();
+    let artifact = compile::compile(rewritten.graph(), &plan, &options, &Serial).unwrap();
+    let steps = artifact.layout.steps.clone();
     if !is_run(target) {
         return steps;
     }
-    let program = compiled.finish().unwrap();
+    let program = artifact.load().unwrap();
     let mut session = Session::new(&program, Arc::new(Serial)).unwrap();
     let views: Vec<TensorView<'_>> = inputs.iter().map(|(_, tensor)| tensor.view()).collect();
     let mut run = |memory: Memory| {

@@ -25,6 +25,8 @@ mod geometries;
 #[cfg(unix)]
 mod guard;
 #[cfg(test)]
+mod interpreted;
+#[cfg(test)]
 mod large;
 #[cfg(test)]
 mod layer;
@@ -34,8 +36,11 @@ mod memory;
 mod models;
 mod networks;
 mod products;
+mod run_time_weights;
 #[cfg(test)]
 mod schedules;
+#[cfg(test)]
+mod short_types;
 #[cfg(test)]
 mod split_k;
 #[cfg(test)]

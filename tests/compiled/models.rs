@@ -1,7 +1,7 @@
 //! The trained networks of `models/`: outputs of the framework that trained them, stored beside them, under every form,
 //! with the same bits on one thread and on two.
 
-use crate::support::{FORMS, targets};
+use crate::support::{FORMS, check_reasons, targets};
 use ndarray_npy::NpzReader;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,11 @@ fn trained_networks_give_what_their_framework_gave() {
                 let run = |threads| {
                     let compiler = Compiler::new().form(form).target(target.clone()).threads(threads);
                     let compiled = compiler.compile(&model).unwrap();
-                    compiled.run(inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.view()))).unwrap()
+                    let inputs = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.view()));
+                    let outputs = compiled.run(inputs).unwrap();
+                    check_reasons(&compiled.report())
+                        .unwrap_or_else(|problem| panic!("{}: {problem}", path.display()));
+                    outputs
                 };
                 let outputs = run(1);
                 for (name, expected) in &expected {

@@ -1,6 +1,6 @@
 //! Random networks, such as decoders are made of, compiled and against the reference interpreter.
 
-use crate::support::{FORMS, cases, compiler, targets};
+use crate::support::{FORMS, cases, check_reasons, compiler, targets};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use std::cell::Cell;
@@ -46,6 +46,7 @@ fn check(graph: &Graph, compiler: &Compiler, seed: u64) -> Result<(), String> {
         inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
     let compiled = compiler.compile(&Model::from_graph(graph.clone())).map_err(|error| error.to_string())?;
     let outputs = compiled.run(views(&inputs));
+    check_reasons(&compiled.report())?;
     // With open shapes, numbers may turn out not to fit: then both must say so.
     let (expected, outputs) = match (interp::run(graph, &named), outputs) {
         (Ok(expected), Ok(outputs)) => (expected, outputs),

@@ -9,8 +9,10 @@ use crate::support::{FORMS, cases, compiler, every_target, is_run, targets};
 use crate::winograd::{TOLERANCE, wide_layer};
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tconvc::{Compiler, DType, Error, Form, Model, Target, Tensor, TensorViewMut, Tuning};
-use tconvc_codegen::compile::{self, Compiled};
+use tconvc_codegen::artifact::Artifact;
+use tconvc_codegen::compile;
 use tconvc_codegen::options::{Choice, FastMath, Options, Schedules};
 use tconvc_ir::Graph;
 use tconvc_passes::plan::plan;
@@ -25,15 +27,15 @@ fn rewritten(layer: &Layer, form: Form) -> Graph {
     compiler().form(form).rewrite(&Model::from_graph(graph)).unwrap().graph().clone()
 }
 
-fn compiled(graph: &Graph, target: &Target, fast_math: FastMath, schedules: Schedules) -> Compiled {
+fn compiled(graph: &Graph, target: &Target, fast_math: FastMath, schedules: Schedules) -> Artifact {
     let options = Options { fast_math, schedules, list_choices: true, ..Options::new(target.clone()) };
     compile::compile(graph, &plan(graph, &tconvc_passes::Limits::default()).unwrap(), &options, &Serial)
         .unwrap()
 }
 
 /// What a network of one input and one output computes.
-fn run(compiled: Compiled, x: &Tensor) -> Vec<f32> {
-    let program = compiled.finish().unwrap();
+fn run(compiled: Artifact, x: &Tensor) -> Vec<f32> {
+    let program = compiled.load().unwrap();
     let mut session = Session::new(&program, Arc::new(Serial)).unwrap();
     let port = &program.outputs()[0];
     let mut words = vec![0u64; port.bytes().div_ceil(8)];
@@ -45,7 +47,7 @@ fn run(compiled: Compiled, x: &Tensor) -> Vec<f32> {
 
 /// Schedules of the convolutions of a graph, one at a time and with its name, that take the place of the estimated ones.
 pub fn others(graph: &Graph, target: &Target) -> Vec<(String, Schedules)> {
-    let choices = compiled(graph, target, FastMath::Off, Schedules::default()).choices().to_vec();
+    let choices = compiled(graph, target, FastMath::Off, Schedules::default()).choices;
     let of = |Choice { problem, others, .. }: Choice| {
         others.into_iter().map(move |name| (name.clone(), Schedules::from_iter([(problem.clone(), name)])))
     };
@@ -71,11 +73,11 @@ fn all_schedules_compute_the_same() {
         for form in FORMS {
             let graph = rewritten(&layer, form);
             let estimated = compiled(&graph, target, FastMath::Off, Schedules::default());
-            let [Choice { problem, others, .. }] = estimated.choices() else { continue };
+            let [Choice { problem, others, .. }] = estimated.choices.as_slice() else { continue };
             for name in others {
                 let schedules = Schedules::from_iter([(problem.clone(), name.clone())]);
                 let other = compiled(&graph, target, FastMath::Off, schedules);
-                assert_eq!(other.choices()[0].chosen, *name, "{layer}, {form}, {target}");
+                assert_eq!(other.choices[0].chosen, *name, "{layer}, {form}, {target}");
                 let is_right = !is_run(target) || run(other, &x) == expected;
                 assert!(is_right, "{layer}, {form}, {target}: {name} computes something else");
                 seen += 1;
@@ -106,11 +108,11 @@ fn all_winograd_schedules_compute_the_same() {
         let largest = expected.iter().fold(1f32, |largest, value| largest.max(value.abs()));
         let graph = rewritten(&layer, Form::SubPixel);
         let estimated = compiled(&graph, target, FastMath::WherePays, Schedules::default());
-        for Choice { problem, chosen, others } in estimated.choices() {
+        for Choice { problem, chosen, others } in &estimated.choices {
             for name in others.iter().filter(|name| name.starts_with("winograd")) {
                 let schedules = Schedules::from_iter([(problem.clone(), name.clone())]);
                 let other = compiled(&graph, target, FastMath::WherePays, schedules);
-                assert_eq!(other.choices()[0].chosen, *name, "{layer}, {target}, in the place of {chosen}");
+                assert_eq!(other.choices[0].chosen, *name, "{layer}, {target}, in the place of {chosen}");
                 let found = if is_run(target) { run(other, &x) } else { expected.clone() };
                 for (found, expected) in found.iter().zip(&expected) {
                     assert!(
@@ -142,11 +144,11 @@ fn decompositions_can_be_chosen() {
         let expected = expected[0].elements::<f32>().unwrap();
         for target in every_target() {
             let estimated = compiled(&graph, &target, FastMath::WherePays, Schedules::default());
-            let Choice { problem, chosen, others } = estimated.choices()[0].clone();
+            let Choice { problem, chosen, others } = estimated.choices[0].clone();
             for name in others.into_iter().chain([chosen]).collect::<Vec<_>>() {
                 let schedules = Schedules::from_iter([(problem.clone(), name.clone())]);
                 let other = compiled(&graph, &target, FastMath::WherePays, schedules);
-                assert_eq!(other.choices()[0].chosen, name);
+                assert_eq!(other.choices[0].chosen, name);
                 let found = if is_run(&target) { run(other, &x) } else { expected.to_vec() };
                 for (found, expected) in found.iter().zip(expected.iter()) {
                     assert!((found - expected).abs() < 1e-5, "{name}: {found}, not {expected}");
@@ -173,6 +175,24 @@ fn network() -> Model {
     let mut graph: Graph = NETWORK.parse().unwrap();
     tconvc_ir::infer::infer(&mut graph).unwrap();
     Model::from_graph(graph)
+}
+
+#[test]
+fn measuring_stops_when_told_and_keeps_the_layers_that_are_done() {
+    let model = network();
+    let (mut tuning, done) = (Tuning::new(), AtomicUsize::new(0));
+    let go_on = || done.load(Ordering::Relaxed) == 0;
+    let stopped = compiler().tune_while(
+        &model,
+        &mut tuning,
+        |progress| done.store(progress.done, Ordering::Relaxed),
+        go_on,
+    );
+    assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
+    assert!(!tuning.is_empty());
+    let first = tuning.clone();
+    compiler().tune(&model, &mut tuning, |_| {}).unwrap();
+    assert!(tuning.len() > first.len());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the tests here share: targets and forms to compile for, random numbers, how many cases to run.
 
-use tconvc::{Compiler, Form, Target};
+use tconvc::{Compiler, Form, InterpretedStep, Report, Target};
 use tconvc_machine::Caches;
 use tconvc_testing::target;
 pub use tconvc_testing::{every_target, is_run};
@@ -47,5 +47,26 @@ impl Random {
     /// Small whole numbers as floats: sums of their products are exact.
     pub fn integers(&mut self, count: usize) -> Vec<f32> {
         (0..count).map(|_| self.between(-3, 3) as f32).collect()
+    }
+}
+
+/// Every interpreted step of a report, and no other, is listed with a reason that says what would be compiled.
+pub fn check_reasons(report: &Report) -> Result<(), String> {
+    let steps = report.steps.iter().filter(|step| step.kernel.starts_with("interpreted"));
+    let listed: Vec<_> = report.interpreted.iter().filter(|step| step.within.is_none()).collect();
+    let steps: Vec<_> = steps.collect();
+    if steps.len() != listed.len() {
+        return Err(format!("{} steps are interpreted, {listed:?} are listed", steps.len()));
+    }
+    let is_told = |step: &InterpretedStep| {
+        !step.node.is_empty()
+            && !step.op.is_empty()
+            && step.reason.contains("; ")
+            && step.reason.ends_with("compiled")
+            && (0.0..=100.0 + 1e-6).contains(&step.share_percent)
+    };
+    match report.interpreted.iter().find(|step| !is_told(step)) {
+        None => Ok(()),
+        Some(step) => Err(format!("no proper reason: {step:?}")),
     }
 }

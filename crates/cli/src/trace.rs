@@ -105,6 +105,7 @@ mod tests {
             schedule: String::new(),
             threads: 1,
             roofline_us: 2.0,
+            estimated_us: 0.0,
             measured_us: None,
         };
         let value = trace.events("model", &[step]);

@@ -1,19 +1,22 @@
 //! From a planned graph to a program.
 
-use crate::builder::Builder;
+use crate::artifact::Artifact;
+use crate::builder::{Builder, Numbers};
 use crate::declined::Declined;
 use crate::error::CompileError;
 use crate::kernels;
-use crate::module::{self, CodeModule, LOWERING_NS, LoweredModule};
+pub use crate::kernels::refusal::{Estimate, Refusal};
+use crate::module::{self, CodeModule, LOWERING_NS};
 use crate::options::{Choice, Options};
 use crate::packing::PACKED_PER_NS;
 use crate::tasks;
-use std::sync::Arc;
+use tconvc_ir::budget::{self, Budget, Exceeded, Limit};
 use tconvc_ir::{Graph, ValueId};
+use tconvc_machine::Target;
 use tconvc_passes::plan::Plan;
 use tconvc_runtime::executor::Executor;
 use tconvc_runtime::memory::AlignedBytes;
-use tconvc_runtime::program::{Layout, Operand, Program, Space, Step, Work};
+use tconvc_runtime::program::{Layout, Operand, Space, Work};
 
 /// Refuses a graph with operators that cannot be compiled whatever the extents.
 ///
@@ -23,46 +26,9 @@ pub fn check_operators(graph: &Graph) -> Result<(), CompileError> {
     graph.nodes().try_for_each(kernels::check_operator)
 }
 
-/// A compiled network whose code is not in executable memory yet: all that a listing for another machine needs.
-pub struct Compiled {
-    module: LoweredModule,
-    weights: Vec<AlignedBytes>,
-    layout: Layout,
-    choices: Vec<Choice>,
-    declined: Vec<Declined>,
-}
-
-impl Compiled {
-    /// The schedules of the convolutions that have several, where [`Options::list_choices`] asks for them.
-    pub fn choices(&self) -> &[Choice] {
-        &self.choices
-    }
-
-    /// Algorithms that the target has too few registers for, and what took their place.
-    pub fn declined(&self) -> &[Declined] {
-        &self.declined
-    }
-
-    /// The steps of the program, in order.
-    pub fn steps(&self) -> &[Step] {
-        &self.layout.steps
-    }
-
-    /// The code, for listings.
-    pub fn module(&self) -> &LoweredModule {
-        &self.module
-    }
-
-    /// Places the code in executable memory.
-    ///
-    /// # Errors
-    /// When the target is not this machine, or there is no memory.
-    pub fn finish(self) -> Result<Program, CompileError> {
-        let code = Arc::new(self.module.finish()?);
-        // SAFETY: kernels are made for just these operands; guard pages in tests watch that each keeps to its buffers, the
-        // builder that buffers keep to their memory.
-        Ok(unsafe { Program::new(code, self.weights, self.layout) })
-    }
+/// How long each step of a plan takes, about, and why those that are interpreted are: what [`compile`] finds out, without code.
+pub fn survey(graph: &Graph, plan: &Plan, target: &Target) -> Vec<Estimate> {
+    plan.steps.iter().flat_map(|step| kernels::survey(graph, target, step)).collect()
 }
 
 /// Compiles a graph along its plan, on the threads of the executor.
@@ -74,25 +40,30 @@ pub fn compile(
     plan: &Plan,
     options: &Options,
     executor: &dyn Executor,
-) -> Result<Compiled, CompileError> {
+) -> Result<Artifact, CompileError> {
     let mut weights = None;
     let memory = &mut weights;
+    let numbers = Numbers::new(plan.steps.len());
     let make_ready = || module::make_ready(&options.target);
-    let ((layout, choices, declined), module) =
+    let (Made { layout, choices, declined, estimates }, module) =
         tasks::with_helpers(executor, expected_ns(graph, plan), make_ready, |queue| {
+            // Whichever thread it is.
+            let _budget = options.budget.as_ref().map(Budget::enter);
             let mut module = CodeModule::new(&options.target)?;
             if options.keep_text {
                 module = module.keep_text();
             }
-            build(Builder::new((graph, plan), options, module, queue), memory, options.workspace_limit)
+            let builder = Builder::new((graph, plan), options, &numbers, module, queue);
+            build(builder, memory, options.workspace_limit)
         })?;
-    Ok(Compiled {
-        module: module.lower()?,
-        weights: weights.into_iter().collect(),
-        layout,
-        choices,
-        declined,
-    })
+    let (functions, weights) = (module.lower()?, weights.into_iter().collect());
+    let (bytes, most) =
+        (functions.code_bytes(), options.budget.as_ref().map(|budget| budget.limits().code_bytes));
+    if let Some(most) = most.filter(|&most| bytes > most) {
+        let exceeded = Exceeded { limit: Limit::Code, wanted: bytes, left: most, most };
+        return Err(tconvc_ir::Error::Limit(exceeded).into());
+    }
+    Ok(Artifact { functions, weights, layout, choices, declined, estimates })
 }
 
 /// What the tasks of a program take, about.
@@ -105,18 +76,25 @@ fn expected_ns(graph: &Graph, plan: &Plan) -> usize {
 /// On an average, about.
 const FUNCTIONS_OF_A_STEP: usize = 4;
 
-/// What there is of a program beside code and weights.
-type Parts = (Layout, Vec<Choice>, Vec<Declined>);
+/// All but code and weights.
+struct Made {
+    layout: Layout,
+    choices: Vec<Choice>,
+    declined: Vec<Declined>,
+    estimates: Vec<Estimate>,
+}
 
 fn build<'a>(
     mut builder: Builder<'a>,
     memory: &'a mut Option<AlignedBytes>,
     limit: usize,
-) -> Result<(Parts, CodeModule), CompileError> {
+) -> Result<(Made, CodeModule), CompileError> {
     let (graph, plan) = (builder.graph, builder.plan);
+    let mut estimates = vec![];
     for step in &plan.steps {
+        budget::check()?;
         builder.set_step(step);
-        kernels::build(&mut builder, step)?;
+        estimates.extend(kernels::build(&mut builder, step)?);
     }
     let ports = |builder: &Builder<'_>, values: &[ValueId]| {
         values.iter().map(|&value| builder.port(value)).collect::<Result<Vec<_>, _>>()
@@ -133,5 +111,5 @@ fn build<'a>(
     let weight_bytes = builder.weight_bytes();
     let (steps, scratch_bytes, module) = builder.finish(memory, limit)?;
     let layout = Layout { steps, inputs, outputs, weight_bytes, arena_bytes, scratch_bytes, threads };
-    Ok(((layout, choices, declined), module))
+    Ok((Made { layout, choices, declined, estimates }, module))
 }

@@ -2,6 +2,7 @@
 //!
 //! No stability is promised here: applications depend on the `tconvc` crate.
 
+pub mod artifact;
 mod builder;
 pub mod compile;
 /// What kernels cost, for the choice of a form.

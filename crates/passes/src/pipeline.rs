@@ -8,8 +8,9 @@ use crate::journal::Journal;
 use crate::options::Options;
 use crate::pass::{Context, Pass};
 use crate::rewrites::{
-    Affine, BatchNorm, Branch, Canonicalise, CommonSubexpressions, Crop, DeadCode, Epilogue, Fold, Gemm,
-    Noop, PadIntoConv, Recognise, Reshape, ResizeConv, Transpose, ZeroStuffing,
+    Affine, BatchNorm, Branch, Canonicalise, CommonSubexpressions, Crop, DeadCode, Dequantise, Einsum,
+    Epilogue, Fold, Gemm, Integers, Noop, PadIntoConv, Recognise, Reshape, ResizeConv, Transpose, Widen,
+    ZeroStuffing,
 };
 use tconvc_ir::verify::verify;
 use tconvc_ir::{Graph, infer::infer};
@@ -30,6 +31,11 @@ pub const PIPELINE: &[Stage] = &[
             &Canonicalise,
             &Fold,
             &Branch,
+            // Behind the folding, which rounds constants of short types as the file has it.
+            &Widen,
+            &Integers,
+            &Dequantise,
+            &Einsum,
             &Noop,
             &Reshape,
             &Transpose,
@@ -161,6 +167,7 @@ fn run_stage(
             if options.disabled.iter().any(|disabled| disabled == name) {
                 continue;
             }
+            tconvc_ir::budget::check()?;
             let limited = stop.is_some_and(|stop| stop.pass == name);
             let mut context = Context { options, journal, budget: budget.filter(|_| limited) };
             changed |= run_checked(pass, graph, &mut context)?;

@@ -11,7 +11,7 @@ use tconvc_ir::{Graph, NodeId, Result, ValueId};
 mod place;
 mod steps;
 
-pub use steps::is_product;
+pub use steps::{has_lanes, is_product};
 
 /// Alignment of every buffer in the arena, in bytes: a cache line, and the widest vector.
 pub const ALIGNMENT: usize = 64;

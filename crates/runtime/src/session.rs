@@ -6,9 +6,11 @@ use crate::code::StepFn;
 use crate::error::RunError;
 use crate::executor::Executor;
 use crate::memory::AlignedBytes;
-use crate::program::{Interpreted, Operand, Port, Program, Space, StageInput, Work};
+use crate::program::{Interpreted, Operand, Port, Program, Space, Stage, StageInput, Work};
+use crate::subgraphs::{Subgraph, Subgraphs};
 use std::sync::Arc;
-use tconvc_ir::{Tensor, TensorView, TensorViewMut};
+use tconvc_ir::budget::{self, Charge};
+use tconvc_ir::{Op, Tensor, TensorView, TensorViewMut};
 
 mod apart;
 mod parts;
@@ -25,6 +27,10 @@ pub struct Session {
     /// Entries of the table that point into the caller's buffers.
     patches: Vec<(usize, Operand)>,
     calls: Vec<Call>,
+    /// What runs graphs inside of operators; they are interpreted without.
+    subgraphs: Option<Arc<dyn Subgraphs>>,
+    /// What arena and scratch memory take of a budget.
+    _charge: Charge,
 }
 
 /// A kernel, ready to be called.
@@ -55,11 +61,13 @@ impl Session {
     /// Makes the workspace.
     ///
     /// # Errors
-    /// When there is no memory for it.
+    /// When there is no memory for it, or the budget of the thread does not allow it.
     pub fn new(program: &Program, executor: Arc<dyn Executor>) -> Result<Self, RunError> {
         let memory = |bytes: usize| AlignedBytes::zeroed(bytes).ok_or(RunError::Memory { bytes });
+        let scratch_bytes = program.layout.scratch_bytes.saturating_mul(program.layout.threads);
+        let charge = budget::take(program.layout.arena_bytes.saturating_add(scratch_bytes))?;
         let mut arena = memory(program.layout.arena_bytes)?;
-        let scratch = memory(program.layout.scratch_bytes.saturating_mul(program.layout.threads))?;
+        let scratch = memory(scratch_bytes)?;
         let (mut table, mut patches, mut calls) = (vec![], vec![], vec![]);
         for step in program.steps() {
             let Work::Kernel(kernel) = &step.work else { continue };
@@ -79,7 +87,24 @@ impl Session {
                 table.push(Address(start).at(operand.offset));
             }
         }
-        Ok(Self { program: program.clone(), executor, arena, scratch, table, patches, calls })
+        let program = program.clone();
+        Ok(Self {
+            program,
+            executor,
+            arena,
+            scratch,
+            table,
+            patches,
+            calls,
+            subgraphs: None,
+            _charge: charge,
+        })
+    }
+
+    /// Runs graphs inside of operators by these means.
+    #[must_use]
+    pub fn with_subgraphs(self, subgraphs: Arc<dyn Subgraphs>) -> Self {
+        Self { subgraphs: Some(subgraphs), ..self }
     }
 
     /// The program that runs.
@@ -124,6 +149,7 @@ impl Session {
         let mut next = 0;
         let layout = Arc::clone(&self.program.layout);
         for (number, step) in layout.steps.iter().enumerate() {
+            budget::check()?;
             let start = std::time::Instant::now();
             match &step.work {
                 Work::Kernel(kernel) => {
@@ -145,7 +171,7 @@ impl Session {
                         }
                     }
                 }
-                work => self.run_data(work, inputs, outputs)?,
+                work => self.run_data(&step.node, work, inputs, outputs)?,
             }
             observe(number, start.elapsed());
         }
@@ -155,13 +181,14 @@ impl Session {
     /// A step that is no kernel.
     fn run_data(
         &mut self,
+        node: &str,
         work: &Work,
         inputs: &[TensorView<'_>],
         outputs: &mut [TensorViewMut<'_>],
     ) -> Result<(), RunError> {
         match work {
             Work::Kernel(_) => unreachable!("kernels are called, not run here"),
-            Work::Interpreted(interpreted) => self.run_interpreted(interpreted, inputs, outputs)?,
+            Work::Interpreted(interpreted) => self.run_interpreted(node, interpreted, inputs, outputs)?,
             Work::Copy { from, to, bytes } => {
                 let source = self.read(*from, *bytes, inputs, outputs).as_ptr();
                 let target = self.write(*to, *bytes, outputs).as_mut_ptr();
@@ -174,12 +201,14 @@ impl Session {
 
     fn run_interpreted(
         &mut self,
+        node: &str,
         interpreted: &Interpreted,
         inputs: &[TensorView<'_>],
         outputs: &mut [TensorViewMut<'_>],
     ) -> Result<(), RunError> {
         let mut made: Vec<Vec<Tensor>> = vec![];
         for stage in &interpreted.stages {
+            let at = |error: tconvc_ir::Error| error.at(node, stage.op.name());
             let mut tensors = vec![];
             for input in &stage.inputs {
                 tensors.push(match input {
@@ -187,13 +216,14 @@ impl Session {
                     Some(StageInput::Constant(tensor)) => Some(tensor.clone()),
                     Some(StageInput::Made { stage, output }) => made[*stage].get(*output).cloned(),
                     Some(StageInput::Buffer(operand, port)) => {
+                        budget::ask(port.bytes()).map_err(at)?;
                         let bytes = self.read(*operand, port.bytes(), inputs, outputs).to_vec();
-                        Some(Tensor::from_shared(port.dtype, port.shape.clone(), Arc::new(bytes), 0)?)
+                        Some(Tensor::from_bytes(port.dtype, port.shape.clone(), bytes).map_err(at)?)
                     }
                 });
             }
             let arguments: Vec<Option<&Tensor>> = tensors.iter().map(Option::as_ref).collect();
-            made.push(stage.op.eval(&arguments, stage.outputs)?);
+            made.push(self.evaluate(node, stage, &arguments).map_err(at)?);
         }
         let results = made.pop().unwrap_or_default();
         for (output, result) in interpreted.outputs.iter().zip(results) {
@@ -210,6 +240,30 @@ impl Session {
             self.write(*operand, port.bytes(), outputs).copy_from_slice(result.bytes());
         }
         Ok(())
+    }
+
+    /// An operator by its definition, but for the graphs inside of it.
+    fn evaluate(
+        &self,
+        node: &str,
+        stage: &Stage,
+        arguments: &[Option<&Tensor>],
+    ) -> tconvc_ir::Result<Vec<Tensor>> {
+        let (Some(subgraphs), Op::Opaque(op)) = (&self.subgraphs, &stage.op) else {
+            return stage.op.eval(arguments, stage.outputs);
+        };
+        let captured = stage.inputs.len().saturating_sub(op.captures);
+        let constants: Vec<Option<Tensor>> = stage.inputs[captured..]
+            .iter()
+            .map(|input| match input {
+                Some(StageInput::Constant(tensor)) => Some(tensor.clone()),
+                _ => None,
+            })
+            .collect();
+        op.control()?.eval_with(arguments, &mut |attribute, graph, inputs| {
+            let subgraph = Subgraph { node, attribute, graph, constants: &constants };
+            subgraphs.run(&subgraph, inputs, &self.executor)
+        })
     }
 
     fn read<'a>(

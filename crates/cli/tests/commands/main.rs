@@ -10,6 +10,8 @@ mod explain;
 mod exports;
 mod graphs;
 mod help;
+mod interpreted;
+mod limits;
 mod runs;
 #[cfg(test)]
 mod support;

@@ -97,12 +97,15 @@ pub fn check(name: &str, text: &str) {
     settings.bind(|| insta::assert_snapshot!(name, text));
 }
 
-/// The text with `[T]` and `[D]` in the place of times and distances, and long lists of numbers cut to `[..]`.
+/// The text with `[T]`, `[S]` and `[D]` in the place of times, shares of them and distances, and long lists of numbers cut to `[..]`.
 fn without_measurements(text: &str) -> String {
     let numbers = [
         ("predicted ", " times", "[T]"),
         ("\"predicted_us\": ", "", "[T]"),
         ("within ", " of", "[D]"),
+        ("", " % of the time", "[S]"),
+        ("\"share_percent\": ", "", "[S]"),
+        ("", " %", "[S]"),
         ("", " us", "[T]"),
         ("", " ms", "[T]"),
     ];

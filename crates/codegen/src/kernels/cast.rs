@@ -1,13 +1,16 @@
 //! Cast between numbers of one to eight bytes: element by element, and 8-bit integers from and to f32 sixteen at a time.
 
-use crate::builder::Builder;
+use super::family::{self, Codes, KernelFamily, KernelPlan, Site};
+use super::refusal::Reason;
+use crate::builder::{Builder, WorkItems};
 use crate::error::CompileError;
 use crate::module::FunctionBuilder;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, F32X4, F64, I8, I8X16, I16, I32, I32X4, I64};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value};
-use tconvc_ir::{DType, Node};
-use tconvc_runtime::program::Kernel;
+use tconvc_ir::{DType, ValueId};
+use tconvc_machine::Target;
+use tconvc_passes::plan::Step;
 
 /// Elements of a work item.
 const BLOCK: usize = 4096;
@@ -49,63 +52,101 @@ impl Number {
     }
 }
 
-/// Makes the kernel; `false` for types that it does not know.
-pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, CompileError> {
-    let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
-    let types = (builder.graph.ty(x).dtype, builder.graph.ty(y).dtype);
-    let (Some(source), Some(target)) = types else { return Ok(false) };
-    let (Some(from), Some(to)) = (Number::of(source), Number::of(target)) else { return Ok(false) };
-    // Conversions of u64 to floats take a detour that may round twice.
-    if from == (Number::Int { ty: I64, signed: false }) && matches!(to, Number::Float(_)) {
-        return Ok(false);
+/// Cast.
+pub(crate) struct Conversion;
+
+impl KernelFamily for Conversion {
+    fn name(&self) -> &'static str {
+        "conversion"
     }
-    let count = builder.shape(x)?.iter().product::<usize>();
-    if count == 0 {
-        return Ok(true);
-    }
-    let operands = vec![builder.operand(x)?, builder.operand(y)?];
-    let name = builder.unique(&format!("cast_{source}_to_{target}"));
-    let units = count.div_ceil(BLOCK);
-    let function = builder.add_step(&name, |f| {
-        let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
-        let (read, write) = (f.pointer(table, 0), f.pointer(table, 1));
-        let first = f.builder.ins().imul_imm_s(begin, BLOCK as i64);
-        let last = f.builder.ins().imul_imm_s(end, BLOCK as i64);
-        let total = f.constant(count as i64);
-        let last = f.builder.ins().umin(last, total);
-        let place = |f: &mut FunctionBuilder<'_>, i: Value| {
-            (
-                f.element(read, i, i64::from(from.ty().bytes())),
-                f.element(write, i, i64::from(to.ty().bytes())),
-            )
+
+    fn plan<'a>(&self, site: Site<'a>, step: &Step) -> Result<Box<dyn KernelPlan<'a> + 'a>, Reason> {
+        let node = site.single(step)?;
+        let (x, y) = (family::input(node, 0)?, family::output(node, 0)?);
+        let number = |value| {
+            let found = site.graph.ty(value).dtype;
+            let accepted = "f32, f64, bool or an integer of 8 to 64 bits";
+            found.and_then(|dtype| Some((dtype, Number::of(dtype)?))).ok_or(Reason::Type { found, accepted })
         };
-        let mut next = first;
-        if let Some(together) = together(from, to) {
-            let here = f.builder.ins().isub(last, first);
-            let groups = f.builder.ins().udiv_imm_u(here, TOGETHER as i64);
-            let zero = f.constant(0);
-            f.for_each(zero, groups, |f, group| {
-                let i = f.builder.ins().imul_imm_s(group, TOGETHER as i64);
-                let i = f.builder.ins().iadd(first, i);
-                let (read, write) = place(f, i);
-                together(f, read, write);
-            });
-            let done = f.builder.ins().imul_imm_s(groups, TOGETHER as i64);
-            next = f.builder.ins().iadd(first, done);
+        let ((source, from), (target, to)) = (number(x)?, number(y)?);
+        // It takes a detour that may round twice.
+        if from == (Number::Int { ty: I64, signed: false }) && matches!(to, Number::Float(_)) {
+            return Err(Reason::variant(format!("u64 to {target}"), "u64 to other integers"));
         }
-        f.for_each(next, last, |f, i| {
-            let (read, write) = place(f, i);
-            let value = f.builder.ins().load(from.ty(), MemFlagsData::trusted(), read, 0);
-            let value = convert(f, value, from, to);
-            f.builder.ins().store(MemFlagsData::trusted(), value, write, 0);
-        });
-    })?;
-    let rates = builder.target.rates().elementwise;
-    let of_element = if together(from, to).is_some() { rates.converted } else { rates.converted_alone };
-    let nanoseconds = count as f64 * of_element;
-    let partition = builder.even_partition(units as u64, nanoseconds);
-    builder.push_kernel(Kernel { name, function, operands, partition, scratch_bytes: 0, time_steps: 1 });
-    Ok(true)
+        let count = site.shape(x)?.iter().product::<usize>();
+        let name = format!("cast_{source}_to_{target}");
+        Ok(Box::new(Elements { x, y, from, to, count, name }))
+    }
+}
+
+/// Elements to convert.
+struct Elements {
+    x: ValueId,
+    y: ValueId,
+    from: Number,
+    to: Number,
+    count: usize,
+    name: String,
+}
+
+impl<'a> KernelPlan<'a> for Elements {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn cost_ns(&self, target: &Target) -> f64 {
+        let rates = target.rates().elementwise;
+        let is_wide = together(self.from, self.to).is_some();
+        self.count as f64 * if is_wide { rates.converted } else { rates.converted_alone }
+    }
+
+    fn steps(
+        self: Box<Self>,
+        builder: &mut Builder<'a>,
+        name: String,
+        _: &Codes,
+    ) -> Result<(), CompileError> {
+        let Self { x, y, from, to, count, .. } = *self;
+        let operands = vec![builder.operand(x)?, builder.operand(y)?];
+        let units = count.div_ceil(BLOCK);
+        let function = builder.add_step(&name, |f| {
+            let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
+            let (read, write) = (f.pointer(table, 0), f.pointer(table, 1));
+            let first = f.builder.ins().imul_imm_s(begin, BLOCK as i64);
+            let last = f.builder.ins().imul_imm_s(end, BLOCK as i64);
+            let total = f.constant(count as i64);
+            let last = f.builder.ins().umin(last, total);
+            let place = |f: &mut FunctionBuilder<'_>, i: Value| {
+                (
+                    f.element(read, i, i64::from(from.ty().bytes())),
+                    f.element(write, i, i64::from(to.ty().bytes())),
+                )
+            };
+            let mut next = first;
+            if let Some(together) = together(from, to) {
+                let here = f.builder.ins().isub(last, first);
+                let groups = f.builder.ins().udiv_imm_u(here, TOGETHER as i64);
+                let zero = f.constant(0);
+                f.for_each(zero, groups, |f, group| {
+                    let i = f.builder.ins().imul_imm_s(group, TOGETHER as i64);
+                    let i = f.builder.ins().iadd(first, i);
+                    let (read, write) = place(f, i);
+                    together(f, read, write);
+                });
+                let done = f.builder.ins().imul_imm_s(groups, TOGETHER as i64);
+                next = f.builder.ins().iadd(first, done);
+            }
+            f.for_each(next, last, |f, i| {
+                let (read, write) = place(f, i);
+                let value = f.builder.ins().load(from.ty(), MemFlagsData::trusted(), read, 0);
+                let value = convert(f, value, from, to);
+                f.builder.ins().store(MemFlagsData::trusted(), value, write, 0);
+            });
+        })?;
+        let items = WorkItems { name, function, operands, scratch_bytes: 0, count: units };
+        builder.push_work_items(items, self.cost_ns(builder.target));
+        Ok(())
+    }
 }
 
 /// One element, as the definition has it: integers wrap, floats saturate and NaN becomes 0, anything but 0 is true.

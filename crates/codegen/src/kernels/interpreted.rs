@@ -1,9 +1,10 @@
-//! Steps that are run by the operators' definition: correct for every type, and not worth compiling.
+//! Steps that are interpreted, operator by operator: correct for every type, and not worth compiling.
 
 use crate::builder::Builder;
 use crate::error::CompileError;
-use tconvc_ir::{Error, Node, Op, ValueId};
-use tconvc_passes::plan::Step;
+use tconvc_ir::{Error, Graph, Node, NodeId, Op, ValueId};
+use tconvc_passes::cost::{Machine, step_cost};
+use tconvc_passes::plan::{Step, StepKind};
 use tconvc_runtime::program::{Interpreted, Stage, StageInput, Work};
 
 pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
@@ -36,6 +37,28 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
     }
     builder.push(Work::Interpreted(Interpreted { stages, outputs }));
     Ok(())
+}
+
+/// Nanoseconds that the definitions take for a multiply-add, and for an element read or written, about.
+const NS_OF_MAC: f64 = 1.5;
+const NS_OF_ELEMENT: f64 = 4.0;
+
+/// Nanoseconds that a step takes, about, without what runs [inside](super::inside) of its nodes.
+pub(super) fn cost_ns(graph: &Graph, step: &Step) -> f64 {
+    let elements: f64 = step.inputs.iter().chain(&step.outputs).map(|&value| elements(graph, value)).sum();
+    step_cost(graph, step, &Machine::default()).macs as f64 * NS_OF_MAC + elements * NS_OF_ELEMENT
+}
+
+/// The same for a node by itself. Extents that are not known count nothing.
+pub(super) fn node_cost_ns(graph: &Graph, node: NodeId) -> f64 {
+    let of = |values: &[Option<ValueId>]| values.iter().copied().flatten().collect();
+    let (inputs, outputs) = (of(graph.node(node).inputs()), of(graph.node(node).outputs()));
+    cost_ns(graph, &Step { kind: StepKind::Single, nodes: vec![node], inputs, outputs })
+}
+
+fn elements(graph: &Graph, value: ValueId) -> f64 {
+    let shape = graph.ty(value).known_shape();
+    shape.map_or(0.0, |shape| shape.iter().map(|&extent| extent as f64).product())
 }
 
 /// Refuses operators that nothing is known of.

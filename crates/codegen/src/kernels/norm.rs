@@ -1,10 +1,13 @@
 //! Normalisation of rows by their own mean and variance: instance, group, layer and root-mean-square normalisation.
 
+use super::family::{self, Codes, KernelFamily, KernelPlan, Site, Tiles};
+use super::refusal::Reason;
 use super::walk::{each_vector, indices};
-use crate::builder::Builder;
+use crate::builder::{Builder, WorkItems};
 use crate::error::CompileError;
-use tconvc_ir::{DType, Node, Op};
-use tconvc_runtime::program::Kernel;
+use tconvc_ir::{Op, ValueId};
+use tconvc_machine::Target;
+use tconvc_passes::plan::Step;
 use tconvc_tile::{Lanes, Pointer, Tile, TileBuilder, TileError, UnaryOp, Vector};
 
 /// Rows to normalise, and how scale and bias lie along them.
@@ -19,62 +22,108 @@ struct Rows {
     bias: bool,
 }
 
-/// Makes the kernel; `false` for other operators, other types, statistics as outputs, and parameters that broadcast.
-pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, CompileError> {
-    let (Some(x), Some(scale), Some(y)) = (node.input(0), node.input(1), node.output(0)) else {
-        return Ok(false);
-    };
-    let parameters = [Some(scale), node.input(2)].map(|value| value.map(|value| builder.shape(value)));
-    let [Some(scale_shape), bias_shape] = parameters else { return Ok(false) };
-    let (shape, scale_shape, bias_shape) = (builder.shape(x)?, scale_shape?, bias_shape.transpose()?);
-    let floats =
-        node.inputs().iter().flatten().all(|&value| builder.graph.ty(value).dtype == Some(DType::F32));
-    let Some(rows) = rows(&node.op, &shape, bias_shape.is_some()) else { return Ok(false) };
-    let elements = |shape: &[usize]| shape.iter().product::<usize>();
-    let expected = match rows.channels {
-        Some(_) => shape[1],
-        None => rows.length,
-    };
-    let fits = |parameter: &[usize]| elements(parameter) == expected;
-    let several = node.outputs().iter().skip(1).any(Option::is_some);
-    if !floats || several || rows.length == 0 || rows.length > 1 << 24 {
-        return Ok(false);
+/// Normalisation of rows.
+pub(crate) struct Normalisation;
+
+impl KernelFamily for Normalisation {
+    fn name(&self) -> &'static str {
+        "normalisation"
     }
-    if !fits(&scale_shape) || !bias_shape.as_deref().is_none_or(fits) {
-        return Ok(false);
+
+    fn plan<'a>(&self, site: Site<'a>, step: &Step) -> Result<Box<dyn KernelPlan<'a> + 'a>, Reason> {
+        let node = site.single(step)?;
+        let (x, scale, y) = (family::input(node, 0)?, family::input(node, 1)?, family::output(node, 0)?);
+        let (shape, scale_shape) = (site.shape(x)?, site.shape(scale)?);
+        let bias_shape = node.input(2).map(|value| site.shape(value)).transpose()?;
+        site.all_f32(node.inputs().iter().flatten().copied())?;
+        if node.outputs().iter().skip(1).any(Option::is_some) {
+            return Err(Reason::variant(
+                "normalisation that gives its statistics",
+                "normalisation with one output",
+            ));
+        }
+        let rows = rows(&node.op, &shape, bias_shape.is_some()).ok_or_else(|| {
+            Reason::variant(format!("a value of shape {shape:?}"), "one with batch and channels")
+        })?;
+        let expected = match rows.channels {
+            Some(_) => shape[1],
+            None => rows.length,
+        };
+        let fits = |parameter: &[usize]| parameter.iter().product::<usize>() == expected;
+        if !fits(&scale_shape) || !bias_shape.as_deref().is_none_or(fits) {
+            let found = format!("a scale or bias of shape {:?}", bias_shape.unwrap_or(scale_shape));
+            return Err(Reason::variant(found, "one element for each channel, or for each element of a row"));
+        }
+        if rows.length == 0 {
+            return Err(Reason::variant("an empty row", "a row with elements"));
+        }
+        Reason::within("elements of a row", rows.length, 1 << 24)?;
+        let bias = node.input(2).filter(|_| rows.bias);
+        let name = format!("f32_{}_{}", node.op.name().to_lowercase(), rows.length);
+        Ok(Box::new(Plan { rows, x, y, scale, bias, name }))
     }
-    if rows.count == 0 {
-        return Ok(true);
+}
+
+/// Rows and where they are.
+struct Plan {
+    rows: Rows,
+    x: ValueId,
+    y: ValueId,
+    scale: ValueId,
+    bias: Option<ValueId>,
+    name: String,
+}
+
+impl<'a> KernelPlan<'a> for Plan {
+    fn name(&self) -> String {
+        self.name.clone()
     }
-    let name = builder.unique(&format!("f32_{}_{}", node.op.name().to_lowercase(), rows.length));
-    let Ok(tile) = rows.write(builder.tile(&format!("{name}_row"))) else { return Ok(false) };
-    let tile = builder.add_tile(Ok(tile))?;
-    let mut operands = vec![builder.operand(x)?, builder.operand(y)?, builder.operand(scale)?];
-    if let Some(bias) = node.input(2).filter(|_| rows.bias) {
-        operands.push(builder.operand(bias)?);
+
+    fn cost_ns(&self, target: &Target) -> f64 {
+        (self.rows.count * self.rows.length) as f64 * target.rates().elementwise.normalised
     }
-    let function = builder.add_step(&name, |f| {
-        let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
-        let pointers: Vec<_> = (0..operands.len()).map(|i| f.pointer(table, i)).collect();
-        f.for_each(begin, end, |f, unit| {
-            let row = 4 * rows.length as i64;
-            let mut args = vec![f.element(pointers[0], unit, row), f.element(pointers[1], unit, row)];
-            for &parameter in &pointers[2..] {
-                args.push(match rows.channels {
-                    Some((period, inner)) => {
-                        let group = indices(f, unit, &[rows.count / period, period])[1];
-                        f.element(parameter, group, 4 * (rows.length / inner) as i64)
-                    }
-                    None => parameter,
-                });
-            }
-            f.call(tile, &args);
-        });
-    })?;
-    let nanoseconds = (rows.count * rows.length) as f64 * builder.target.rates().elementwise.normalised;
-    let partition = builder.even_partition(rows.count as u64, nanoseconds);
-    builder.push_kernel(Kernel { name, function, operands, partition, scratch_bytes: 0, time_steps: 1 });
-    Ok(true)
+
+    fn tiles(&self, site: Site<'a>, name: &str) -> Result<Tiles, TileError> {
+        Ok(vec![("row", self.rows.write(site.tile(format!("{name}_row")))?)])
+    }
+
+    fn steps(
+        self: Box<Self>,
+        builder: &mut Builder<'a>,
+        name: String,
+        codes: &Codes,
+    ) -> Result<(), CompileError> {
+        let cost_ns = self.cost_ns(builder.target);
+        let Self { rows, x, y, scale, bias, .. } = *self;
+        let tile = codes.need(builder, "row")?;
+        let mut operands = vec![builder.operand(x)?, builder.operand(y)?, builder.operand(scale)?];
+        if let Some(bias) = bias {
+            operands.push(builder.operand(bias)?);
+        }
+        let function = builder.add_step(&name, |f| {
+            let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
+            let pointers: Vec<_> = (0..operands.len()).map(|i| f.pointer(table, i)).collect();
+            f.for_each(begin, end, |f, unit| {
+                let row = 4 * rows.length as i64;
+                let mut args = vec![f.element(pointers[0], unit, row), f.element(pointers[1], unit, row)];
+                for &parameter in &pointers[2..] {
+                    args.push(match rows.channels {
+                        Some((period, inner)) => {
+                            let group = indices(f, unit, &[rows.count / period, period])[1];
+                            f.element(parameter, group, 4 * (rows.length / inner) as i64)
+                        }
+                        None => parameter,
+                    });
+                }
+                f.call(tile, &args);
+            });
+        })?;
+        builder.push_work_items(
+            WorkItems { name, function, operands, scratch_bytes: 0, count: rows.count },
+            cost_ns,
+        );
+        Ok(())
+    }
 }
 
 /// The rows that an operator normalises.

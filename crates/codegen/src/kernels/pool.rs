@@ -1,16 +1,19 @@
 //! Pooling over windows: the rows of a window are joined into one, with a border on both sides, which stays in the
 //! first-level cache; the columns of that row are joined along the output. Indices of maxima are not here.
 
+use super::family::{self, Codes, KernelFamily, KernelPlan, Site, Tiles};
+use super::refusal::Reason;
 use super::walk::{choose, each_vector, entry, first_lanes, indices};
-use crate::builder::Builder;
+use crate::builder::{Builder, WorkItems};
 use crate::error::CompileError;
 use cranelift_codegen::ir::InstBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
 use std::collections::HashMap;
 use tconvc_ir::geometry::PoolAxis;
-use tconvc_ir::ops::{Pool, PoolKind};
-use tconvc_ir::{DType, Node};
-use tconvc_runtime::program::Kernel;
+use tconvc_ir::ops::PoolKind;
+use tconvc_ir::{Op, ValueId};
+use tconvc_machine::Target;
+use tconvc_passes::plan::Step;
 use tconvc_tile::{BinaryOp, Lanes, Tile, TileBuilder, TileError, Vector};
 
 /// Strides along x up to which rows are taken apart by shuffles.
@@ -44,122 +47,174 @@ impl Join {
     }
 }
 
-/// Makes the kernel; `false` for Lp norms, indices and types other than f32.
-pub(super) fn build(builder: &mut Builder<'_>, node: &Node, pool: &Pool) -> Result<bool, CompileError> {
-    let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
-    let (join, include_pad, label) = match pool.kind {
-        PoolKind::Max { .. } => (Join::Max, false, "maxpool"),
-        PoolKind::Average { include_pad } => (Join::Sum, include_pad, "avgpool"),
-        PoolKind::Lp { .. } => return Ok(false),
-    };
-    if node.outputs().iter().skip(1).any(Option::is_some) || builder.graph.ty(x).dtype != Some(DType::F32) {
-        return Ok(false);
-    }
-    let shape = builder.shape(x)?;
-    let mut axes = pool.geometry(&shape)?;
-    while axes.len() < 3 {
-        axes.insert(0, PoolAxis::new(1, 1, 1, 1, [0, 0], false)?);
-    }
-    let planes = shape[0] * shape[1];
-    let row = Row { axis: axes[2], join, lanes: builder.target.lanes() };
-    if planes == 0 || row.words() > 1 << 24 {
-        return Ok(planes == 0);
-    }
-    let [z, y_axis, x_axis] = [axes[0], axes[1], axes[2]];
-    let spell = |f: fn(&PoolAxis) -> usize| {
-        let numbers: Vec<String> =
-            axes.iter().skip(5 - shape.len()).map(|axis| f(axis).to_string()).collect();
-        numbers.join("x")
-    };
-    let name = format!("f32_{label}_k{}_s{}", spell(PoolAxis::kernel), spell(PoolAxis::stride));
-    let name = builder.unique(&name);
+/// Pooling over windows.
+pub(crate) struct Pooling;
 
-    let rows = Rows::new([z, y_axis], x_axis.input(), join);
-    let whole = z.kernel() * y_axis.kernel();
-    let general = builder.add_tile(rows.some(builder.tile(&format!("{name}_rows")), row.begin()))?;
-    let full = if whole <= UNROLLED {
-        Some(builder.add_tile(rows.all(builder.tile(&format!("{name}_window")), row.begin()))?)
-    } else {
-        None
-    };
-    let divisors = Divisors::new(&axes, include_pad, join);
-    let across = row.across(builder.tile(&format!("{name}_columns")), &divisors);
-    let Ok(across) = across else { return Ok(false) };
-    let across = builder.add_tile(Ok(across))?;
-    let border = builder.add_tile(row.border(builder.tile(&format!("{name}_border"))))?;
+impl KernelFamily for Pooling {
+    fn name(&self) -> &'static str {
+        "pooling"
+    }
 
-    // For each output row and plane: bytes to its first tap, and number of taps.
-    let table = |axis: &PoolAxis, stride: usize| -> Vec<i64> {
-        let entry = |o: usize| {
-            let taps = axis.taps(o);
-            let first = axis.source(o, taps.start).filter(|_| !taps.is_empty()).unwrap_or(0);
-            [(4 * first * stride) as i64, taps.len() as i64]
+    fn plan<'a>(&self, site: Site<'a>, step: &Step) -> Result<Box<dyn KernelPlan<'a> + 'a>, Reason> {
+        let node = site.single(step)?;
+        let (x, y) = (family::input(node, 0)?, family::output(node, 0)?);
+        let Op::Pool(pool) = &node.op else {
+            return Err(Reason::variant(node.op.name(), "MaxPool or AveragePool"));
         };
-        (0..axis.output()).flat_map(entry).collect()
-    };
-    let plane_row = x_axis.input();
-    let depth_table = table(&z, y_axis.input() * plane_row);
-    let height_table = table(&y_axis, plane_row);
-    let mut operands = vec![builder.operand(x)?, builder.operand(y)?];
-    operands.push(builder.pack_bytes(bytemuck::cast_slice(&depth_table)));
-    operands.push(builder.pack_bytes(bytemuck::cast_slice(&height_table)));
-    operands.push(builder.pack(&divisors.along_x));
-    operands.push(builder.pack(&divisors.rows));
-    let extents = [planes, z.output(), y_axis.output()];
-    let units: usize = extents.iter().product();
-    let plane_bytes = 4 * (z.input() * y_axis.input() * plane_row) as i64;
-    let row_bytes = 4 * x_axis.output() as i64;
-    let function = builder.add_step(&name, |f| {
-        let &[table, begin, end, scratch] = f.params.as_slice() else { return };
-        let pointers: Vec<_> = (0..6).map(|i| f.pointer(table, i)).collect();
-        f.call(border, &[scratch]);
-        f.for_each(begin, end, |f, unit| {
-            let place = indices(f, unit, &extents);
-            let taps = |f: &mut crate::module::FunctionBuilder<'_>, table, index| {
-                let first = f.builder.ins().imul_imm_s(index, 2);
-                let offset = entry(f, table, first);
-                let next = f.add_constant(first, 1);
-                (offset, entry(f, table, next))
+        let (join, include_pad, label) = match pool.kind {
+            PoolKind::Max { .. } => (Join::Max, false, "maxpool"),
+            PoolKind::Average { include_pad } => (Join::Sum, include_pad, "avgpool"),
+            PoolKind::Lp { .. } => return Err(Reason::variant("LpPool", "MaxPool or AveragePool")),
+        };
+        if node.outputs().iter().skip(1).any(Option::is_some) {
+            return Err(Reason::variant("MaxPool with the indices of maxima", "MaxPool with one output"));
+        }
+        site.all_f32([x])?;
+        let shape = site.shape(x)?;
+        let mut axes = pool.geometry(&shape)?;
+        if axes.len() > 3 {
+            return Err(Reason::variant(
+                format!("pooling along {} axes", axes.len()),
+                "pooling along up to three axes",
+            ));
+        }
+        let spell = |f: fn(&PoolAxis) -> usize| {
+            axes.iter().map(|axis| f(axis).to_string()).collect::<Vec<_>>().join("x")
+        };
+        let name = format!("f32_{label}_k{}_s{}", spell(PoolAxis::kernel), spell(PoolAxis::stride));
+        while axes.len() < 3 {
+            axes.insert(0, PoolAxis::new(1, 1, 1, 1, [0, 0], false)?);
+        }
+        let row = Row { axis: axes[2], join, lanes: site.target.lanes() };
+        Reason::within("elements of a row with its border", row.words(), 1 << 24)?;
+        let divisors = Divisors::new(&axes, include_pad, join);
+        let rows = Rows::new([axes[0], axes[1]], axes[2].input(), join);
+        let planes = shape[0] * shape[1];
+        Ok(Box::new(Plan { x, y, planes, axes: [axes[0], axes[1], axes[2]], row, rows, divisors, name }))
+    }
+}
+
+/// Planes to pool.
+struct Plan {
+    x: ValueId,
+    y: ValueId,
+    planes: usize,
+    axes: [PoolAxis; 3],
+    row: Row,
+    rows: Rows,
+    divisors: Divisors,
+    name: String,
+}
+
+impl Plan {
+    /// Taps of a whole window but along x.
+    fn whole(&self) -> usize {
+        self.axes[0].kernel() * self.axes[1].kernel()
+    }
+
+    fn units(&self) -> usize {
+        self.planes * self.axes[0].output() * self.axes[1].output()
+    }
+}
+
+impl<'a> KernelPlan<'a> for Plan {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn cost_ns(&self, target: &Target) -> f64 {
+        let x = self.axes[2];
+        let work = x.input() * self.whole() + x.output() * x.kernel();
+        let rates = target.rates().elementwise;
+        (self.units() * work) as f64 * rates.reduced + self.units() as f64 * rates.reduced_item
+    }
+
+    fn tiles(&self, site: Site<'a>, name: &str) -> Result<Tiles, TileError> {
+        let begin = self.row.begin();
+        let tile = |what: &str| site.tile(format!("{name}_{what}"));
+        let mut tiles = vec![("rows", self.rows.some(tile("rows"), begin)?)];
+        if self.whole() <= UNROLLED {
+            tiles.push(("window", self.rows.all(tile("window"), begin)?));
+        }
+        tiles.push(("columns", self.row.across(tile("columns"), &self.divisors)?));
+        tiles.push(("border", self.row.border(tile("border"))?));
+        Ok(tiles)
+    }
+
+    fn steps(
+        self: Box<Self>,
+        builder: &mut Builder<'a>,
+        name: String,
+        codes: &Codes,
+    ) -> Result<(), CompileError> {
+        let (cost_ns, whole) = (self.cost_ns(builder.target), self.whole());
+        let Self { x, y, planes, axes: [z, y_axis, x_axis], row, divisors, .. } = *self;
+        let [general, across, border] =
+            [codes.need(builder, "rows")?, codes.need(builder, "columns")?, codes.need(builder, "border")?];
+        let full = codes.get("window");
+        // For each output row and plane: bytes to its first tap, and number of taps.
+        let table = |axis: &PoolAxis, stride: usize| -> Vec<i64> {
+            let entry = |o: usize| {
+                let taps = axis.taps(o);
+                let first = axis.source(o, taps.start).filter(|_| !taps.is_empty()).unwrap_or(0);
+                [(4 * first * stride) as i64, taps.len() as i64]
             };
-            let (deep, depth) = taps(f, pointers[2], place[1]);
-            let (low, height) = taps(f, pointers[3], place[2]);
-            let source = f.element(pointers[0], place[0], plane_bytes);
-            let source = f.builder.ins().iadd(source, deep);
-            let source = f.builder.ins().iadd(source, low);
-            match full {
-                None => f.call(general, &[source, scratch, depth, height]),
-                Some(full) => {
-                    // Neither exceeds its kernel: the product is that of the kernels only when both are whole.
-                    let taps = f.builder.ins().imul(depth, height);
-                    let all = f.builder.ins().icmp_imm_u(IntCC::Equal, taps, whole as i64);
-                    choose(
-                        f,
-                        all,
-                        |f| f.call(full, &[source, scratch]),
-                        |f| f.call(general, &[source, scratch, depth, height]),
-                    );
+            (0..axis.output()).flat_map(entry).collect()
+        };
+        let plane_row = x_axis.input();
+        let depth_table = table(&z, y_axis.input() * plane_row);
+        let height_table = table(&y_axis, plane_row);
+        let mut operands = vec![builder.operand(x)?, builder.operand(y)?];
+        operands.push(builder.pack_bytes(bytemuck::cast_slice(&depth_table)));
+        operands.push(builder.pack_bytes(bytemuck::cast_slice(&height_table)));
+        operands.push(builder.pack(&divisors.along_x));
+        operands.push(builder.pack(&divisors.rows));
+        let extents = [planes, z.output(), y_axis.output()];
+        let units: usize = extents.iter().product();
+        let plane_bytes = 4 * (z.input() * y_axis.input() * plane_row) as i64;
+        let row_bytes = 4 * x_axis.output() as i64;
+        let function = builder.add_step(&name, |f| {
+            let &[table, begin, end, scratch] = f.params.as_slice() else { return };
+            let pointers: Vec<_> = (0..6).map(|i| f.pointer(table, i)).collect();
+            f.call(border, &[scratch]);
+            f.for_each(begin, end, |f, unit| {
+                let place = indices(f, unit, &extents);
+                let taps = |f: &mut crate::module::FunctionBuilder<'_>, table, index| {
+                    let first = f.builder.ins().imul_imm_s(index, 2);
+                    let offset = entry(f, table, first);
+                    let next = f.add_constant(first, 1);
+                    (offset, entry(f, table, next))
+                };
+                let (deep, depth) = taps(f, pointers[2], place[1]);
+                let (low, height) = taps(f, pointers[3], place[2]);
+                let source = f.element(pointers[0], place[0], plane_bytes);
+                let source = f.builder.ins().iadd(source, deep);
+                let source = f.builder.ins().iadd(source, low);
+                match full {
+                    None => f.call(general, &[source, scratch, depth, height]),
+                    Some(full) => {
+                        // Neither exceeds its kernel: the product is that of the kernels only when both are whole.
+                        let taps = f.builder.ins().imul(depth, height);
+                        let all = f.builder.ins().icmp_imm_u(IntCC::Equal, taps, whole as i64);
+                        choose(
+                            f,
+                            all,
+                            |f| f.call(full, &[source, scratch]),
+                            |f| f.call(general, &[source, scratch, depth, height]),
+                        );
+                    }
                 }
-            }
-            let target = f.element(pointers[1], unit, row_bytes);
-            let number = f.builder.ins().imul_imm_s(place[1], extents[2] as i64);
-            let number = f.builder.ins().iadd(number, place[2]);
-            let divisor = f.element(pointers[5], number, 4);
-            f.call(across, &[scratch, target, pointers[4], divisor]);
-        });
-    })?;
-    let work = x_axis.input() * whole + x_axis.output() * x_axis.kernel();
-    let rates = builder.target.rates().elementwise;
-    let nanoseconds = (units * work) as f64 * rates.reduced + units as f64 * rates.reduced_item;
-    let partition = builder.even_partition(units as u64, nanoseconds);
-    builder.push_kernel(Kernel {
-        name,
-        function,
-        operands,
-        partition,
-        scratch_bytes: 4 * row.words(),
-        time_steps: 1,
-    });
-    Ok(true)
+                let target = f.element(pointers[1], unit, row_bytes);
+                let number = f.builder.ins().imul_imm_s(place[1], extents[2] as i64);
+                let number = f.builder.ins().iadd(number, place[2]);
+                let divisor = f.element(pointers[5], number, 4);
+                f.call(across, &[scratch, target, pointers[4], divisor]);
+            });
+        })?;
+        let scratch_bytes = 4 * row.words();
+        builder.push_work_items(WorkItems { name, function, operands, scratch_bytes, count: units }, cost_ns);
+        Ok(())
+    }
 }
 
 /// What sums are divided by: the product of a number for each column and one for each row.

@@ -1,11 +1,14 @@
 //! Reductions over neighbouring axes, and over all of space: along rows that lie in order, or down columns.
 
+use super::family::{self, Codes, KernelFamily, KernelPlan, Site, Tiles};
+use super::refusal::Reason;
 use super::walk::{each_vector, first_lanes, indices};
-use crate::builder::Builder;
+use crate::builder::{Builder, WorkItems};
 use crate::error::CompileError;
 use tconvc_ir::ops::{GlobalPool, ReduceKind};
-use tconvc_ir::{DType, Node, Op};
-use tconvc_runtime::program::Kernel;
+use tconvc_ir::{Node, Op, Tensor, ValueId};
+use tconvc_machine::Target;
+use tconvc_passes::plan::Step;
 use tconvc_tile::{Lanes, Tile, TileBuilder, TileError, UnaryOp, Vector};
 
 /// Accumulators that take turns.
@@ -46,74 +49,118 @@ struct Reduction {
     inner: usize,
 }
 
-/// Makes the kernel; `false` when the axes are no neighbours, or it is none of these reductions of f32.
-pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, CompileError> {
-    let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
-    let shape = builder.shape(x)?;
-    let Some((reduction, label)) = reduction(builder, node, &shape)? else { return Ok(false) };
-    if builder.graph.ty(x).dtype != Some(DType::F32) || reduction.reduced == 0 || reduction.reduced > 1 << 24
-    {
-        return Ok(false);
+/// Reductions, and pooling over all of space.
+pub(crate) struct Reductions;
+
+impl KernelFamily for Reductions {
+    fn name(&self) -> &'static str {
+        "reduction"
     }
-    let Reduction { outer, reduced, inner, .. } = reduction;
-    if outer * inner == 0 {
-        return Ok(true);
+
+    fn plan<'a>(&self, site: Site<'a>, step: &Step) -> Result<Box<dyn KernelPlan<'a> + 'a>, Reason> {
+        let node = site.single(step)?;
+        let (x, y) = (family::input(node, 0)?, family::output(node, 0)?);
+        site.all_f32([x])?;
+        let reduction = reduction(site, node, &site.shape(x)?)?;
+        if reduction.reduced == 0 {
+            return Err(Reason::variant("a reduction of no elements", "one of at least one element"));
+        }
+        Reason::within("elements that become one", reduction.reduced, 1 << 24)?;
+        let (label, lanes) = (node.op.name().to_lowercase(), site.target.lanes());
+        let name = format!("f32_{label}_{}x{}", reduction.reduced, reduction.inner);
+        Ok(Box::new(Plan { x, y, reduction, lanes, name }))
     }
-    let name = builder.unique(&format!("f32_{label}_{reduced}x{inner}"));
-    let lanes = builder.target.lanes();
-    // Vectors of a unit, where they go down columns.
-    let block = TURNS * lanes;
-    let (blocks, full, rest) = if inner == 1 {
-        (1, reduction.along(builder.tile(&format!("{name}_row"))), None)
-    } else {
-        let rest = inner % block;
-        let tile = builder.tile(&format!("{name}_rest"));
-        let rest = (rest > 0).then(|| reduction.down(tile, rest));
-        (inner.div_ceil(block), reduction.down(builder.tile(&format!("{name}_columns")), block), rest)
-    };
-    let (Ok(full), Ok(rest)) = (full, rest.transpose()) else { return Ok(false) };
-    let whole = if inner == 1 { 1 } else { inner / block };
-    let full = if whole > 0 { Some(builder.add_tile(Ok(full))?) } else { None };
-    let rest = rest.map(|tile| builder.add_tile(Ok(tile))).transpose()?;
-    let operands = vec![builder.operand(x)?, builder.operand(y)?];
-    let extents = [outer, blocks];
-    let function = builder.add_step(&name, |f| {
-        let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
-        let (x, y) = (f.pointer(table, 0), f.pointer(table, 1));
-        f.for_each(begin, end, |f, unit| {
-            let place = indices(f, unit, &extents);
-            let source = f.element(x, place[0], 4 * (reduced * inner) as i64);
-            let source = f.element(source, place[1], 4 * block as i64);
-            let target = f.element(y, place[0], 4 * inner as i64);
-            let target = f.element(target, place[1], 4 * block as i64);
-            match (full, rest) {
-                (Some(full), Some(rest)) => {
-                    let inside = super::walk::below(f, place[1], whole);
-                    super::walk::choose(
-                        f,
-                        inside,
-                        |f| f.call(full, &[source, target]),
-                        |f| f.call(rest, &[source, target]),
-                    );
-                }
-                (Some(only), None) | (None, Some(only)) => f.call(only, &[source, target]),
-                (None, None) => {}
-            }
-        });
-    })?;
-    let units = outer * blocks;
-    let rates = builder.target.rates().elementwise;
-    let nanoseconds = (outer * reduced * inner) as f64 * rates.reduced + units as f64 * rates.reduced_item;
-    let partition = builder.even_partition(units as u64, nanoseconds);
-    builder.push_kernel(Kernel { name, function, operands, partition, scratch_bytes: 0, time_steps: 1 });
-    Ok(true)
 }
 
-fn reduction(
-    builder: &Builder<'_>,
-    node: &Node,
-    shape: &[usize],
-) -> Result<Option<(Reduction, String)>, CompileError> {
+/// A reduction and where it is.
+struct Plan {
+    x: ValueId,
+    y: ValueId,
+    reduction: Reduction,
+    lanes: usize,
+    name: String,
+}
+
+impl Plan {
+    /// Columns of a unit, where they go down columns.
+    fn block(&self) -> usize {
+        TURNS * self.lanes
+    }
+
+    fn blocks(&self) -> usize {
+        if self.reduction.inner == 1 { 1 } else { self.reduction.inner.div_ceil(self.block()) }
+    }
+}
+
+impl<'a> KernelPlan<'a> for Plan {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn cost_ns(&self, target: &Target) -> f64 {
+        let Reduction { outer, reduced, inner, .. } = self.reduction;
+        let rates = target.rates().elementwise;
+        (outer * reduced * inner) as f64 * rates.reduced + (outer * self.blocks()) as f64 * rates.reduced_item
+    }
+
+    fn tiles(&self, site: Site<'a>, name: &str) -> Result<Tiles, TileError> {
+        let (inner, block) = (self.reduction.inner, self.block());
+        if inner == 1 {
+            return Ok(vec![("full", self.reduction.along(site.tile(format!("{name}_row")))?)]);
+        }
+        let mut tiles = vec![];
+        if inner >= block {
+            tiles.push(("full", self.reduction.down(site.tile(format!("{name}_columns")), block)?));
+        }
+        if !inner.is_multiple_of(block) {
+            tiles.push(("rest", self.reduction.down(site.tile(format!("{name}_rest")), inner % block)?));
+        }
+        Ok(tiles)
+    }
+
+    fn steps(
+        self: Box<Self>,
+        builder: &mut Builder<'a>,
+        name: String,
+        codes: &Codes,
+    ) -> Result<(), CompileError> {
+        let (cost_ns, block, blocks) = (self.cost_ns(builder.target), self.block(), self.blocks());
+        let Self { x, y, reduction: Reduction { outer, reduced, inner, .. }, .. } = *self;
+        let (full, rest) = (codes.get("full"), codes.get("rest"));
+        let whole = if inner == 1 { 1 } else { inner / block };
+        let operands = vec![builder.operand(x)?, builder.operand(y)?];
+        let extents = [outer, blocks];
+        let function = builder.add_step(&name, |f| {
+            let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
+            let (x, y) = (f.pointer(table, 0), f.pointer(table, 1));
+            f.for_each(begin, end, |f, unit| {
+                let place = indices(f, unit, &extents);
+                let source = f.element(x, place[0], 4 * (reduced * inner) as i64);
+                let source = f.element(source, place[1], 4 * block as i64);
+                let target = f.element(y, place[0], 4 * inner as i64);
+                let target = f.element(target, place[1], 4 * block as i64);
+                match (full, rest) {
+                    (Some(full), Some(rest)) => {
+                        let inside = super::walk::below(f, place[1], whole);
+                        super::walk::choose(
+                            f,
+                            inside,
+                            |f| f.call(full, &[source, target]),
+                            |f| f.call(rest, &[source, target]),
+                        );
+                    }
+                    (Some(only), None) | (None, Some(only)) => f.call(only, &[source, target]),
+                    (None, None) => {}
+                }
+            });
+        })?;
+        let items = WorkItems { name, function, operands, scratch_bytes: 0, count: outer * blocks };
+        builder.push_work_items(items, cost_ns);
+        Ok(())
+    }
+}
+
+fn reduction(site: Site<'_>, node: &Node, shape: &[usize]) -> Result<Reduction, Reason> {
     let (kind, axes) = match &node.op {
         Op::GlobalPool(pool) => {
             let kind = match pool {
@@ -121,22 +168,19 @@ fn reduction(
                 GlobalPool::Max => ReduceKind::Max,
                 GlobalPool::Lp { p: 1 } => ReduceKind::L1,
                 GlobalPool::Lp { p: 2 } => ReduceKind::L2,
-                GlobalPool::Lp { .. } => return Ok(None),
+                GlobalPool::Lp { p } => return Err(Reason::variant(format!("p = {p}"), "p of 1 or 2")),
             };
             (kind, (0..shape.len()).map(|axis| axis >= 2).collect())
         }
         Op::Reduce(reduce) => {
-            let axes = match node.input(1).map(|axes| builder.constant(axes)) {
-                None => None,
-                Some(None) => return Ok(None),
-                Some(Some(axes)) => Some(axes.to_i64s()?),
-            };
+            let axes = node.input(1).map(|axes| site.constant(axes, "axes")).transpose()?;
+            let axes = axes.map(Tensor::to_i64s).transpose()?;
             (reduce.kind, reduce.reduced(axes.as_deref(), shape.len())?)
         }
-        _ => return Ok(None),
+        op => return Err(Reason::variant(op.name(), "a reduction or global pooling")),
     };
     if !axes.contains(&true) {
-        return Ok(None);
+        return Err(Reason::variant("a reduction along no axis", "one along at least one axis"));
     }
     // Axes of one element are part of anything.
     let real: Vec<(usize, bool)> =
@@ -144,7 +188,10 @@ fn reduction(
     let first = real.iter().position(|(_, reduced)| *reduced).unwrap_or(real.len());
     let count = real[first..].iter().take_while(|(_, reduced)| *reduced).count();
     if real[first + count..].iter().any(|(_, reduced)| *reduced) {
-        return Ok(None);
+        return Err(Reason::variant(
+            "a reduction along axes that are no neighbours",
+            "one along neighbouring axes",
+        ));
     }
     let size = |part: &[(usize, bool)]| part.iter().map(|(extent, _)| extent).product::<usize>();
     let (outer, reduced, inner) =
@@ -158,9 +205,14 @@ fn reduction(
         ReduceKind::L2 => (Join::Sum(Part::Square), Last::Root),
         ReduceKind::Max => (Join::Max { passes_nan }, Last::Itself),
         ReduceKind::Min => (Join::Min, Last::Itself),
-        ReduceKind::Prod | ReduceKind::LogSum | ReduceKind::LogSumExp => return Ok(None),
+        ReduceKind::Prod | ReduceKind::LogSum | ReduceKind::LogSumExp => {
+            return Err(Reason::variant(
+                node.op.name(),
+                "ReduceSum, -Mean, -L1, -L2, -SumSquare, -Max or -Min",
+            ));
+        }
     };
-    Ok(Some((Reduction { join, last, outer, reduced, inner }, node.op.name().to_lowercase())))
+    Ok(Reduction { join, last, outer, reduced, inner })
 }
 
 impl Join {

@@ -2,18 +2,20 @@
 //! first-level cache; the columns of that row are joined along the output, in vectors of it. Weights are those of the
 //! reference's tables. Resize to the nearest element is a movement.
 
-use super::movement::store_up_to;
-use super::walk::{each_vector, entry, indices};
-use crate::builder::Builder;
+use super::family::{self, Codes, KernelFamily, KernelPlan, Site};
+use super::refusal::Reason;
+use super::walk::{each_vector, entry, indices, store_up_to};
+use crate::builder::{Builder, WorkItems};
 use crate::error::CompileError;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData};
 use tconvc_ir::ops::{Resize, ResizeMode};
 use tconvc_ir::resize_axis::{Coordinates, ResizeAxis, ResizeTable};
-use tconvc_ir::{DType, Graph, Node, Op};
+use tconvc_ir::{Node, Op, Tensor, ValueId};
+use tconvc_machine::Target;
+use tconvc_passes::plan::Step;
 use tconvc_runtime::code::FunctionId;
-use tconvc_runtime::program::Kernel;
 use tconvc_tile::{Pattern, Tile, TileBuilder, TileError, Vector};
 
 /// Most taps of all rows together: beyond, the tables outgrow the data.
@@ -23,130 +25,168 @@ const MAX_ROW: usize = 1 << 24;
 /// Integer scales along a row that are interleaved from phases.
 const PHASES: std::ops::RangeInclusive<usize> = 2..=4;
 
-/// How each axis is resampled; `None` when it is no Resize, or scales, sizes or region are not constant.
-pub(super) fn geometry(
-    graph: &Graph,
-    node: &Node,
-    input: &[usize],
-) -> Result<Option<Vec<ResizeAxis>>, CompileError> {
-    let Op::Resize(resize) = &node.op else { return Ok(None) };
+/// How each axis is resampled.
+pub(super) fn geometry(site: Site<'_>, node: &Node, input: &[usize]) -> Result<Vec<ResizeAxis>, Reason> {
+    let Op::Resize(resize) = &node.op else { return Err(Reason::variant(node.op.name(), "Resize")) };
     let mut lists = vec![];
-    for index in 1..4 {
-        lists.push(match node.input(index).map(|value| graph.constant(value)) {
-            None => vec![],
-            Some(None) => return Ok(None),
-            Some(Some(tensor)) => tensor.to_f64s()?,
-        });
+    for (index, what) in [(1, "regions"), (2, "scales"), (3, "sizes")] {
+        let list = node.input(index).map(|value| site.constant(value, what)).transpose()?;
+        lists.push(list.map_or_else(|| Ok(vec![]), Tensor::to_f64s)?);
     }
     let scales: Vec<f32> = lists[1].iter().map(|&scale| scale as f32).collect();
     let sizes: Vec<i64> = lists[2].iter().map(|&size| size as i64).collect();
-    Ok(Some(resize.geometry(input, &lists[0], &scales, &sizes)?))
+    Ok(resize.geometry(input, &lists[0], &scales, &sizes)?)
 }
 
-/// Makes the kernel; `false` for other operators, other types, and what has a region outside the input.
-pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, CompileError> {
-    let Op::Resize(Resize { mode: mode @ (ResizeMode::Linear | ResizeMode::Cubic), .. }) = node.op else {
-        return Ok(false);
-    };
-    let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
-    let shape = builder.shape(x)?;
-    let Some(axes) = geometry(builder.graph, node, &shape)? else { return Ok(false) };
-    let outside = axes.iter().any(|axis| axis.coordinates == Coordinates::TfCropAndResize);
-    let [outer @ .., row] = axes.as_slice() else { return Ok(false) };
-    if builder.graph.ty(x).dtype != Some(DType::F32) || outside || row.input.max(row.output) > MAX_ROW {
-        return Ok(false);
-    }
-    if axes.iter().any(|axis| axis.output == 0) {
-        return Ok(true);
-    }
-    let Some(rows) = Rows::new(outer, row.input)? else { return Ok(false) };
-    let mode = if mode == ResizeMode::Linear { "linear" } else { "cubic" };
-    let sizes = |f: fn(&ResizeAxis) -> usize| {
-        let changed: Vec<String> =
-            axes.iter().filter(|axis| !axis.is_identity()).map(|axis| f(axis).to_string()).collect();
-        changed.join("x")
-    };
-    let name = format!("f32_resize_{mode}_{}_{}", sizes(|axis| axis.input), sizes(|axis| axis.output));
-    let name = builder.unique(&name);
+/// Resize by weights.
+pub(crate) struct Resampling;
 
-    let across = if row.is_identity() { None } else { Some(Across::new(builder, &name, row)?) };
-    let begin = across.as_ref().map_or(0, |across| across.begin);
-    let joiner = |builder: &mut Builder<'_>, what: &str, taps: usize, adds: bool| {
-        let tile = join(builder.tile(&format!("{name}_{what}")), row.input, begin, taps, adds);
-        builder.add_tile(tile)
-    };
-    let one = joiner(builder, "one", 1, false)?;
-    let two = joiner(builder, "two", 2, false)?;
-    let more = joiner(builder, "more", 1, true)?;
-
-    let mut operands = vec![builder.operand(x)?, builder.operand(y)?];
-    operands.push(builder.pack_bytes(bytemuck::cast_slice(&rows.starts)));
-    operands.push(builder.pack_bytes(bytemuck::cast_slice(&rows.offsets)));
-    operands.push(builder.pack(&rows.weights));
-    if let Some(across) = &across {
-        operands.push(builder.pack_bytes(&across.table));
+impl KernelFamily for Resampling {
+    fn name(&self) -> &'static str {
+        "resampling"
     }
-    let extents: Vec<usize> = outer.iter().map(|axis| axis.output).collect();
-    let units: usize = extents.iter().product();
-    let row_bytes = 4 * row.output as i64;
-    let function = builder.add_step(&name, |f| {
-        let &[table, begin, end, scratch] = f.params.as_slice() else { return };
-        let pointers: Vec<_> = (0..operands.len()).map(|i| f.pointer(table, i)).collect();
-        if let Some(Across { zero: Some(at), .. }) = across {
-            let zero = f.builder.ins().iconst(I32, 0);
-            let at = f.add_constant(scratch, at);
-            f.builder.ins().store(MemFlagsData::trusted(), zero, at, 0);
+
+    fn plan<'a>(&self, site: Site<'a>, step: &Step) -> Result<Box<dyn KernelPlan<'a> + 'a>, Reason> {
+        let node = site.single(step)?;
+        let (x, y) = (family::input(node, 0)?, family::output(node, 0)?);
+        let mode = match &node.op {
+            Op::Resize(Resize { mode: ResizeMode::Linear, .. }) => "linear",
+            Op::Resize(Resize { mode: ResizeMode::Cubic, .. }) => "cubic",
+            op => return Err(Reason::variant(op.name(), "Resize of mode linear or cubic")),
+        };
+        site.all_f32([x])?;
+        let axes = geometry(site, node, &site.shape(x)?)?;
+        if axes.iter().any(|axis| axis.coordinates == Coordinates::TfCropAndResize) {
+            return Err(Reason::variant("tf_crop_and_resize", "a region of the whole input"));
         }
-        f.for_each(begin, end, |f, unit| {
-            let along = indices(f, unit, &extents);
-            let (mut source, mut number) = (pointers[0], f.constant(0));
-            for (&index, &(stride, step)) in along.iter().zip(&rows.axes) {
-                source = if stride == 0 { source } else { f.element(source, index, 4 * stride as i64) };
-                number = if step == 0 { number } else { f.element(number, index, step as i64) };
+        let Some(row) = axes.last() else {
+            return Err(Reason::variant("Resize of a scalar", "Resize of at least one axis"));
+        };
+        Reason::within("elements of a row", row.input.max(row.output), MAX_ROW)?;
+        let is_empty = axes.iter().any(|axis| axis.output == 0);
+        let rows = if is_empty { Rows::default() } else { Rows::new(&axes[..axes.len() - 1], row.input)? };
+        let sizes = |f: fn(&ResizeAxis) -> usize| {
+            let changed: Vec<String> =
+                axes.iter().filter(|axis| !axis.is_identity()).map(|axis| f(axis).to_string()).collect();
+            changed.join("x")
+        };
+        let name = format!("f32_resize_{mode}_{}_{}", sizes(|axis| axis.input), sizes(|axis| axis.output));
+        Ok(Box::new(Plan { x, y, axes, rows, name }))
+    }
+}
+
+/// Rows to resample.
+struct Plan {
+    x: ValueId,
+    y: ValueId,
+    axes: Vec<ResizeAxis>,
+    rows: Rows,
+    name: String,
+}
+
+impl<'a> KernelPlan<'a> for Plan {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn cost_ns(&self, target: &Target) -> f64 {
+        let Some((row, outer)) = self.axes.split_last() else { return 0.0 };
+        let units: usize = outer.iter().map(|axis| axis.output).product();
+        let taps = self.rows.weights.len() as f64 / self.rows.starts.len().saturating_sub(1).max(1) as f64;
+        let rates = target.rates().elementwise;
+        let across = if row.is_identity() { 0.0 } else { row.output as f64 * rates.joined };
+        units as f64 * (row.input as f64 * taps * rates.reduced + across + rates.reduced_item)
+    }
+
+    fn steps(
+        self: Box<Self>,
+        builder: &mut Builder<'a>,
+        name: String,
+        _: &Codes,
+    ) -> Result<(), CompileError> {
+        let Self { x, y, axes, rows, .. } = *self;
+        let Some((row, outer)) = axes.split_last() else { return Ok(()) };
+        let across = if row.is_identity() { None } else { Some(Across::new(builder, &name, row)?) };
+        let begin = across.as_ref().map_or(0, |across| across.begin);
+        let joiner = |builder: &mut Builder<'_>, what: &str, taps: usize, adds: bool| {
+            let tile = join(builder.tile(&format!("{name}_{what}")), row.input, begin, taps, adds);
+            builder.add_tile(tile)
+        };
+        let one = joiner(builder, "one", 1, false)?;
+        let two = joiner(builder, "two", 2, false)?;
+        let more = joiner(builder, "more", 1, true)?;
+
+        let mut operands = vec![builder.operand(x)?, builder.operand(y)?];
+        operands.push(builder.pack_bytes(bytemuck::cast_slice(&rows.starts)));
+        operands.push(builder.pack_bytes(bytemuck::cast_slice(&rows.offsets)));
+        operands.push(builder.pack(&rows.weights));
+        if let Some(across) = &across {
+            operands.push(builder.pack_bytes(&across.table));
+        }
+        let extents: Vec<usize> = outer.iter().map(|axis| axis.output).collect();
+        let units: usize = extents.iter().product();
+        let row_bytes = 4 * row.output as i64;
+        let function = builder.add_step(&name, |f| {
+            let &[table, begin, end, scratch] = f.params.as_slice() else { return };
+            let pointers: Vec<_> = (0..operands.len()).map(|i| f.pointer(table, i)).collect();
+            if let Some(Across { zero: Some(at), .. }) = across {
+                let zero = f.builder.ins().iconst(I32, 0);
+                let at = f.add_constant(scratch, at);
+                f.builder.ins().store(MemFlagsData::trusted(), zero, at, 0);
             }
-            let target = f.element(pointers[1], unit, row_bytes);
-            let joined = if across.is_some() { scratch } else { target };
-            let first = entry(f, pointers[2], number);
-            let next = f.add_constant(number, 1);
-            let last = entry(f, pointers[2], next);
-            let tap = |f: &mut crate::module::FunctionBuilder<'_>, tap| {
-                let offset = entry(f, pointers[3], tap);
-                (f.builder.ins().iadd(source, offset), f.element(pointers[4], tap, 4))
-            };
-            let second = f.add_constant(first, 1);
-            let third = f.add_constant(first, 2);
-            let (from, weight) = tap(f, first);
-            let several = f.builder.ins().icmp(IntCC::UnsignedGreaterThan, last, second);
-            super::walk::choose(
-                f,
-                several,
-                |f| {
-                    let (other, _) = tap(f, second);
-                    f.call(two, &[from, other, joined, weight]);
-                    f.for_each(third, last, |f, next| {
-                        let (from, weight) = tap(f, next);
-                        f.call(more, &[from, joined, weight]);
-                    });
-                },
-                |f| f.call(one, &[from, joined, weight]),
-            );
-            if let Some(across) = &across {
-                f.call(across.code, &[scratch, target, pointers[5]]);
-            }
-        });
-    })?;
-    let scratch_bytes = across.as_ref().map_or(0, |across| across.scratch_bytes);
-    let taps = rows.weights.len() as f64 / (rows.starts.len() - 1) as f64;
-    let rates = builder.target.rates().elementwise;
-    let work = row.input as f64 * taps * rates.reduced
-        + across.map_or(0.0, |across| across.nanoseconds)
-        + rates.reduced_item;
-    let partition = builder.even_partition(units as u64, units as f64 * work);
-    builder.push_kernel(Kernel { name, function, operands, partition, scratch_bytes, time_steps: 1 });
-    Ok(true)
+            f.for_each(begin, end, |f, unit| {
+                let along = indices(f, unit, &extents);
+                let (mut source, mut number) = (pointers[0], f.constant(0));
+                for (&index, &(stride, step)) in along.iter().zip(&rows.axes) {
+                    source = if stride == 0 { source } else { f.element(source, index, 4 * stride as i64) };
+                    number = if step == 0 { number } else { f.element(number, index, step as i64) };
+                }
+                let target = f.element(pointers[1], unit, row_bytes);
+                let joined = if across.is_some() { scratch } else { target };
+                let first = entry(f, pointers[2], number);
+                let next = f.add_constant(number, 1);
+                let last = entry(f, pointers[2], next);
+                let tap = |f: &mut crate::module::FunctionBuilder<'_>, tap| {
+                    let offset = entry(f, pointers[3], tap);
+                    (f.builder.ins().iadd(source, offset), f.element(pointers[4], tap, 4))
+                };
+                let second = f.add_constant(first, 1);
+                let third = f.add_constant(first, 2);
+                let (from, weight) = tap(f, first);
+                let several = f.builder.ins().icmp(IntCC::UnsignedGreaterThan, last, second);
+                super::walk::choose(
+                    f,
+                    several,
+                    |f| {
+                        let (other, _) = tap(f, second);
+                        f.call(two, &[from, other, joined, weight]);
+                        f.for_each(third, last, |f, next| {
+                            let (from, weight) = tap(f, next);
+                            f.call(more, &[from, joined, weight]);
+                        });
+                    },
+                    |f| f.call(one, &[from, joined, weight]),
+                );
+                if let Some(across) = &across {
+                    f.call(across.code, &[scratch, target, pointers[5]]);
+                }
+            });
+        })?;
+        let scratch_bytes = across.as_ref().map_or(0, |across| across.scratch_bytes);
+        let taps = rows.weights.len() as f64 / (rows.starts.len() - 1) as f64;
+        let rates = builder.target.rates().elementwise;
+        let work = row.input as f64 * taps * rates.reduced
+            + across.map_or(0.0, |across| across.nanoseconds)
+            + rates.reduced_item;
+        let items = WorkItems { name, function, operands, scratch_bytes, count: units };
+        let nanoseconds = items.count as f64 * work;
+        builder.push_work_items(items, nanoseconds);
+        Ok(())
+    }
 }
 
 /// The rows that each output row reads: taps of all axes but the innermost, joined.
+#[derive(Default)]
 struct Rows {
     /// For each outer axis, words between its rows in the input where it stays, and its step in the number of an entry.
     axes: Vec<(usize, usize)>,
@@ -158,7 +198,7 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(outer: &[ResizeAxis], width: usize) -> Result<Option<Self>, CompileError> {
+    fn new(outer: &[ResizeAxis], width: usize) -> Result<Self, Reason> {
         let (mut stride, mut entries) = (width, 1usize);
         // Innermost first.
         let mut axes = vec![];
@@ -169,9 +209,8 @@ impl Rows {
             } else {
                 let table = axis.table()?;
                 let total = taps.iter().map(Vec::len).sum::<usize>();
-                if total.saturating_mul(table.output()).saturating_mul(table.most_taps()) > MAX_TAPS {
-                    return Ok(None);
-                }
+                let taps_of_all = total.saturating_mul(table.output()).saturating_mul(table.most_taps());
+                Reason::within("taps of all rows together", taps_of_all, MAX_TAPS)?;
                 axes.push((0, entries));
                 entries *= table.output();
                 taps = (0..table.output()).flat_map(|o| joined(&table, o, stride, &taps)).collect();
@@ -185,9 +224,13 @@ impl Rows {
             weights.extend(row.iter().map(|(_, weight)| *weight as f32));
             starts.push(offsets.len() as i64);
         }
-        // A row that reads nothing has no code.
-        let empty = starts.windows(2).any(|pair| pair[0] == pair[1]);
-        Ok((!empty).then_some(Self { axes, starts, offsets, weights }))
+        if starts.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Reason::variant(
+                "an output row that reads nothing",
+                "rows that each read some of the input",
+            ));
+        }
+        Ok(Self { axes, starts, offsets, weights })
     }
 }
 
@@ -248,16 +291,16 @@ struct Across {
 impl Across {
     fn new(builder: &mut Builder<'_>, name: &str, row: &ResizeAxis) -> Result<Self, CompileError> {
         let table = row.table()?;
-        let name = format!("{name}_columns");
         let rates = builder.target.rates().elementwise;
+        let name = format!("{name}_columns");
         if let Some(phases) = phases(&table, row) {
             let reach = phases.iter().flatten().map(|(at, _)| at.unsigned_abs() as usize).max().unwrap_or(0);
             let begin = reach.next_multiple_of(16);
             let tile = write_phases(builder.tile(&name), &phases, row.input, begin, reach);
-            if let Ok(tile) = tile {
+            if let Some(code) = builder.try_tile(tile)? {
                 let words = begin + row.input.next_multiple_of(16) + reach.next_multiple_of(16) + 32;
                 return Ok(Self {
-                    code: builder.add_tile(Ok(tile))?,
+                    code,
                     begin,
                     zero: None,
                     table: vec![0; 8],
@@ -267,11 +310,12 @@ impl Across {
             }
         }
         if let Some(blocks) = blocks(&table, builder.target.lanes())
-            && let Ok(tile) = write_blocks(builder.tile(&name), &blocks, row.output)
+            && let tile = write_blocks(builder.tile(&name), &blocks, row.output)
+            && let Some(code) = builder.try_tile(tile)?
         {
             let words = row.input + 2 * builder.target.lanes();
             return Ok(Self {
-                code: builder.add_tile(Ok(tile))?,
+                code,
                 begin: 0,
                 zero: None,
                 table: blocks

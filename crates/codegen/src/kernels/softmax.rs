@@ -1,63 +1,117 @@
 //! Softmax and LogSoftmax: along rows that lie in order, or down columns.
 
+use super::family::{self, Codes, KernelFamily, KernelPlan, Site, Tiles};
+use super::refusal::Reason;
 use super::walk::{below, choose, each_vector, first_lanes, indices};
-use crate::builder::Builder;
+use crate::builder::{Builder, WorkItems};
 use crate::error::CompileError;
-use tconvc_ir::ops::{Softmax, SoftmaxKind};
-use tconvc_ir::{DType, Node};
-use tconvc_runtime::program::Kernel;
+use tconvc_ir::ops::SoftmaxKind;
+use tconvc_ir::{Op, ValueId};
+use tconvc_machine::Target;
+use tconvc_passes::plan::Step;
 use tconvc_tile::{Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
 
-/// Makes the kernel; `false` for Hardmax and types other than f32.
-pub(super) fn build(builder: &mut Builder<'_>, node: &Node, softmax: Softmax) -> Result<bool, CompileError> {
-    let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
-    let logarithm = match softmax.kind {
-        SoftmaxKind::Softmax => false,
-        SoftmaxKind::LogSoftmax => true,
-        SoftmaxKind::Hardmax => return Ok(false),
-    };
-    let [outer, along, inner] = softmax.split(&builder.shape(x)?)?;
-    if builder.graph.ty(x).dtype != Some(DType::F32) || along.max(inner) > 1 << 24 {
-        return Ok(false);
+/// Softmax and LogSoftmax.
+pub(crate) struct Softmaxes;
+
+impl KernelFamily for Softmaxes {
+    fn name(&self) -> &'static str {
+        "softmax"
     }
-    if outer * along * inner == 0 {
-        return Ok(true);
+
+    fn plan<'a>(&self, site: Site<'a>, step: &Step) -> Result<Box<dyn KernelPlan<'a> + 'a>, Reason> {
+        let node = site.single(step)?;
+        let (x, y) = (family::input(node, 0)?, family::output(node, 0)?);
+        let Op::Softmax(softmax) = node.op else {
+            return Err(Reason::variant(node.op.name(), "Softmax or LogSoftmax"));
+        };
+        let logarithm = match softmax.kind {
+            SoftmaxKind::Softmax => false,
+            SoftmaxKind::LogSoftmax => true,
+            SoftmaxKind::Hardmax => return Err(Reason::variant("Hardmax", "Softmax or LogSoftmax")),
+        };
+        site.all_f32([x])?;
+        let [outer, along, inner] = softmax.split(&site.shape(x)?)?;
+        Reason::within("elements along a row or between its elements", along.max(inner), MOST_ELEMENTS)?;
+        let lanes = site.target.lanes();
+        let name = format!("f32_{}_{along}x{inner}", node.op.name().to_lowercase());
+        Ok(Box::new(Rows { x, y, outer, along, inner, logarithm, lanes, name }))
     }
-    let name = builder.unique(&format!("f32_{}_{along}x{inner}", node.op.name().to_lowercase()));
-    let lanes = builder.target.lanes();
-    let (blocks, whole) = if inner == 1 { (1, 1) } else { (inner.div_ceil(lanes), inner / lanes) };
-    let tile = builder.tile(&format!("{name}_tile"));
-    let full =
-        if inner == 1 { row(tile, along, logarithm) } else { column(tile, along, inner, lanes, logarithm) };
-    let rest = (blocks > whole)
-        .then(|| column(builder.tile(&format!("{name}_rest")), along, inner, inner % lanes, logarithm));
-    let (Ok(full), Ok(rest)) = (full, rest.transpose()) else { return Ok(false) };
-    let full = if whole > 0 { Some(builder.add_tile(Ok(full))?) } else { None };
-    let rest = rest.map(|tile| builder.add_tile(Ok(tile))).transpose()?;
-    let operands = vec![builder.operand(x)?, builder.operand(y)?];
-    let function = builder.add_step(&name, |f| {
-        let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
-        let pointers = [f.pointer(table, 0), f.pointer(table, 1)];
-        f.for_each(begin, end, |f, unit| {
-            let place = indices(f, unit, &[outer, blocks]);
-            let args = pointers.map(|pointer| {
-                let at = f.element(pointer, place[0], 4 * (along * inner) as i64);
-                f.element(at, place[1], 4 * lanes as i64)
-            });
-            match (full, rest) {
-                (Some(full), Some(rest)) => {
-                    let inside = below(f, place[1], whole);
-                    choose(f, inside, |f| f.call(full, &args), |f| f.call(rest, &args));
+}
+
+/// Displacements have 32 bits.
+const MOST_ELEMENTS: usize = 1 << 24;
+
+/// Rows to normalise: `outer` times `inner` of `along` elements, `inner` apart.
+struct Rows {
+    x: ValueId,
+    y: ValueId,
+    outer: usize,
+    along: usize,
+    inner: usize,
+    logarithm: bool,
+    lanes: usize,
+    name: String,
+}
+
+impl<'a> KernelPlan<'a> for Rows {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn cost_ns(&self, target: &Target) -> f64 {
+        (self.outer * self.along * self.inner) as f64 * target.rates().elementwise.exponential
+    }
+
+    fn tiles(&self, site: Site<'a>, name: &str) -> Result<Tiles, TileError> {
+        let Self { along, inner, lanes, logarithm, .. } = *self;
+        if inner == 1 {
+            return Ok(vec![("full", row(site.tile(format!("{name}_tile")), along, logarithm)?)]);
+        }
+        let mut tiles = vec![];
+        if inner >= lanes {
+            tiles.push(("full", column(site.tile(format!("{name}_tile")), along, inner, lanes, logarithm)?));
+        }
+        if !inner.is_multiple_of(lanes) {
+            let tile = site.tile(format!("{name}_rest"));
+            tiles.push(("rest", column(tile, along, inner, inner % lanes, logarithm)?));
+        }
+        Ok(tiles)
+    }
+
+    fn steps(
+        self: Box<Self>,
+        builder: &mut Builder<'a>,
+        name: String,
+        codes: &Codes,
+    ) -> Result<(), CompileError> {
+        let Self { x, y, outer, along, inner, lanes, .. } = *self;
+        let (blocks, whole) = if inner == 1 { (1, 1) } else { (inner.div_ceil(lanes), inner / lanes) };
+        let (full, rest) = (codes.get("full"), codes.get("rest"));
+        let operands = vec![builder.operand(x)?, builder.operand(y)?];
+        let function = builder.add_step(&name, |f| {
+            let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
+            let pointers = [f.pointer(table, 0), f.pointer(table, 1)];
+            f.for_each(begin, end, |f, unit| {
+                let place = indices(f, unit, &[outer, blocks]);
+                let args = pointers.map(|pointer| {
+                    let at = f.element(pointer, place[0], 4 * (along * inner) as i64);
+                    f.element(at, place[1], 4 * lanes as i64)
+                });
+                match (full, rest) {
+                    (Some(full), Some(rest)) => {
+                        let inside = below(f, place[1], whole);
+                        choose(f, inside, |f| f.call(full, &args), |f| f.call(rest, &args));
+                    }
+                    (Some(only), None) | (None, Some(only)) => f.call(only, &args),
+                    (None, None) => {}
                 }
-                (Some(only), None) | (None, Some(only)) => f.call(only, &args),
-                (None, None) => {}
-            }
-        });
-    })?;
-    let nanoseconds = (outer * along * inner) as f64 * builder.target.rates().elementwise.exponential;
-    let partition = builder.even_partition((outer * blocks) as u64, nanoseconds);
-    builder.push_kernel(Kernel { name, function, operands, partition, scratch_bytes: 0, time_steps: 1 });
-    Ok(true)
+            });
+        })?;
+        let items = WorkItems { name, function, operands, scratch_bytes: 0, count: outer * blocks };
+        builder.push_work_items(items, self.cost_ns(builder.target));
+        Ok(())
+    }
 }
 
 /// The largest of a row, in every lane; NaN where one is NaN.

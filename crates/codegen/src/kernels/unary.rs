@@ -100,6 +100,16 @@ pub(super) fn apply(b: &mut TileBuilder, op: Unary, x: Vector) -> Vector {
             let y = b.select(Cmp::Le, x, 0.0, negative, x);
             b.mul(y, gamma)
         }
+        Unary::FakeQuantize { scale, low, high } => {
+            let quotient = if scale == 1.0 { x } else { b.div(x, scale) };
+            let zero = b.zero();
+            let numbers = b.select(Cmp::Eq, quotient, quotient, quotient, zero);
+            let steps = b.unary(UnaryOp::Round, numbers);
+            // Zeros lose their sign: integers lie between the two operators.
+            let steps = b.add(steps, 0.0);
+            let steps = clamp(b, steps, low, high);
+            if scale == 1.0 { steps } else { b.mul(steps, scale) }
+        }
         other => b.misuse(format!("{} has no vector code", other.name()), x),
     }
 }

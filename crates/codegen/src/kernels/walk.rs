@@ -4,7 +4,7 @@ use crate::module::FunctionBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value};
-use tconvc_tile::{Lanes, Pointer, TileBuilder};
+use tconvc_tile::{Lanes, Pointer, TileBuilder, Vector};
 
 /// Indices along axes of these extents, outermost first, from a row-major number.
 pub(super) fn indices(f: &mut FunctionBuilder<'_>, number: Value, extents: &[usize]) -> Vec<Value> {
@@ -94,4 +94,14 @@ pub(super) fn each_vector(
 /// The first `count` lanes.
 pub(super) fn first_lanes(b: &TileBuilder, count: usize) -> Lanes {
     if count >= b.lanes() { Lanes::All } else { Lanes::First(count as u8) }
+}
+
+/// Stores vector number `i` of a row of `count` words, as far as it reaches.
+pub(super) fn store_up_to(b: &mut TileBuilder, vector: Vector, target: Pointer, i: usize, count: usize) {
+    let (lanes, at) = (b.lanes(), target.at(i as i32 * b.vector_bytes()));
+    match count.saturating_sub(i * lanes) {
+        0 => {}
+        left if left >= lanes => b.store_lanes(vector, at, Lanes::All),
+        left => b.store_lanes(vector, at, Lanes::First(left as u8)),
+    }
 }

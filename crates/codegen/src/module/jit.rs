@@ -1,14 +1,17 @@
-//! Finished code in executable memory, and the calls into it.
+//! A sink of artifacts: code in executable memory, and the calls into it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{Linkage, Module};
 
-use super::lowered::Compiled;
+use super::lowered::{Compiled, LoweredModule};
 use super::{CodeError, Kind};
+use crate::artifact::Artifact;
+use crate::error::CompileError;
 use tconvc_runtime::code::{Executable, FunctionId, StepFn};
+use tconvc_runtime::program::Program;
 
 /// Machine code in executable memory. Dropping it frees the memory.
 pub struct JitCode {
@@ -18,8 +21,47 @@ pub struct JitCode {
     addresses: Vec<usize>,
 }
 
+impl Artifact {
+    /// Places the code in executable memory.
+    ///
+    /// # Errors
+    /// When the target is not this machine, or there is no memory.
+    pub fn load(self) -> Result<Program, CompileError> {
+        let code = Arc::new(self.functions.finish()?);
+        // SAFETY: kernels are made for just these operands; guard pages in tests watch that each keeps to its buffers, the
+        // builder that buffers keep to their memory.
+        Ok(unsafe { Program::new(code, self.weights, self.layout) })
+    }
+}
+
+impl LoweredModule {
+    /// Places everything in executable memory.
+    ///
+    /// # Errors
+    /// [`CodeError::Foreign`] where the target is not this machine, [`CodeError::Memory`] where there is none.
+    pub fn finish(self) -> Result<JitCode, CodeError> {
+        if !self.target.runs_here() {
+            return Err(CodeError::Foreign { target: self.target.to_string() });
+        }
+        check_executable()?;
+        JitCode::place(self.functions, self.isa)
+    }
+}
+
+/// Tries to make a page executable. A system may refuse that to a process (`MemoryDenyWriteExecute`, SELinux), which would be the
+/// end of it in the middle of placing code.
+fn check_executable() -> Result<(), CodeError> {
+    let page = memmap2::MmapMut::map_anon(1).and_then(memmap2::MmapMut::make_exec);
+    page.map(drop).map_err(|error| CodeError::Memory {
+        message: format!(
+            "{error}; the system refuses it to this process (systemd: MemoryDenyWriteExecute=no allows it); \
+             `compile --emit onnx` needs none"
+        ),
+    })
+}
+
 impl JitCode {
-    pub(super) fn place(functions: Vec<Compiled>, isa: OwnedTargetIsa) -> Result<JitCode, CodeError> {
+    fn place(functions: Vec<Compiled>, isa: OwnedTargetIsa) -> Result<JitCode, CodeError> {
         // One segment of just the right size, so that calls within it are short jumps.
         let size: usize = functions.iter().map(|f| f.bytes.len() + f.align as usize + 64).sum();
         let slack = functions.iter().map(|f| 24 * f.relocs.len()).sum::<usize>();

@@ -5,7 +5,7 @@ use cranelift_codegen::ir::{Function, Signature};
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_module::{FuncId, ModuleReloc, ModuleRelocTarget};
 
-use super::{Body, CodeError, Declared, JitCode, Kind, Setting, within};
+use super::{Body, CodeError, Declared, Kind, Setting, within};
 use tconvc_machine::Target;
 use tconvc_runtime::code::FunctionId;
 use tconvc_tile::backend::cranelift;
@@ -45,17 +45,6 @@ impl LoweredModule {
     /// Where the number is of another module.
     pub fn machine_code(&self, id: FunctionId) -> &[u8] {
         &self.functions[id.index()].bytes
-    }
-
-    /// Places everything in executable memory.
-    ///
-    /// # Errors
-    /// [`CodeError::Foreign`] where the target is not this machine, [`CodeError::Memory`] where there is none.
-    pub fn finish(self) -> Result<JitCode, CodeError> {
-        if !self.target.runs_here() {
-            return Err(CodeError::Foreign { target: self.target.to_string() });
-        }
-        JitCode::place(self.functions, self.isa)
     }
 }
 

@@ -190,3 +190,51 @@ fn long_casts_are_shared_between_threads() {
             .check();
     }
 }
+
+/// Every number of 16 bits in floats, and no NaN that signals; in f32 also the middles between them and both neighbours of these, where rounding turns.
+fn halves(dtype: DType) -> Tensor {
+    let quiet = match dtype {
+        DType::F16 => |bits: u16| if bits & 0x7fff > 0x7c00 { bits | 0x200 } else { bits },
+        _ => |bits: u16| if bits & 0x7fff > 0x7f80 { bits | 0x40 } else { bits },
+    };
+    let bytes = (0..=u16::MAX).map(quiet).flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    Tensor::from_shared(dtype, vec![65_536], Arc::new(bytes), 0).unwrap()
+}
+
+fn middles(dtype: DType) -> Tensor {
+    let wide = op("Cast", Attributes::new().with("to", DType::F32));
+    let all = wide.eval(&[Some(&halves(dtype))], 1).unwrap().remove(0);
+    let all = all.elements::<f32>().unwrap().into_owned();
+    let mut near: Vec<f32> = vec![];
+    for pair in all.windows(2) {
+        let middle = f32::midpoint(pair[0], pair[1]);
+        near.extend([pair[0], middle, middle.next_up(), middle.next_down()]);
+    }
+    near.extend([
+        65_519.996,
+        65_520.0,
+        -65_520.0,
+        1e-8,
+        2.9e-8,
+        -2.98e-8,
+        f32::MAX,
+        f32::MIN_POSITIVE,
+        1e-45,
+    ]);
+    near.extend(floats());
+    Tensor::from_vec([near.len()], near).unwrap()
+}
+
+#[test]
+fn short_floats_cast_both_ways() {
+    for dtype in [DType::F16, DType::BF16] {
+        for to in [DType::F32, DType::F16, DType::BF16].into_iter().filter(|&to| to != dtype) {
+            Case::new(op("Cast", Attributes::new().with("to", to)), halves(dtype), vec![]).check();
+        }
+        let cast = op("Cast", Attributes::new().with("to", dtype));
+        Case::new(cast.clone(), middles(dtype), vec![]).check();
+        for count in 1..40 {
+            Case::new(cast.clone(), seeded(&[count], count as u64), vec![]).check();
+        }
+    }
+}

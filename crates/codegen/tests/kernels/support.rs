@@ -111,7 +111,7 @@ impl Case {
             for threads in [1, 2] {
                 let grain_ns = Some(0.0);
                 let options = Options { threads, fast_math, grain_ns, ..Options::new(target.clone()) };
-                let program = compile(&graph, &plan, &options, &Serial).unwrap().finish().unwrap();
+                let program = compile(&graph, &plan, &options, &Serial).unwrap().load().unwrap();
                 kernels.extend(program.steps().iter().filter_map(|step| match &step.work {
                     Work::Kernel(kernel) => Some(kernel.name.clone()),
                     _ => None,

@@ -205,6 +205,16 @@ mod tests {
         assert_eq!(cast(&truth, DType::F16).unwrap(), halves);
     }
 
+    /// The half crate's own conversion of f64 drops what lies behind 20 bits of the fraction.
+    #[test]
+    fn short_floats_see_all_bits_of_what_they_round() {
+        let above = f32::from_bits(0x0020_8001);
+        let x = Tensor::from_vec([2], vec![above, f32::from_bits(0x3f80_8001)]).unwrap();
+        assert_eq!(cast(&x, DType::BF16).unwrap().bytes(), [0x21, 0, 0x81, 0x3f]);
+        let x = Tensor::from_vec([1], vec![1.0 + 2f64.powi(-11) + 2f64.powi(-40)]).unwrap();
+        assert_eq!(cast(&x, DType::F16).unwrap().to_f64s().unwrap(), [1.0 + 2f64.powi(-10)]);
+    }
+
     #[test]
     fn attributes_read_back_and_other_types_are_refused() {
         let rounding = ShortRounding { saturate: false, power: PowerRounding::Nearest };

@@ -1,10 +1,11 @@
 //! `Scan`: a graph over the slices of tensors, with a state that goes from slice to slice.
 
 use super::InputInfo;
-use super::control::{run, stack, typed};
+use super::control::{RunGraph, stack, typed};
 use super::movement::pick;
 use super::support::inputs::resolve_axis;
 use crate::attributes::{AttributeValue, Attributes};
+use crate::budget::{self, Limit};
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -114,6 +115,11 @@ impl Scan {
         Ok((types, length))
     }
 
+    /// Slices that there are, where that is known.
+    pub(super) fn slices(&self, inputs: &[Option<InputInfo<'_>>]) -> Option<usize> {
+        self.first_slice(inputs).ok()?.1.known()
+    }
+
     /// The graph with types that hold for every slice: a state that changes its shape has none that is known.
     pub(super) fn any_slice(&self, inputs: &[Option<InputInfo<'_>>]) -> Result<Graph> {
         let (mut types, _) = self.first_slice(inputs)?;
@@ -153,7 +159,7 @@ impl Scan {
         Ok(found)
     }
 
-    pub(super) fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    pub(super) fn eval(&self, inputs: &[Option<&Tensor>], run: &mut RunGraph<'_>) -> Result<Vec<Tensor>> {
         let given = |index: usize| {
             let input = inputs.get(index).copied().flatten();
             input.cloned().ok_or_else(|| Error::Graph(format!("input {index} is missing")))
@@ -173,12 +179,14 @@ impl Scan {
         let mut collected: Vec<Vec<Tensor>> = vec![vec![]; self.collected.len()];
         let mut bytes = 0usize;
         for round in 0..length {
+            budget::count(Limit::Rounds, 1)?;
             let slices = scanned.iter().map(|(tensor, axis, backwards)| {
                 slice(tensor, *axis, if *backwards { length - 1 - round } else { round })
             });
             let own = std::mem::take(&mut state).into_iter().map(Ok).chain(slices);
-            let own = own.map(|tensor| tensor.map(Some)).collect::<Result<Vec<_>>>()?;
-            let mut results = run(&self.body, own.into_iter().chain(captured.iter().cloned()))?.into_iter();
+            let mut own = own.map(|tensor| tensor.map(Some)).collect::<Result<Vec<_>>>()?;
+            own.extend(captured.iter().cloned());
+            let mut results = run("body", &self.body, own)?.into_iter();
             state = results.by_ref().take(self.states).collect();
             for (rows, row) in collected.iter_mut().zip(results) {
                 bytes = bytes.saturating_add(row.bytes().len().max(1));

@@ -32,6 +32,9 @@ pub struct Conv {
     pub padding: Padding,
     /// Applied to each sum before it is stored.
     pub epilogue: Epilogue,
+    /// Whether weights and data are integers whose sums are to stay exact, in f32: none of them may be rounded on the way, as Winograd's
+    /// transforms would. Filled by a pass, never by an import.
+    pub exact: bool,
 }
 
 impl Conv {
@@ -43,6 +46,7 @@ impl Conv {
             group: window::read_group(&mut attributes)?,
             padding: Padding::read(&mut attributes)?,
             epilogue: Epilogue::read(&mut attributes)?,
+            exact: attributes.flag("exact", false)?,
         };
         attributes.finish("auto_pad, dilations, group, kernel_shape, pads, strides")?;
         Ok(op)
@@ -63,6 +67,7 @@ impl Conv {
             group: geometry.channels().groups(),
             padding: Padding::Explicit { begin, end },
             epilogue,
+            exact: false,
         }
     }
 
@@ -147,6 +152,9 @@ impl Operator for Conv {
         let Self { kernel_shape, strides, dilations, padding, .. } = self;
         let mut attributes = window::write_slid(kernel_shape, strides, dilations, self.group, padding);
         self.epilogue.write(&mut attributes);
+        if self.exact {
+            attributes.set("exact", true);
+        }
         attributes
     }
 

@@ -100,6 +100,34 @@ impl Einsum {
         Self::new(&equation)
     }
 
+    /// A number for each axis of the inputs, of these ranks, and of the output: axes with the same letter have the same, and so
+    /// have axes of the ellipsis that broadcast to each other.
+    ///
+    /// # Errors
+    /// When the equation does not fit.
+    pub fn axes(&self, ranks: &[usize]) -> Result<(Vec<Vec<u32>>, Vec<u32>)> {
+        let zeros: Vec<Vec<usize>> = ranks.iter().map(|&rank| vec![0; rank]).collect();
+        let shapes: Vec<&[usize]> = zeros.iter().map(Vec::as_slice).collect();
+        let longest = |fronts: &[&[usize]]| {
+            Ok(fronts.iter().copied().max_by_key(|front| front.len()).unwrap_or_default().to_vec())
+        };
+        let (_, broadcast) = self.extents(&shapes, |&a, _| Ok(a), longest)?;
+        // Numbers of the ellipsis count from its last axis, behind those of the letters.
+        let front = |count: usize| (0..count as u32).rev().map(|axis| (1 << 16) + axis);
+        let of = |labels: &[Label], count: usize| -> Vec<u32> {
+            let number = |label: &Label| match *label {
+                Label::Axis(letter) => vec![u32::from(letter)],
+                Label::Ellipsis => front(count).collect(),
+            };
+            labels.iter().flat_map(number).collect()
+        };
+        let inputs = self.terms.iter().zip(&shapes).enumerate().map(|(index, (term, shape))| {
+            let (_, front) = self.split(index, shape)?;
+            Ok(of(term, front.len()))
+        });
+        Ok((inputs.collect::<Result<_>>()?, of(&self.output, broadcast.len())))
+    }
+
     /// The axes of an input split by label: those of the letters, and those of the ellipsis.
     fn split<'a, T>(&self, index: usize, shape: &'a [T]) -> Result<Split<'a, T>> {
         let term = self.terms.get(index).ok_or_else(|| {
@@ -321,6 +349,18 @@ mod tests {
         assert_eq!(eval("ii->i", &[&square]).unwrap(), Tensor::from_i64s(&[s[0], s[4], s[8]]));
         let turned: Vec<i64> = (0..9).map(|at| s[at % 3 * 3 + at / 3]).collect();
         assert_eq!(eval("ba", &[&square]).unwrap(), Tensor::from_vec([3, 3], turned).unwrap());
+    }
+
+    #[test]
+    fn axes_have_numbers() {
+        let axes = |equation: &str, ranks: &[usize]| Einsum::new(equation).unwrap().axes(ranks);
+        let [a, b, last, front] = [97, 98, 1 << 16, (1 << 16) + 1];
+        assert_eq!(axes("ab, b -> a", &[2, 1]), Ok((vec![vec![a, b], vec![b]], vec![a])));
+        let expected = (vec![vec![front, last, a], vec![last, a]], vec![a, front, last]);
+        assert_eq!(axes("...a, ...a -> a...", &[3, 2]), Ok(expected));
+        assert_eq!(axes("aa", &[2]), Ok((vec![vec![a, a]], vec![])));
+        assert!(axes("ab", &[3]).is_err());
+        assert!(axes("ab", &[2, 2]).is_err());
     }
 
     #[test]

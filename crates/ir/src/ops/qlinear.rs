@@ -152,6 +152,45 @@ fn requantise(
     from_integers(dtype, sums.shape(), &values)
 }
 
+/// The greatest sum of magnitudes, over what is summed, of weights less their zero points: over the last axis but one of matrices
+/// (`columns`), whose zero points run along the last, or over all axes but the first, along which zero points run, of a convolution.
+///
+/// # Errors
+/// When the weights are not of 8 bits, or the zero points do not fit.
+pub fn greatest_sum(weights: &Tensor, zero_point: Option<&Tensor>, columns: bool) -> Result<i64> {
+    let shape = weights.shape();
+    let (rows, inner) = match (columns, shape) {
+        (true, &[.., rows, inner]) => (rows, inner),
+        (false, &[_, ref rest @ ..]) => (rest.iter().product(), 1),
+        _ => return Err(Error::input(1, "w", format!("expected weights, found shape {shape:?}"))),
+    };
+    let zeros = zero_point.map(integers).transpose()?.unwrap_or_else(|| vec![0]);
+    let lists = if columns { inner } else { shape[0] };
+    if zeros.len() != 1 && zeros.len() != lists {
+        return Err(Error::input(
+            3,
+            "zero_point",
+            format!("expected 1 or {lists} numbers, found {}", zeros.len()),
+        ));
+    }
+    let mut sums = vec![0i64; weights.len() / rows.max(1)];
+    let mut add = |i: usize, value: i64| {
+        let at = i / (rows * inner) * inner + i % inner;
+        let list = if columns { i % inner } else { at };
+        sums[at] += (value - zeros[if zeros.len() == 1 { 0 } else { list }]).abs();
+    };
+    match weights.dtype() {
+        DType::U8 => {
+            weights.elements::<u8>()?.iter().enumerate().for_each(|(i, &value)| add(i, i64::from(value)));
+        }
+        DType::I8 => {
+            weights.elements::<i8>()?.iter().enumerate().for_each(|(i, &value)| add(i, i64::from(value)));
+        }
+        other => return Err(Error::input(1, "w", format!("expected u8 or i8, found {other}"))),
+    }
+    Ok(sums.into_iter().max().unwrap_or(0))
+}
+
 impl ConvInteger {
     pub(super) fn read(attributes: Attributes) -> Result<Self> {
         Ok(Self { conv: read_conv(attributes)? })
@@ -165,8 +204,8 @@ impl QLinearConv {
 }
 
 fn read_conv(attributes: Attributes) -> Result<Conv> {
-    if attributes.contains("epilogue") {
-        return Err(Error::attribute("epilogue", "is not known here"));
+    if let Some(name) = ["epilogue", "exact"].into_iter().find(|name| attributes.contains(name)) {
+        return Err(Error::attribute(name, "is not known here"));
     }
     Conv::read(attributes)
 }
@@ -346,6 +385,21 @@ mod tests {
         let y = op.eval(&[Some(&x), Some(&w), Some(&x_zero), Some(&w_zero)], 1).unwrap();
         // x - 1 = [1, 2, 3]; rows of w less theirs are [0, 1] and [0, 1].
         assert_eq!(y[0], Tensor::from_vec([1, 2, 2], vec![2, 3, 2, 3]).unwrap());
+    }
+
+    #[test]
+    fn sums_of_magnitudes_are_those_of_columns_or_channels() {
+        let b = Tensor::from_vec([2, 2, 3], vec![1i8, -2, 3, 4, 5, -6, 0, 0, -128, 0, 0, 127]).unwrap();
+        assert_eq!(greatest_sum(&b, None, true), Ok(255));
+        let zeros = Tensor::from_vec([3], vec![0i8, -100, 100]).unwrap();
+        assert_eq!(greatest_sum(&b, Some(&zeros), true), Ok(255));
+        assert_eq!(greatest_sum(&b, None, false), Ok(255));
+        let zeros = Tensor::from_vec([2], vec![-1i8, 0]).unwrap();
+        assert_eq!(greatest_sum(&b, Some(&zeros), false), Ok(255));
+        let w = Tensor::from_vec([2, 1, 2], vec![1u8, 2, 9, 4]).unwrap();
+        let zeros = Tensor::from_vec([2], vec![101u8, 0]).unwrap();
+        assert_eq!(greatest_sum(&w, Some(&zeros), false), Ok(199));
+        assert!(greatest_sum(&w, Some(&Tensor::from_vec([3], vec![0u8; 3]).unwrap()), false).is_err());
     }
 
     #[test]

@@ -15,7 +15,7 @@ macro_rules! unary {
         #[non_exhaustive]
         pub enum Unary {
             $(
-                #[doc = concat!("ONNX `", stringify!($variant), "`; `Clamp` is `Clip` with constant bounds, `GeluTanh` is `Gelu` by tanh.")]
+                #[doc = concat!("ONNX `", stringify!($variant), "`; `Clamp` is `Clip` with constant bounds, `GeluTanh` is `Gelu` by tanh, `FakeQuantize` is `QuantizeLinear` and `DequantizeLinear` in one: `scale * clamp(round(x / scale), low, high)`, the quotient in f32, NaN to 0.")]
                 $variant $({ $(
                     #[doc = concat!("ONNX attribute `", stringify!($field), "`.")]
                     $field: f32
@@ -56,6 +56,7 @@ unary! {
     Gelu, GeluTanh, Erf, Exp, Log, Sqrt, Reciprocal, Neg, Abs, Sign, Floor, Ceil, Round,
     Sin, Cos, Tan, Asin, Acos, Atan, Sinh, Cosh, Asinh, Acosh, Atanh,
     Shrink { bias = 0.0, lambd = 0.5 },
+    FakeQuantize { scale = 1.0, low = -128.0, high = 127.0 },
     Not, BitwiseNot, IsNaN, IsInf { detect_negative = 1.0, detect_positive = 1.0 },
 }
 
@@ -89,7 +90,7 @@ impl Unary {
             attributes.finish(if names.is_empty() {
                 "none"
             } else {
-                "alpha, beta, gamma, bias, lambd, min, max, detect_negative, detect_positive where the operator has them"
+                "alpha, beta, gamma, bias, lambd, min, max, scale, low, high, detect_negative, detect_positive where the operator has them"
             })?;
         }
         Ok(read)
@@ -228,6 +229,13 @@ impl Unary {
                 } else {
                     0.0
                 }
+            }
+            Self::FakeQuantize { scale, low, high } => {
+                let quotient = x as f32 / scale;
+                // No zero has a sign: integers lie between the two operators.
+                let steps = if quotient.is_nan() { 0.0 } else { quotient.round_ties_even() + 0.0 };
+                let low = if steps < low { low } else { steps };
+                f(if low > high { high } else { low }) * f(scale)
             }
             Self::Not => f64::from(u8::from(x == 0.0)),
             Self::BitwiseNot => -x - 1.0,

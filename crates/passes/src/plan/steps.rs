@@ -127,7 +127,7 @@ pub(super) fn is_elementwise(graph: &Graph, node: NodeId) -> bool {
 }
 
 /// True for elementwise operators that have vector code; the others run one by one.
-fn has_lanes(op: &Op) -> bool {
+pub fn has_lanes(op: &Op) -> bool {
     match op {
         Op::Unary(unary) => !matches!(
             unary,

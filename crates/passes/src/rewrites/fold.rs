@@ -12,9 +12,9 @@ use tconvc_ir::{DType, Dim, Graph, NodeId, Op, Tensor, ValueId};
 /// Evaluates what does not depend on the graph's inputs.
 ///
 /// - Pattern: a node all of whose inputs are constant; a node that computes on shapes and whose result is known.
-/// - Guard: no random or unknown operator; the result is at most [`SMALL_BYTES`] or [`GROWTH`] times the inputs, and takes
-///   at most [`MAX_MACS`] multiply-adds: a large `Expand` is better left to the program than stored. For other runtimes,
-///   quantised weights stay so.
+/// - Guard: no random or unknown operator; the result is at most [`SMALL_BYTES`] or [`GROWTH`] times the inputs ([`WIDENING`] where
+///   only their type changes), and takes at most [`MAX_MACS`] multiply-adds: a large `Expand` is better left to the program than
+///   stored. For other runtimes, quantised weights stay so.
 /// - Cost: falls by the node.
 pub struct Fold;
 
@@ -22,6 +22,8 @@ pub struct Fold;
 pub const SMALL_BYTES: usize = 64 << 10;
 /// Larger results may be this much larger than the inputs that they replace.
 pub const GROWTH: usize = 2;
+/// Numbers of few bits may become f32: what computes with them asks for constants, and there is no code for short ones.
+pub const WIDENING: usize = 8;
 /// Multiply-adds that are spent on evaluating one node.
 pub const MAX_MACS: u64 = 1 << 27;
 
@@ -90,7 +92,8 @@ fn evaluate(graph: &Graph, node: NodeId, portable: bool) -> Site<Vec<Tensor>> {
         .sum::<Option<usize>>()
         .ok_or_else(|| Miss::Refused("the size of its result is not known".into()))?;
     let input_bytes: usize = inputs.iter().flatten().map(|tensor| tensor.bytes().len()).sum();
-    require(output_bytes <= SMALL_BYTES.max(input_bytes.saturating_mul(GROWTH)), || {
+    let growth = if matches!(it.op, Op::DequantizeLinear(_) | Op::Cast(_)) { WIDENING } else { GROWTH };
+    require(output_bytes <= SMALL_BYTES.max(input_bytes.saturating_mul(growth)), || {
         format!("{input_bytes} bytes of constants would become {output_bytes}")
     })?;
     let macs = node_cost(graph, node).macs;

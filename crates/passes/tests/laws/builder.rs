@@ -72,6 +72,11 @@ impl Builder {
         self.values[self.values.len() - 1 - back.min(self.values.len() - 1)]
     }
 
+    /// The input.
+    pub fn input(&self) -> ValueId {
+        self.values[0]
+    }
+
     /// A value of rank 4 with 1 to 8 channels and at least one row and column.
     pub fn image(&mut self) -> (ValueId, Vec<usize>) {
         let first = self.values[0];

@@ -2,12 +2,13 @@
 
 use crate::builder::Builder;
 use tconvc_ir::ops::{
-    BatchNormalization, Binary, Border, Clip, Concat, Conv, ConvTranspose, Epilogue, Expand, Flatten, MatMul,
-    Opaque, Pad, Padding, Pool, PoolKind, Reduce, ReduceKind, Reshape, Resize, Shape, Slice, Tile, Transpose,
-    Unary, Unsqueeze, Variadic,
+    BatchNormalization, Binary, Border, Cast, Clip, Concat, Conv, ConvTranspose, Epilogue, Expand, Flatten,
+    MatMul, Opaque, Pad, Padding, Pool, PoolKind, Reduce, ReduceKind, Reshape, Resize, Shape, ShortRounding,
+    Slice, Tile, Transpose, Unary, Unsqueeze, Variadic,
 };
 use tconvc_ir::resize_axis::{Coordinates, Rounding};
-use tconvc_ir::{AttributeValue, Attributes, Tensor, ValueId};
+use tconvc_ir::{AttributeValue, Attributes, DType, Op, Tensor, ValueId};
+use tconvc_passes::patch;
 use tconvc_testing::onnx_build;
 
 /// A kind of step.
@@ -54,6 +55,10 @@ pub const STEPS: &[Step] = &[
     cropped,
     padded,
     normalised,
+    halves,
+    quantised,
+    integer_products,
+    einsum,
 ];
 
 fn padding(b: &mut Builder, kernel: &[usize]) -> Padding {
@@ -106,6 +111,7 @@ fn conv(b: &mut Builder) -> Option<ValueId> {
         group,
         padding: padding(b, &kernel),
         epilogue: Epilogue::default(),
+        exact: false,
     };
     b.node(op, &[Some(x), Some(w), bias])
 }
@@ -498,6 +504,7 @@ fn zero_stuffing(b: &mut Builder) -> Option<ValueId> {
         group: 1,
         padding: padding(b, &kernel),
         epilogue: Epilogue::default(),
+        exact: false,
     };
     b.on(op, &[joined, w])
 }
@@ -526,6 +533,7 @@ fn resize_conv(b: &mut Builder) -> Option<ValueId> {
         group,
         padding: padding(b, &kernel),
         epilogue: Epilogue::default(),
+        exact: false,
     };
     b.on(op, &[large, w])
 }
@@ -571,4 +579,116 @@ fn reduce(b: &mut Builder) -> Option<ValueId> {
     let (x, _) = b.image();
     let axes = b.list(&[2, 3]);
     b.on(Reduce { kind: ReduceKind::Mean, keepdims: true, noop_with_empty_axes: false }, &[x, axes])
+}
+
+/// Operators on a short type, between casts; sometimes rounded once more, or only moved.
+fn halves(b: &mut Builder) -> Option<ValueId> {
+    let x = b.any();
+    let cast = |to| Cast { to, rounding: ShortRounding::default() };
+    let short = b.on(cast(DType::F16), &[x])?;
+    let y = match b.random.within(0..=3) {
+        0 => b.on(Unary::Relu, &[short])?,
+        1 => b.on(Binary::Add, &[short, short])?,
+        2 => {
+            let two = b.number(2.0);
+            let two = b.on(cast(DType::F16), &[two])?;
+            b.on(Binary::Mul, &[short, two])?
+        }
+        _ => short,
+    };
+    let y = if b.random.once_in(2) { b.on(Flatten { axis: 1 }, &[y])? } else { y };
+    b.on(cast(DType::F32), &[y])
+}
+
+/// Quantised, and taken back: by the same scale or another, for all or along an axis, or from the range of the data. Of the input:
+/// what passes have computed otherwise might be rounded to another integer.
+fn quantised(b: &mut Builder) -> Option<ValueId> {
+    let x = b.input();
+    let shape = b.shape(x);
+    let per_axis = b.random.once_in(3);
+    let count = if per_axis { vec![shape[1]] } else { vec![] };
+    let scale = b.random.positive(&count);
+    let scale = b.constant(scale);
+    let dtype = b.random.one_of(&[DType::U8, DType::I8, DType::I16]);
+    let zero = b.random.within(0..=9) as f64;
+    let zeros = number(dtype, &count, zero)?;
+    let zeros = b.constant(zeros);
+    if b.random.once_in(4) {
+        let dynamic = op("DynamicQuantizeLinear");
+        let types = patch::infer(&b.graph, &dynamic, &[Some(x)], 3).ok()?;
+        let (_, made) = b.graph.add_node("dynamic", dynamic, &[Some(x)], types).ok()?;
+        return b.on(op("DequantizeLinear"), &made);
+    }
+    let q = b.on(op("QuantizeLinear"), &[x, scale, zeros])?;
+    let scale = if b.random.once_in(2) { b.number(0.25) } else { scale };
+    let same = b.graph.ty(scale).rank() == Some(count.len());
+    let zeros = if same {
+        zeros
+    } else {
+        let zero = number(dtype, &[], zero)?;
+        b.constant(zero)
+    };
+    b.on(op("DequantizeLinear"), &[q, scale, zeros])
+}
+
+fn op(name: &str) -> Op {
+    Op::read(name, Attributes::new()).unwrap().unwrap()
+}
+
+/// A tensor of one number.
+fn number(dtype: DType, shape: &[usize], value: f64) -> Option<Tensor> {
+    let count = shape.iter().product();
+    let real = Tensor::from_vec(shape, vec![value as f32; count]).ok()?;
+    patch::eval(Cast { to: dtype, rounding: ShortRounding::default() }, &[&real]).ok()
+}
+
+/// Products of integers that the data are cast to.
+fn integer_products(b: &mut Builder) -> Option<ValueId> {
+    let x = b.input();
+    let shape = b.shape(x);
+    let cast = |to| Cast { to, rounding: ShortRounding::default() };
+    let dtype = b.random.one_of(&[DType::U8, DType::I8]);
+    let x = b.on(cast(dtype), &[x])?;
+    let zero = number(dtype, &[], b.random.within(0..=3) as f64)?;
+    let zero = b.constant(zero);
+    let conv = b.random.once_in(2);
+    let of_w = if conv { vec![3, shape[1], 2, 2] } else { vec![shape[3], 5] };
+    let w = b.random.tensor(&of_w);
+    let sixteen = Tensor::scalar(16f32);
+    let w = patch::eval(Binary::Mul, &[&w, &sixteen]).ok()?;
+    let w = patch::eval(cast(DType::I8), &[&w]).ok()?;
+    let w = b.constant(w);
+    let none = number(DType::I8, &[], 1.0)?;
+    let none = b.constant(none);
+    let scale = b.number(0.125);
+    let y = if b.random.once_in(2) {
+        let name = if conv { "ConvInteger" } else { "MatMulInteger" };
+        b.on(op(name), &[x, w, zero, none])?
+    } else {
+        let name = if conv { "QLinearConv" } else { "QLinearMatMul" };
+        b.on(op(name), &[x, scale, zero, w, scale, none, scale, zero])?
+    };
+    b.on(cast(DType::F32), &[y])
+}
+
+/// Sums of products by named axes, of a value and a constant or itself.
+fn einsum(b: &mut Builder) -> Option<ValueId> {
+    let (x, shape) = b.image();
+    let [n, c, h, w] = shape.as_slice() else { return None };
+    let (n, c, h, w) = (*n, *c, *h, *w);
+    let one = |b: &mut Builder, shape: &[usize]| {
+        let tensor = b.random.tensor(shape);
+        b.constant(tensor)
+    };
+    let (equation, inputs) = match b.random.within(0..=7) {
+        0 => ("nchw, ck -> nkhw", vec![x, one(b, &[c, 3])]),
+        1 => ("nchw, nchv -> nwv", vec![x, x]),
+        2 => ("n...w -> ...n", vec![x]),
+        3 => ("...hw, wh -> ...", vec![x, one(b, &[w, h])]),
+        4 => ("nchw, c, hk -> kn", vec![x, one(b, &[c]), one(b, &[h, 2])]),
+        5 => ("nchw, kk -> khn", vec![x, one(b, &[2, 2])]),
+        6 => ("abcd, bd", vec![x, one(b, &[c, w])]),
+        _ => ("...w, ...w -> ...w", vec![x, one(b, &[n, 1, h, w])]),
+    };
+    b.on(Op::read("Einsum", Attributes::new().with("equation", equation)).ok()??, &inputs)
 }

@@ -80,11 +80,8 @@ fn problem_of(geometry: &DeconvGeometry, form: Form) -> Result<Problem, String> 
         }
         _ => Problem::of_phases(geometry),
     };
-    if problem.is_compilable() {
-        Ok(problem)
-    } else {
-        Err("it has more phases, taps or inputs of an output than a kernel is written for".into())
-    }
+    problem.check_compilable().map_err(|reason| reason.to_string())?;
+    Ok(problem)
 }
 
 impl AlgorithmCosts for KernelCosts {

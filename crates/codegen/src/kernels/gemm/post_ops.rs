@@ -1,46 +1,16 @@
 //! A product of matrices with elementwise nodes behind it, done where a tile has just stored its sums.
 
-use super::super::expression::Expression;
-use super::super::fused_elementwise;
-use super::super::interpreted;
-use crate::builder::Builder;
-use crate::error::CompileError;
+use crate::kernels::family::{self, Site};
+use crate::kernels::fused_elementwise::expression::Expression;
+use crate::kernels::refusal::Reason;
 use std::collections::HashMap;
 use tconvc_ir::{Graph, Node, NodeId, ValueId};
-use tconvc_passes::plan::{Step, StepKind, is_product};
 use tconvc_tile::{Lanes, Pointer, TileBuilder, Vector};
-
-/// Makes the kernels of a product and the elementwise nodes with it: one where tiles can do what these ask for.
-pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), CompileError> {
-    let graph = builder.graph;
-    let (products, nodes): (Vec<NodeId>, Vec<NodeId>) =
-        step.nodes.iter().partition(|node| is_product(&graph.node(**node).op));
-    let (&[product], &[output]) = (products.as_slice(), step.outputs.as_slice()) else {
-        return interpreted::build(builder, step);
-    };
-    let product = graph.node(product);
-    let Some(made) = product.output(0) else { return interpreted::build(builder, step) };
-    builder.place_in(made, output);
-    if let Some(post_ops) = ProductPostOps::new(builder, graph, &nodes, product)?
-        && super::build(builder, product, Some(&post_ops))?
-    {
-        return Ok(());
-    }
-    if !super::build(builder, product, None)? {
-        return interpreted::build(builder, step);
-    }
-    let read = |value: &ValueId| nodes.iter().any(|&node| graph.node(node).inputs().contains(&Some(*value)));
-    let inputs = [made].into_iter().chain(step.inputs.iter().copied()).filter(read).collect();
-    fused_elementwise::build(
-        builder,
-        &Step { kind: StepKind::FusedElementwise, nodes, inputs, outputs: step.outputs.clone() },
-    )
-}
 
 /// Elementwise nodes behind a product.
 pub(crate) struct ProductPostOps<'a> {
     graph: &'a Graph,
-    nodes: &'a [NodeId],
+    nodes: Vec<NodeId>,
     /// What else they read.
     pub inputs: Vec<(ValueId, Along)>,
 }
@@ -55,17 +25,16 @@ pub(crate) enum Along {
 }
 
 impl<'a> ProductPostOps<'a> {
-    /// Nothing where an input is broadcast in another way.
-    fn new(
-        builder: &Builder<'_>,
-        graph: &'a Graph,
-        nodes: &'a [NodeId],
-        product: &Node,
-    ) -> Result<Option<Self>, CompileError> {
-        let (Some(right), Some(product)) = (product.input(1), product.output(0)) else { return Ok(None) };
+    /// Elementwise nodes behind a product.
+    ///
+    /// # Errors
+    /// Where an input is broadcast in another way.
+    pub fn new(site: Site<'a>, nodes: Vec<NodeId>, product: &Node) -> Result<Self, Reason> {
+        let graph = site.graph;
+        let (right, product) = (family::input(product, 1)?, family::output(product, 0)?);
         // A vector on the right has a lone column, and leaves no axis for it.
-        let has_columns = builder.shape(right)?.len() > 1;
-        let shape = builder.shape(product)?;
+        let has_columns = site.shape(right)?.len() > 1;
+        let shape = site.shape(product)?;
         let mut inputs: Vec<(ValueId, Along)> = vec![];
         let made: Vec<_> =
             nodes.iter().filter_map(|&node| graph.node(node).output(0)).chain([product]).collect();
@@ -73,7 +42,7 @@ impl<'a> ProductPostOps<'a> {
             if made.contains(&value) || inputs.iter().any(|(known, _)| *known == value) {
                 continue;
             }
-            let of_input = builder.shape(value)?;
+            let of_input = site.shape(value)?;
             let along = if of_input == shape {
                 Along::Both
             } else if of_input.iter().all(|&extent| extent == 1) {
@@ -84,11 +53,15 @@ impl<'a> ProductPostOps<'a> {
             {
                 Along::Columns
             } else {
-                return Ok(None);
+                let found = format!("an operand of shape {of_input:?} behind a product of shape {shape:?}");
+                return Err(Reason::variant(
+                    found,
+                    "one that has an element for each, for each column or for all",
+                ));
             };
             inputs.push((value, along));
         }
-        Ok(Some(Self { graph, nodes, inputs }))
+        Ok(Self { graph, nodes, inputs })
     }
 
     /// Code that replaces what rows of a tile, so many bytes apart, hold at `y`; `which` lanes of each vector.
@@ -101,7 +74,7 @@ impl<'a> ProductPostOps<'a> {
         row: i32,
         which: &[Lanes],
     ) {
-        let expression = Expression::new(self.graph, self.nodes);
+        let expression = Expression::new(self.graph, &self.nodes);
         let places: HashMap<ValueId, (Pointer, Along)> = self
             .inputs
             .iter()

@@ -1,13 +1,13 @@
 //! A copy along any axes as one kernel: axes merged, the innermost one as straight code, the others as work items.
 
 use super::super::walk::{below, choose, entry, indices};
+use super::axes::{Axis, Source, bytes_of};
 use super::{narrow, rows, squares};
-use crate::builder::Builder;
+use crate::builder::{Builder, WorkItems};
 use crate::error::CompileError;
 use cranelift_codegen::ir::InstBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
-use tconvc_runtime::code::FunctionId;
-use tconvc_runtime::program::{Kernel, Operand};
+use tconvc_runtime::program::Operand;
 
 /// Copies words from one buffer to another.
 pub(super) struct Copy {
@@ -23,106 +23,27 @@ pub(super) struct Copy {
     pub to: Operand,
 }
 
-/// One axis of a copy. Places add up over the axes.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Axis {
-    pub extent: usize,
-    /// Words between neighbours of the target.
-    pub target: usize,
-    pub source: Source,
-}
-
-/// Places along an axis in the source, in words.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Source {
-    /// `start + i * step`.
-    Even { start: i64, step: i64 },
-    /// A place for each; none is the fill word.
-    Listed(Vec<Option<i64>>),
-}
-
-/// The innermost loops.
-pub(super) struct Code {
-    /// Chunks of the axis that is cut, how many of them are whole, and words from one to the next in source and target.
-    pub chunks: usize,
-    pub whole: usize,
-    pub source_step: i64,
-    pub target_step: i64,
-    /// Code of a whole chunk and of the last, smaller one: `source, target, more..`.
-    pub full: Option<FunctionId>,
-    pub tail: Option<FunctionId>,
-    /// Fills a row that has no source: `target`.
-    pub missing: Option<FunctionId>,
-    /// More operands, handed to the code as they are.
-    pub more: Vec<Operand>,
-    /// For the kernel's name.
-    pub kind: String,
-}
-
-impl Default for Code {
-    /// One chunk, whose code is not made yet.
-    fn default() -> Self {
-        Self {
-            chunks: 1,
-            whole: 1,
-            source_step: 0,
-            target_step: 0,
-            full: None,
-            tail: None,
-            missing: None,
-            more: vec![],
-            kind: String::new(),
-        }
-    }
-}
-
-impl Code {
-    /// Cuts a row of `extent` words, which lie so far apart in source and target, into chunks. Returns the words behind the
-    /// last whole one.
-    pub(super) fn cut(&mut self, extent: usize, chunk: usize, [source, target]: [i64; 2]) -> usize {
-        (self.whole, self.chunks) = (extent / chunk, extent.div_ceil(chunk));
-        (self.source_step, self.target_step) = (chunk as i64 * source, chunk as i64 * target);
-        extent % chunk
-    }
-}
-
-/// Words beyond which displacements may not fit.
-const FARTHEST: usize = 1 << 27;
-
-impl Axis {
-    /// Words from the first to the farthest place in the source.
-    fn reach(&self) -> usize {
-        match &self.source {
-            Source::Even { step, .. } => step.unsigned_abs() as usize * self.extent.saturating_sub(1),
-            Source::Listed(places) => places.iter().flatten().max().map_or(0, |&place| place as usize),
-        }
-    }
-}
-
 /// Stands for no source in tables of byte offsets; sums with it stay below zero.
 const NOWHERE: i64 = -(1 << 56);
 
-/// The kernel of a copy: no kernel where nothing is to be done, `None` where the target has no code for it.
-pub(super) fn kernel(builder: &mut Builder<'_>, mut copy: Copy) -> Result<Option<Vec<Kernel>>, CompileError> {
+/// Makes the kernel of a copy; none where nothing is to be done.
+pub(super) fn build(builder: &mut Builder<'_>, mut copy: Copy) -> Result<(), CompileError> {
     if copy.axes.iter().any(|axis| axis.extent == 0) {
-        return Ok(Some(vec![]));
+        return Ok(());
     }
     let words: usize = copy.axes.iter().map(|axis| axis.extent).product();
-    if words > FARTHEST || copy.axes.iter().map(Axis::reach).sum::<usize>() > FARTHEST {
-        return Ok(None);
-    }
     let mut start = merge(&mut copy.axes);
     widen(&mut copy, &mut start);
     let unit = copy.unit;
     let (Ok(start), [outer @ .., row]) = (usize::try_from(start), copy.axes.as_slice()) else {
-        return Ok(None);
+        return Err(builder.unsupported("it reads before the begin of its input".into()));
     };
     let mut outer = outer.to_vec();
     let from = Operand { offset: copy.from.offset + unit * start, ..copy.from };
     let even = |axis: &Axis| matches!(axis.source, Source::Even { .. });
     let in_place = |axis: &Axis| axis.source == Source::Even { start: 0, step: axis.target as i64 };
     if from.is_at(&copy.to) && copy.axes.iter().all(in_place) {
-        return Ok(Some(vec![]));
+        return Ok(());
     }
     let width = match unit {
         1 => "byte",
@@ -131,14 +52,13 @@ pub(super) fn kernel(builder: &mut Builder<'_>, mut copy: Copy) -> Result<Option
     };
     let name = builder.unique(&format!("{width}_{}", copy.label));
     let code = if unit < 4 {
-        Some(narrow::code(builder, &name, &mut outer, row, (unit, copy.fill))?)
+        narrow::code(builder, &name, &mut outer, row, (unit, copy.fill))?
     } else {
         match squares::code(builder, &name, &mut outer, row)? {
-            Some(code) => Some(code),
+            Some(code) => code,
             None => rows::code(builder, &name, row, outer.iter().all(even), copy.fill)?,
         }
     };
-    let Some(code) = code else { return Ok(None) };
     let mut operands = vec![from, copy.to];
     let more = operands.len()..operands.len() + code.more.len();
     operands.extend(&code.more);
@@ -201,16 +121,11 @@ pub(super) fn kernel(builder: &mut Builder<'_>, mut copy: Copy) -> Result<Option
             }
         });
     })?;
-    // About 10 GB/s, and a few instructions a unit.
     let rates = builder.target.rates().elementwise;
     let nanoseconds = words as f64 * rates.copied + units as f64 * rates.copied_item;
-    let partition = builder.even_partition(units as u64, nanoseconds);
-    Ok(Some(vec![Kernel { name, function, operands, partition, scratch_bytes: 0, time_steps: 1 }]))
-}
-
-/// Bytes of so many words.
-pub(super) fn bytes_of(unit: usize, words: i64) -> i64 {
-    unit as i64 * words
+    builder
+        .push_work_items(WorkItems { name, function, operands, scratch_bytes: 0, count: units }, nanoseconds);
+    Ok(())
 }
 
 /// Makes the words longer where all rows are runs of whole longer ones.

@@ -2,6 +2,7 @@
 //! the operators' own maps; here they become copies of words. A word has four bytes where elements have as many or more
 //! (8-byte elements are two of them), else as many as an element.
 
+mod axes;
 mod copy;
 mod narrow;
 mod ops;
@@ -9,44 +10,84 @@ mod rows;
 mod scatter;
 mod squares;
 
-pub(super) use rows::store_up_to;
-
+use super::family::{Codes, KernelFamily, KernelPlan, Site};
+use super::refusal::Reason;
 use crate::builder::Builder;
 use crate::error::CompileError;
-use tconvc_ir::{DType, Node, ValueId};
+use axes::{Axis, Move};
+use tconvc_ir::Op;
+use tconvc_machine::Target;
+use tconvc_passes::plan::Step;
 
-/// Makes the kernels of a node; `false` when they have to be something else.
-pub(super) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<bool, CompileError> {
-    let Some(copies) = ops::copies(builder, node)? else { return Ok(false) };
-    let mut made = vec![];
-    for copy in copies {
-        let Some(kernel) = copy::kernel(builder, copy)? else { return Ok(false) };
-        made.extend(kernel);
-    }
-    for kernel in made {
-        builder.push_kernel(kernel);
-    }
-    Ok(true)
+/// True for operators whose output elements are elements of their first input or of all of them.
+pub(crate) fn moves(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Concat(_)
+            | Op::Split(_)
+            | Op::ScatterNd(_)
+            | Op::Transpose(_)
+            | Op::Expand(_)
+            | Op::Tile(_)
+            | Op::DepthToSpace(_)
+            | Op::SpaceToDepth(_)
+            | Op::Slice(_)
+            | Op::Pad(_)
+            | Op::Resize(_)
+            | Op::Gather(_)
+    )
 }
 
-/// An element as words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Words {
-    /// Bytes of a word: 1, 2 or 4.
-    unit: usize,
-    /// Words of an element.
-    count: usize,
-}
+/// Words beyond which displacements may not fit.
+const FARTHEST: usize = 1 << 27;
 
-impl Words {
-    /// `None` for types whose elements are no whole number of bytes.
-    fn of(builder: &Builder<'_>, value: ValueId) -> Option<Self> {
-        let dtype = builder.graph.ty(value).dtype.filter(|&dtype| dtype != DType::String)?;
-        match dtype.bits() {
-            8 => Some(Self { unit: 1, count: 1 }),
-            16 => Some(Self { unit: 2, count: 1 }),
-            bits if bits > 0 && bits.is_multiple_of(32) => Some(Self { unit: 4, count: bits / 32 }),
-            _ => None,
+/// Copies of words.
+pub(crate) struct Movement;
+
+impl KernelFamily for Movement {
+    fn name(&self) -> &'static str {
+        "movement"
+    }
+
+    fn plan<'a>(&self, site: Site<'a>, step: &Step) -> Result<Box<dyn KernelPlan<'a> + 'a>, Reason> {
+        let node = site.single(step)?;
+        let moves = ops::moves(site, node)?;
+        for copy in &moves {
+            let words = copy.axes.iter().fold(1usize, |all, axis| all.saturating_mul(axis.extent));
+            let reach = copy.axes.iter().map(Axis::reach).fold(0, usize::saturating_add);
+            Reason::within("words, or words from the first to the last,", words.max(reach), FARTHEST)?;
         }
+        Ok(Box::new(Plan { label: node.op.name().to_lowercase(), moves }))
+    }
+}
+
+/// The copies of a node.
+struct Plan {
+    label: String,
+    moves: Vec<Move>,
+}
+
+impl<'a> KernelPlan<'a> for Plan {
+    fn name(&self) -> String {
+        String::new()
+    }
+
+    fn cost_ns(&self, target: &Target) -> f64 {
+        let words = |copy: &Move| copy.axes.iter().map(|axis| axis.extent as f64).product::<f64>();
+        self.moves.iter().map(words).sum::<f64>() * target.rates().elementwise.copied
+    }
+
+    fn steps(self: Box<Self>, builder: &mut Builder<'a>, _: String, _: &Codes) -> Result<(), CompileError> {
+        let Self { label, moves } = *self;
+        for Move { unit, axes, fill, from, to } in moves {
+            let (mut source, mut target) = (builder.operand(from.0)?, builder.operand(to.0)?);
+            source.offset += from.1;
+            target.offset += to.1;
+            copy::build(
+                builder,
+                copy::Copy { label: label.clone(), unit, axes, fill, from: source, to: target },
+            )?;
+        }
+        Ok(())
     }
 }

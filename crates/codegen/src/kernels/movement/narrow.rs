@@ -1,7 +1,7 @@
 //! The innermost axis of a copy whose words are shorter than four bytes: runs eight bytes at a time, else word by word.
 
-use super::copy::{Axis, Code, Source, bytes_of};
-use super::rows::{CHUNK, Piece, cut, one_by_one};
+use super::axes::{Axis, CHUNK, Code, Piece, Source, bytes_of, cut, word_type};
+use super::rows::one_by_one;
 use crate::builder::Builder;
 use crate::error::CompileError;
 use crate::module::FunctionBuilder;
@@ -13,15 +13,6 @@ use tconvc_runtime::code::FunctionId;
 const UNROLLED: usize = 8;
 /// Rows shorter than this that are no runs give their place to a longer axis.
 const SHORT: usize = 32;
-
-/// The integer that is a word of so many bytes.
-pub(super) fn word_type(unit: usize) -> Type {
-    match unit {
-        1 => I8,
-        2 => I16,
-        _ => I32,
-    }
-}
 
 /// The code of a row. A short one that is no run changes places with an outer axis, and long ones are cut.
 pub(super) fn code(

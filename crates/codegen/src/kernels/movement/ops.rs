@@ -1,72 +1,68 @@
 //! From operators to copies: which map an operator has, and where in the output it lands.
 
-use super::copy::{Axis, Copy, Source};
-use super::{Words, scatter};
-use crate::builder::Builder;
-use crate::error::CompileError;
+use super::axes::{Axis, Move, Source, Words, strides, with_words};
+use super::scatter;
+use crate::kernels::family::{self, Site};
+use crate::kernels::refusal::Reason;
+use crate::kernels::resize;
 use tconvc_ir::ops::{AxisMap, Expand, IndexMap, Pad, ResizeMode, Slice, Tile};
 use tconvc_ir::resize_axis::ResizeAxis;
-use tconvc_ir::{Graph, Node, Op, Tensor, ValueId};
+use tconvc_ir::{Node, Op, Tensor, ValueId};
 
-/// The copies that make the outputs of a node; `None` when it is no movement of whole words by constant maps.
-pub(super) fn copies(builder: &mut Builder<'_>, node: &Node) -> Result<Option<Vec<Copy>>, CompileError> {
-    let (Some(x), Some(y)) = (node.input(0), node.outputs().iter().flatten().next().copied()) else {
-        return Ok(None);
+/// The copies that make the outputs of a node.
+pub(super) fn moves(site: Site<'_>, node: &Node) -> Result<Vec<Move>, Reason> {
+    let x = family::input(node, 0)?;
+    let Some(y) = node.outputs().iter().flatten().next().copied() else {
+        return Err(Reason::Graph("no output is wanted".into()));
     };
-    let Some(words) = Words::of(builder, x) else { return Ok(None) };
-    let (graph, label) = (builder.graph, node.op.name().to_lowercase());
-    let (from, to) = (builder.shape(x)?, builder.shape(y)?);
-    let list = |index: usize| node.input(index).map(|value| integers(graph, value));
+    let found = site.graph.ty(x).dtype;
+    let accepted = "what has a whole number of bytes";
+    let words = found.and_then(Words::of).ok_or(Reason::Type { found, accepted })?;
+    let (from, to) = (site.shape(x)?, site.shape(y)?);
+    let list = |index: usize, what| {
+        let tensor = node.input(index).map(|value| site.constant(value, what)).transpose()?;
+        Ok::<_, Reason>(tensor.map(Tensor::to_i64s).transpose()?)
+    };
+    let needed = |index: usize, what| list(index, what)?.ok_or(Reason::RunTime { what });
     let mut fill = 0;
     let axes = match &node.op {
-        Op::Concat(op) => return concat(builder, node, op.axis, words, &label).map(Some),
-        Op::Split(op) => return split(builder, node, (x, op.axis), words, &label),
-        Op::ScatterNd(op) => return scatter::copies(builder, node, *op, words, &label),
+        Op::Concat(op) => return concat(site, node, op.axis, words),
+        Op::Split(op) => return split(site, node, (x, op.axis), words),
+        Op::ScatterNd(op) => return scatter::moves(site, node, *op, words),
         Op::Transpose(op) => axes(&op.map(&from)?, words),
         Op::Expand(_) => axes(&Expand::map(&from, &to)?, words),
         Op::Tile(_) => axes(&Tile::map(&from, &to)?, words),
         Op::DepthToSpace(op) => axes(&op.map(&from)?, words),
         Op::SpaceToDepth(op) => axes(&op.map(&from)?, words),
         Op::Slice(_) => {
-            let (Some(Some(starts)), Some(Some(ends))) = (list(1), list(2)) else { return Ok(None) };
-            let (along, steps) = (list(3), list(4));
-            if along == Some(None) || steps == Some(None) {
-                return Ok(None);
-            }
-            let (along, steps) = (along.flatten(), steps.flatten());
+            let (starts, ends) = (needed(1, "starts")?, needed(2, "ends")?);
+            let (along, steps) = (list(3, "axes")?, list(4, "steps")?);
             let slices = Slice::axes(&from, &starts, &ends, along.as_deref(), steps.as_deref())?;
             axes(&Slice::map(&from, &slices)?, words)
         }
         Op::Pad(op) => {
-            let (Some(Some(pads)), along) = (list(1), list(3)) else { return Ok(None) };
+            let (pads, along) = (needed(1, "pads")?, list(3, "axes")?);
             if let Some(value) = node.input(2) {
-                let bits = graph.constant(value).and_then(|value| fill_bits(value, words));
-                let Some(bits) = bits else { return Ok(None) };
-                fill = bits;
+                let value = site.constant(value, "fill values")?;
+                let wide = || {
+                    Reason::variant("a fill value of 8 bytes that is not 0", "0, or a value of up to 4 bytes")
+                };
+                fill = fill_bits(value, words).ok_or_else(wide)?;
             }
-            if along == Some(None) {
-                return Ok(None);
-            }
-            axes(&op.map(&from, &Pad::pads(from.len(), &pads, along.flatten().as_deref())?)?, words)
+            axes(&op.map(&from, &Pad::pads(from.len(), &pads, along.as_deref())?)?, words)
         }
-        Op::Resize(op) if op.mode == ResizeMode::Nearest && words == (Words { unit: 4, count: 1 }) => {
-            let Some(resized) = super::super::resize::geometry(graph, node, &from)? else { return Ok(None) };
+        Op::Resize(op) if op.mode == ResizeMode::Nearest => {
+            if words != (Words { unit: 4, count: 1 }) {
+                return Err(Reason::Type { found, accepted: "a type of four bytes" });
+            }
+            let resized = resize::geometry(site, node, &from)?;
             fill = op.extrapolation_value.to_bits();
             nearest(&from, &resized)?
         }
-        Op::Gather(op) => {
-            let Some(Some(chosen)) = list(1) else { return Ok(None) };
-            let Some(axes) = gathered(&from, op.axis, &chosen, words) else { return Ok(None) };
-            axes
-        }
-        _ => return Ok(None),
+        Op::Gather(op) => gathered(&from, op.axis, &needed(1, "indices")?, words)?,
+        op => return Err(Reason::NoKernel { op: op.name().to_owned() }),
     };
-    let (from, to) = (builder.operand(x)?, builder.operand(y)?);
-    Ok(Some(vec![Copy { label, unit: words.unit, axes: row_major(axes), fill, from, to }]))
-}
-
-fn integers(graph: &Graph, value: ValueId) -> Option<Vec<i64>> {
-    graph.constant(value)?.to_i64s().ok()
+    Ok(vec![Move { unit: words.unit, axes: row_major(axes), fill, from: (x, 0), to: (y, 0) }])
 }
 
 /// The word to fill with, repeated to four bytes; only zero where an element is several words.
@@ -97,14 +93,6 @@ fn axes(map: &IndexMap, words: Words) -> Vec<Axis> {
     with_words(map.axes.iter().map(axis).collect(), words)
 }
 
-/// Adds the axis of an element's words where it has several.
-pub(super) fn with_words(mut axes: Vec<Axis>, words: Words) -> Vec<Axis> {
-    if words.count > 1 {
-        axes.push(Axis { extent: words.count, target: 1, source: Source::Even { start: 0, step: 1 } });
-    }
-    axes
-}
-
 /// Targets of an output that is filled by these axes alone.
 fn row_major(mut axes: Vec<Axis>) -> Vec<Axis> {
     let mut stride = 1;
@@ -113,14 +101,6 @@ fn row_major(mut axes: Vec<Axis>) -> Vec<Axis> {
         stride *= axis.extent;
     }
     axes
-}
-
-pub(super) fn strides(shape: &[usize], words: usize) -> Vec<usize> {
-    let mut strides = vec![words; shape.len()];
-    for axis in (1..shape.len()).rev() {
-        strides[axis - 1] = strides[axis] * shape[axis];
-    }
-    strides
 }
 
 fn resolve(axis: i64, rank: usize) -> usize {
@@ -133,61 +113,50 @@ fn whole(extent: usize, source: usize, target: usize) -> Axis {
     Axis { extent, target, source: Source::Even { start: 0, step: source as i64 } }
 }
 
-fn concat(
-    builder: &mut Builder<'_>,
-    node: &Node,
-    axis: i64,
-    words: Words,
-    label: &str,
-) -> Result<Vec<Copy>, CompileError> {
-    let Some(y) = node.output(0) else { return Ok(vec![]) };
-    let (shape, to) = (builder.shape(y)?, builder.operand(y)?);
+fn concat(site: Site<'_>, node: &Node, axis: i64, words: Words) -> Result<Vec<Move>, Reason> {
+    let y = family::output(node, 0)?;
+    let shape = site.shape(y)?;
     let targets = strides(&shape, words.count);
     let axis = resolve(axis, shape.len());
-    let (mut copies, mut done) = (vec![], 0);
+    let (mut moves, mut done) = (vec![], 0);
     for &input in node.inputs().iter().flatten() {
-        let part = builder.shape(input)?;
+        let part = site.shape(input)?;
         let sources = strides(&part, words.count);
         let axes = (0..part.len()).map(|i| whole(part[i], sources[i], targets[i])).collect();
-        let mut to = to;
-        to.offset += words.unit * done * targets[axis];
+        let to = (y, words.unit * done * targets[axis]);
         done += part[axis];
-        let from = builder.operand(input)?;
         let axes = with_words(axes, words);
-        copies.push(Copy { label: label.to_owned(), unit: words.unit, axes, fill: 0, from, to });
+        moves.push(Move { unit: words.unit, axes, fill: 0, from: (input, 0), to });
     }
-    Ok(copies)
+    Ok(moves)
 }
 
-fn split(
-    builder: &mut Builder<'_>,
-    node: &Node,
-    (x, axis): (ValueId, i64),
-    words: Words,
-    label: &str,
-) -> Result<Option<Vec<Copy>>, CompileError> {
-    let (shape, from) = (builder.shape(x)?, builder.operand(x)?);
+fn split(site: Site<'_>, node: &Node, (x, axis): (ValueId, i64), words: Words) -> Result<Vec<Move>, Reason> {
+    let shape = site.shape(x)?;
     let sources = strides(&shape, words.count);
     let axis = resolve(axis, shape.len());
-    let (mut copies, mut done) = (vec![], 0);
+    let (mut moves, mut done) = (vec![], 0);
     for &output in node.outputs() {
         // The size of a part without a name is not known here.
-        let Some(output) = output else { return Ok(None) };
-        let part = builder.shape(output)?;
+        let Some(output) = output else {
+            return Err(Reason::variant(
+                "Split with a part that nobody wants",
+                "Split whose parts all have names",
+            ));
+        };
+        let part = site.shape(output)?;
         let targets = strides(&part, words.count);
         let axes = (0..part.len()).map(|i| whole(part[i], sources[i], targets[i])).collect();
-        let mut from = from;
-        from.offset += words.unit * done * sources[axis];
+        let from = (x, words.unit * done * sources[axis]);
         done += part[axis];
-        let to = builder.operand(output)?;
         let axes = with_words(axes, words);
-        copies.push(Copy { label: label.to_owned(), unit: words.unit, axes, fill: 0, from, to });
+        moves.push(Move { unit: words.unit, axes, fill: 0, from, to: (output, 0) });
     }
-    Ok(Some(copies))
+    Ok(moves)
 }
 
 /// Each axis by its table.
-fn nearest(shape: &[usize], resized: &[ResizeAxis]) -> Result<Vec<Axis>, CompileError> {
+fn nearest(shape: &[usize], resized: &[ResizeAxis]) -> Result<Vec<Axis>, Reason> {
     let strides = strides(shape, 1);
     let mut axes = vec![];
     for (axis, &stride) in resized.iter().zip(&strides) {
@@ -202,17 +171,18 @@ fn nearest(shape: &[usize], resized: &[ResizeAxis]) -> Result<Vec<Axis>, Compile
     Ok(axes)
 }
 
-/// One axis of the data is replaced by those of the indices; `None` where one of them is out of range, which is an error
-/// when it runs.
-fn gathered(shape: &[usize], axis: i64, chosen: &[i64], words: Words) -> Option<Vec<Axis>> {
+/// One axis of the data is replaced by those of the indices. One that is out of range is an error when it runs.
+fn gathered(shape: &[usize], axis: i64, chosen: &[i64], words: Words) -> Result<Vec<Axis>, Reason> {
     let (axis, strides) = (resolve(axis, shape.len()), strides(shape, words.count));
     let mut axes: Vec<Axis> = shape.iter().zip(&strides).map(|(&extent, &at)| whole(extent, at, 0)).collect();
-    let extent = *shape.get(axis)? as i64;
+    let extent = shape.get(axis).copied().unwrap_or(1) as i64;
     let place = |&index: &i64| {
         let index = if index < 0 { index + extent } else { index };
         (0..extent).contains(&index).then_some(Some(index * strides[axis] as i64))
     };
-    let places: Vec<Option<i64>> = chosen.iter().map(place).collect::<Option<_>>()?;
+    let outside = || Reason::variant("an index that is out of range", "an index within the axis");
+    let places: Option<Vec<Option<i64>>> = chosen.iter().map(place).collect();
+    let places = places.ok_or_else(outside)?;
     axes[axis] = Axis { extent: places.len(), target: 0, source: Source::Listed(places) };
-    Some(with_words(axes, words))
+    Ok(with_words(axes, words))
 }

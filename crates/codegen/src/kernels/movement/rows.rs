@@ -1,30 +1,16 @@
 //! The innermost axis of a copy that lies in order in the target: runs of vectors, repetitions, or one word at a time.
 
-use super::super::walk::{each_vector, first_lanes};
-use super::copy::{Axis, Code, Source, bytes_of};
-use super::narrow;
+use super::super::walk::{each_vector, entry, first_lanes, store_up_to};
+use super::axes::{Axis, CHUNK, Code, Piece, Source, bytes_of, cut, word_type};
 use crate::builder::Builder;
 use crate::error::CompileError;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData};
 use tconvc_runtime::code::FunctionId;
-use tconvc_tile::{Lanes, Pointer, Tile, TileBuilder, TileError};
+use tconvc_tile::{Tile, TileBuilder, TileError};
 
-/// Words of a chunk of a long row.
-pub(super) const CHUNK: usize = 16384;
-/// More pieces than this are copied a word at a time.
-const PIECES: usize = 24;
 /// Most repetitions of each word that are interleaved.
 const REPEATED: usize = 4;
-
-/// A piece of a row: words `first .. first + count` of the target.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Piece {
-    pub first: usize,
-    pub count: usize,
-    /// Place of the first, and from one to the next; none is the fill word.
-    pub source: Option<(i64, i64)>,
-}
 
 /// The code of a row.
 pub(super) fn code(
@@ -33,14 +19,13 @@ pub(super) fn code(
     row: &Axis,
     never_missing: bool,
     fill: u32,
-) -> Result<Option<Code>, CompileError> {
+) -> Result<Code, CompileError> {
     let missing = if never_missing {
         None
     } else {
         let count = row.extent;
         let tile = filled(builder.tile(&format!("{name}_fill")), row, fill);
-        let Ok(tile) = tile else { return Ok(None) };
-        (count > 0).then(|| builder.add_tile(Ok(tile))).transpose()?
+        (count > 0).then(|| builder.add_tile(tile)).transpose()?
     };
     let mut code = Code { missing, ..Code::default() };
     let tile = match &row.source {
@@ -73,14 +58,15 @@ pub(super) fn code(
             (None, None) => None,
         },
     };
+    let tile = tile.map(|tile| builder.try_tile(tile)).transpose()?.flatten();
     code.full = Some(match tile {
-        Some(Ok(tile)) => builder.add_tile(Ok(tile))?,
-        _ => {
+        Some(code) => code,
+        None => {
             code.kind = "words".into();
             one_by_one(builder, &format!("{name}_each"), row, (4, fill), &mut code)?
         }
     });
-    Ok(Some(code))
+    Ok(code)
 }
 
 /// First place and number of repetitions, where each place stands so many times and the next one follows.
@@ -90,29 +76,6 @@ fn repetition(places: &[Option<i64>]) -> Option<(i64, usize)> {
     let even = (2..=REPEATED).contains(&times) && places.len().is_multiple_of(times);
     let follows = |(i, place): (usize, &Option<i64>)| *place == Some(first + (i / times) as i64);
     (even && places.iter().enumerate().all(follows)).then_some((first, times))
-}
-
-/// Pieces with the same step; `None` where there are too many.
-pub(super) fn cut(places: &[Option<i64>]) -> Option<Vec<Piece>> {
-    let (mut pieces, mut at) = (vec![], 0);
-    while at < places.len() {
-        let rest = &places[at..];
-        let step = rest.first().copied().flatten().zip(rest.get(1).copied().flatten()).map(|(a, b)| b - a);
-        let (count, source) = match (rest[0], step) {
-            (None, _) => (rest.iter().take_while(|place| place.is_none()).count(), None),
-            (Some(start), None) => (1, Some((start, 1))),
-            (Some(start), Some(step)) => {
-                let follows = |(i, place): &(usize, &Option<i64>)| **place == Some(start + *i as i64 * step);
-                (rest.iter().enumerate().take_while(follows).count(), Some((start, step)))
-            }
-        };
-        pieces.push(Piece { first: at, count, source });
-        at += count;
-        if pieces.len() > PIECES {
-            return None;
-        }
-    }
-    Some(pieces)
 }
 
 fn pieces(mut b: TileBuilder, pieces: &[Piece], fill: u32) -> Result<Tile, TileError> {
@@ -192,22 +155,6 @@ fn repeated(mut b: TileBuilder, first: i64, count: usize, times: usize) -> Resul
     b.finish()
 }
 
-/// Stores vector number `i` of a row of `count` words, as far as it reaches.
-pub(in super::super) fn store_up_to(
-    b: &mut TileBuilder,
-    vector: tconvc_tile::Vector,
-    target: Pointer,
-    i: usize,
-    count: usize,
-) {
-    let (lanes, at) = (b.lanes(), target.at(i as i32 * b.vector_bytes()));
-    match count.saturating_sub(i * lanes) {
-        0 => {}
-        left if left >= lanes => b.store_lanes(vector, at, Lanes::All),
-        left => b.store_lanes(vector, at, Lanes::First(left as u8)),
-    }
-}
-
 fn filled(mut b: TileBuilder, row: &Axis, fill: u32) -> Result<Tile, TileError> {
     let target = b.pointer("target");
     let word = b.splat_bits(fill);
@@ -240,11 +187,11 @@ pub(super) fn one_by_one(
     code.more =
         vec![builder.pack_bytes(bytemuck::cast_slice(&places)), builder.pack_bytes(&fill.to_le_bytes())];
     let (extent, stride) = (row.extent as u64, bytes_of(unit, row.target as i64));
-    let word = narrow::word_type(unit);
+    let word = word_type(unit);
     builder.add_function(name, 4, |f| {
         let &[source, target, places, fill] = f.params.as_slice() else { return };
         f.for_count(extent, |f, i| {
-            let place = super::super::walk::entry(f, places, i);
+            let place = entry(f, places, i);
             let there = f.builder.ins().iadd(source, place);
             let none = f.builder.ins().icmp_imm_s(IntCC::Equal, place, nowhere);
             let from = f.builder.ins().select(none, fill, there);
@@ -258,20 +205,6 @@ pub(super) fn one_by_one(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rows_are_cut_where_the_step_changes() {
-        let places = [Some(2), Some(1), Some(0), Some(1), Some(2), None, None, Some(5)];
-        let piece = |first, count, source| Piece { first, count, source };
-        let expected = [
-            piece(0, 3, Some((2, -1))),
-            piece(3, 2, Some((1, 1))),
-            piece(5, 2, None),
-            piece(7, 1, Some((5, 1))),
-        ];
-        assert_eq!(cut(&places).unwrap(), expected);
-        assert_eq!(cut(&(0..200).map(|i| Some(i * i)).collect::<Vec<_>>()), None);
-    }
 
     #[test]
     fn repetitions_are_seen() {

@@ -1,37 +1,32 @@
 //! ScatterND at constant places: the data copied whole, then the updates over it.
 
-use super::Words;
-use super::copy::{Axis, Copy, Source};
-use super::ops::{strides, with_words};
-use crate::builder::Builder;
-use crate::error::CompileError;
+use super::axes::{Axis, Move, Source, Words, strides, with_words};
+use crate::kernels::family::{self, Site};
+use crate::kernels::refusal::Reason;
 use tconvc_ir::Node;
 use tconvc_ir::ops::{ScatterNd, ScatterReduction};
 
 /// Copies of updates beyond which the definition runs.
 const RUNS: usize = 16;
 
-/// The copies; `None` where the places are not constant, are written twice, or follow no rule.
-pub(super) fn copies(
-    builder: &mut Builder<'_>,
-    node: &Node,
-    op: ScatterNd,
-    words: Words,
-    label: &str,
-) -> Result<Option<Vec<Copy>>, CompileError> {
-    let (Some(data), Some(indices), Some(updates), Some(y)) =
-        (node.input(0), node.input(1), node.input(2), node.output(0))
-    else {
-        return Ok(None);
-    };
-    let Some(indices) = builder.constant(indices).filter(|_| op.reduction == ScatterReduction::None) else {
-        return Ok(None);
-    };
-    let (shape, Some(&depth)) = (builder.shape(data)?, indices.shape().last()) else { return Ok(None) };
-    let Ok(tuples) = indices.to_i64s() else { return Ok(None) };
-    if depth == 0 || depth > shape.len() {
-        return Ok(None);
+/// The copies: of the data, then of updates.
+pub(super) fn moves(site: Site<'_>, node: &Node, op: ScatterNd, words: Words) -> Result<Vec<Move>, Reason> {
+    let [data, indices, updates] =
+        [family::input(node, 0)?, family::input(node, 1)?, family::input(node, 2)?];
+    let y = family::output(node, 0)?;
+    if op.reduction != ScatterReduction::None {
+        return Err(Reason::variant("ScatterND with a reduction", "ScatterND that replaces"));
     }
+    let indices = site.constant(indices, "indices")?;
+    let shape = site.shape(data)?;
+    let depth = indices.shape().last().copied().unwrap_or(0);
+    if depth == 0 || depth > shape.len() {
+        return Err(Reason::variant(
+            format!("indices of {depth} elements"),
+            "one element for each axis, or fewer",
+        ));
+    }
+    let tuples = indices.to_i64s()?;
     let strides = strides(&shape, 1);
     let slice = strides[depth - 1];
     let mut places = vec![];
@@ -40,9 +35,8 @@ pub(super) fn copies(
         for ((&index, &extent), stride) in tuple.iter().zip(&shape).zip(&strides) {
             let index = if index < 0 { index + extent as i64 } else { index };
             // What is out of range is an error when it runs.
-            let Some(index) = usize::try_from(index).ok().filter(|&index| index < extent) else {
-                return Ok(None);
-            };
+            let outside = || Reason::variant("an index that is out of range", "an index within the axis");
+            let index = usize::try_from(index).ok().filter(|&index| index < extent).ok_or_else(outside)?;
             place += index * stride;
         }
         places.push(place);
@@ -50,20 +44,17 @@ pub(super) fn copies(
     let mut sorted = places.clone();
     sorted.sort_unstable();
     if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
-        return Ok(None);
+        return Err(Reason::variant("a place that is written twice", "each place written at most once"));
     }
-    let (from, to) = (builder.operand(data)?, builder.operand(y)?);
     let whole = shape.iter().product::<usize>() * words.count;
     let whole = vec![Axis { extent: whole, target: 1, source: Source::Even { start: 0, step: 1 } }];
-    let mut copies = vec![Copy { label: label.to_owned(), unit: words.unit, axes: whole, fill: 0, from, to }];
-    let updates = builder.operand(updates)?;
-    let Some(runs) = runs(&places) else { return Ok(None) };
+    let mut moves = vec![Move { unit: words.unit, axes: whole, fill: 0, from: (data, 0), to: (y, 0) }];
+    let irregular =
+        || Reason::variant("places that follow no rule", "places in up to 16 rows of even distance");
     let mut done = 0;
-    for (first, nest) in runs {
+    for (first, nest) in runs(&places).ok_or_else(irregular)? {
         let bytes = words.unit * words.count;
-        let (mut from, mut to) = (updates, to);
-        from.offset += done * slice * bytes;
-        to.offset += first * bytes;
+        let (from, to) = ((updates, done * slice * bytes), (y, first * bytes));
         let mut count = 1;
         let mut axes = vec![Axis {
             extent: slice,
@@ -82,9 +73,9 @@ pub(super) fn copies(
         done += count;
         axes.reverse();
         let axes = with_words(axes, words);
-        copies.push(Copy { label: label.to_owned(), unit: words.unit, axes, fill: 0, from, to });
+        moves.push(Move { unit: words.unit, axes, fill: 0, from, to });
     }
-    Ok(Some(copies))
+    Ok(moves)
 }
 
 /// Extents and steps of loops, innermost first.

@@ -1,8 +1,7 @@
 //! Copies whose source lies in order along another axis than the target: transposes in registers.
 
-use super::super::walk::first_lanes;
-use super::copy::{Axis, Code, Source};
-use super::rows::store_up_to;
+use super::super::walk::{first_lanes, store_up_to};
+use super::axes::{Axis, Code, Source};
 use crate::builder::Builder;
 use crate::error::CompileError;
 use tconvc_tile::{Lanes, Tile, TileBuilder, TileError};
@@ -52,14 +51,14 @@ pub(super) fn code(
         let rest = code.cut(square.column, lanes, [1, i64::from(target)]);
         if rest > 0 {
             let rest = transpose(builder.tile(&format!("{name}_edge")), &square, rest);
-            let Ok(rest) = rest else { return Ok(None) };
-            code.tail = Some(builder.add_tile(Ok(rest))?);
+            let Some(rest) = builder.try_tile(rest)? else { return Ok(None) };
+            code.tail = Some(rest);
         }
         transpose(tile, &square, lanes)
     };
-    let Ok(full) = full else { return Ok(None) };
     if code.whole > 0 {
-        code.full = Some(builder.add_tile(Ok(full))?);
+        let Some(full) = builder.try_tile(full)? else { return Ok(None) };
+        code.full = Some(full);
     }
     outer.remove(at);
     Ok(Some(code))

@@ -7,6 +7,8 @@
 mod sequences;
 mod time_steps;
 
+use super::family::{self, Codes, KernelFamily, KernelPlan, Site};
+use super::refusal::Reason;
 use super::walk::choose;
 use crate::builder::Builder;
 use crate::error::CompileError;
@@ -14,8 +16,10 @@ use crate::module::FunctionBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::F32;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value};
-use tconvc_ir::ops::{Cell, Direction, Recurrent};
-use tconvc_ir::{DType, Node};
+use tconvc_ir::ops::{Cell, Direction};
+use tconvc_ir::{Node, Op, Tensor};
+use tconvc_machine::Target;
+use tconvc_passes::plan::Step;
 use tconvc_runtime::code::FunctionId;
 use tconvc_tile::{Lanes, Pointer, TileBuilder, Vector};
 
@@ -40,78 +44,130 @@ const WEIGHTS: [usize; 2] = [1, 2];
 const BIAS: usize = 3;
 const STATES: [usize; 2] = [5, 6];
 
-/// Makes the kernel; `false` for other cells, lengths for each sequence, peepholes and activations of one's own.
-pub(super) fn build(builder: &mut Builder<'_>, node: &Node, op: &Recurrent) -> Result<bool, CompileError> {
-    let lstm = match op.cell {
-        Cell::Gru { linear_before_reset: true } => false,
-        Cell::Lstm { input_forget: false } => true,
-        _ => return Ok(false),
-    };
-    let floats = [0, 1, 2, BIAS, 5, 6]
-        .into_iter()
-        .filter_map(|i| node.input(i))
-        .all(|value| builder.graph.ty(value).dtype == Some(DType::F32));
-    let usual = ["sigmoid", "tanh", "tanh"];
-    let named = op.activations.chunks(if lstm { 3 } else { 2 });
-    let own = named
-        .flat_map(|names| names.iter().zip(usual))
-        .any(|(name, usual)| !name.eq_ignore_ascii_case(usual));
-    let more = node.input(4).is_some() || node.input(7).is_some() || op.clip.is_some() || op.batch_first;
-    let (Some(x), [Some(w), Some(r)]) = (node.input(0), WEIGHTS.map(|i| node.input(i))) else {
-        return Ok(false);
-    };
-    if !floats || own || more {
-        return Ok(false);
+/// GRU and LSTM.
+pub(crate) struct RecurrentCells;
+
+impl KernelFamily for RecurrentCells {
+    fn name(&self) -> &'static str {
+        "recurrent cell"
     }
-    let bias = node.input(BIAS);
-    let (Some(w), Some(r)) = (builder.constant(w), builder.constant(r)) else { return Ok(false) };
-    let constant_bias = bias.and_then(|bias| builder.constant(bias));
-    let (&[steps, batch, inputs], &[directions, _, hidden]) = (builder.shape(x)?.as_slice(), r.shape())
-    else {
-        return Ok(false);
-    };
-    if bias.is_some() != constant_bias.is_some() || steps * batch * inputs * hidden == 0 {
-        return Ok(false);
+
+    fn plan<'a>(&self, site: Site<'a>, step: &Step) -> Result<Box<dyn KernelPlan<'a> + 'a>, Reason> {
+        let node = site.single(step)?;
+        let Op::Recurrent(op) = &node.op else { return Err(Reason::variant(node.op.name(), "GRU or LSTM")) };
+        let lstm = match op.cell {
+            Cell::Gru { linear_before_reset: true } => false,
+            Cell::Lstm { input_forget: false } => true,
+            Cell::Gru { .. } => {
+                return Err(Reason::variant("GRU with linear_before_reset = 0", "linear_before_reset = 1"));
+            }
+            Cell::Lstm { .. } => {
+                return Err(Reason::variant("LSTM with input_forget = 1", "input_forget = 0"));
+            }
+            Cell::Rnn => return Err(Reason::variant(node.op.name(), "GRU or LSTM")),
+        };
+        let floats = [0, 1, 2, BIAS, 5, 6].into_iter().filter_map(|i| node.input(i));
+        site.all_f32(floats)?;
+        let usual = ["sigmoid", "tanh", "tanh"];
+        let named = op.activations.chunks(if lstm { 3 } else { 2 });
+        let mut all = named.flat_map(|names| names.iter().zip(usual));
+        if let Some((own, _)) = all.find(|(name, usual)| !name.eq_ignore_ascii_case(usual)) {
+            return Err(Reason::variant(format!("activation {own}"), "Sigmoid at gates and Tanh at states"));
+        }
+        for (found, is_there) in [
+            ("a length for each sequence", node.input(4).is_some()),
+            ("peepholes", node.input(7).is_some()),
+            ("clip", op.clip.is_some()),
+            ("layout = 1", op.batch_first),
+        ] {
+            if is_there {
+                return Err(Reason::variant(found, "a layer without it"));
+            }
+        }
+        let [w, r] = WEIGHTS.map(|i| family::input(node, i));
+        let weights = [site.constant(w?, "weights")?, site.constant(r?, "weights")?];
+        let bias = node.input(BIAS).map(|bias| site.constant(bias, "biases")).transpose()?;
+        let shape = site.shape(family::input(node, 0)?)?;
+        let (&[steps, batch, inputs], &[directions, _, hidden]) = (shape.as_slice(), weights[1].shape())
+        else {
+            return Err(Reason::Graph(format!("the input has shape {shape:?}")));
+        };
+        if steps * batch * inputs * hidden == 0 {
+            return Err(Reason::variant("an empty sequence", "one with steps, inputs and hidden units"));
+        }
+        let layer = Layer {
+            lstm,
+            steps,
+            batch,
+            inputs,
+            hidden,
+            directions,
+            reverse: op.direction == Direction::Reverse,
+            lanes: site.target.lanes(),
+            sums: site.target.vectors().accumulators(3),
+        };
+        Ok(Box::new(Plan { layer, node, weights, bias }))
     }
-    let layer = Layer {
-        lstm,
-        steps,
-        batch,
-        inputs,
-        hidden,
-        directions,
-        reverse: op.direction == Direction::Reverse,
-        lanes: builder.target.lanes(),
-        sums: builder.target.vectors().accumulators(3),
-    };
-    let cell = if lstm { "lstm" } else { "gru" };
-    let name = builder.unique(&format!("f32_{cell}_{steps}x{batch}x{inputs}_h{hidden}"));
-    let mut packed = vec![];
-    let (w, r) = (w.elements::<f32>()?, r.elements::<f32>()?);
-    let bias = constant_bias.map(tconvc_ir::Tensor::elements::<f32>).transpose()?;
-    for direction in 0..directions {
-        layer.pack(&mut packed, direction, [&w, &r], bias.as_deref());
+}
+
+/// A layer and its operands.
+struct Plan<'a> {
+    layer: Layer,
+    node: &'a Node,
+    weights: [&'a Tensor; 2],
+    bias: Option<&'a Tensor>,
+}
+
+impl<'a> KernelPlan<'a> for Plan<'a> {
+    fn name(&self) -> String {
+        let Layer { lstm, steps, batch, inputs, hidden, .. } = self.layer;
+        let cell = if lstm { "lstm" } else { "gru" };
+        format!("f32_{cell}_{steps}x{batch}x{inputs}_h{hidden}")
     }
-    let mut operands = vec![builder.operand(x)?, builder.pack(&packed)];
-    let mut more = |builder: &mut Builder<'_>, value| -> Result<Option<usize>, CompileError> {
-        let Some(value) = value else { return Ok(None) };
-        operands.push(builder.operand(value)?);
-        Ok(Some(operands.len() - 1))
-    };
-    let outputs = node.outputs();
-    let output = |i: usize| outputs.get(i).copied().flatten();
-    let mut places = Places { y: more(builder, output(0))?, first: [None; 2], last: [None; 2] };
-    for (state, &input) in STATES.iter().enumerate().take(layer.states()) {
-        places.first[state] = more(builder, node.input(input))?;
-        places.last[state] = more(builder, output(1 + state))?;
+
+    fn cost_ns(&self, target: &Target) -> f64 {
+        let Layer { steps, batch, inputs, hidden, directions, .. } = self.layer;
+        let macs = directions * batch * steps * self.layer.gates() * hidden * (inputs + hidden);
+        let rates = target.rates().elementwise;
+        let items = directions * batch * steps * self.layer.blocks();
+        macs as f64 / rates.vector_macs + items as f64 * rates.recurrent_item
     }
-    let rates = builder.target.rates();
-    if layer.step_macs() as f64 / rates.elementwise.vector_macs >= rates.threads.time_step_ns {
-        time_steps::build(builder, layer, &name, operands, &places)?;
-    } else {
-        sequences::build(builder, layer, name, operands, &places)?;
+
+    fn steps(
+        self: Box<Self>,
+        builder: &mut Builder<'a>,
+        name: String,
+        _: &Codes,
+    ) -> Result<(), CompileError> {
+        let Self { layer, node, weights: [w, r], bias } = *self;
+        let mut packed = vec![];
+        let (w, r) = (w.elements::<f32>()?, r.elements::<f32>()?);
+        let bias = bias.map(Tensor::elements::<f32>).transpose()?;
+        for direction in 0..layer.directions {
+            layer.pack(&mut packed, direction, [&w, &r], bias.as_deref());
+        }
+        let x = node.input(0).ok_or_else(|| builder.unsupported("its input is missing".into()))?;
+        let mut operands = vec![builder.operand(x)?, builder.pack(&packed)];
+        let mut more = |builder: &mut Builder<'_>, value| -> Result<Option<usize>, CompileError> {
+            let Some(value) = value else { return Ok(None) };
+            operands.push(builder.operand(value)?);
+            Ok(Some(operands.len() - 1))
+        };
+        let outputs = node.outputs();
+        let output = |i: usize| outputs.get(i).copied().flatten();
+        let mut places = Places { y: more(builder, output(0))?, first: [None; 2], last: [None; 2] };
+        for (state, &input) in STATES.iter().enumerate().take(layer.states()) {
+            places.first[state] = more(builder, node.input(input))?;
+            places.last[state] = more(builder, output(1 + state))?;
+        }
+        let rates = builder.target.rates();
+        if layer.step_macs() as f64 / rates.elementwise.vector_macs >= rates.threads.time_step_ns {
+            time_steps::build(builder, layer, &name, operands, &places)?;
+        } else {
+            sequences::build(builder, layer, name, operands, &places)?;
+        }
+        Ok(())
     }
-    Ok(true)
 }
 
 /// Vectors of bias for a vector of hidden units: one a gate, and that of GRU's candidate in two parts.

@@ -40,6 +40,14 @@ pub(super) fn apply(chain: &mut Chain<'_, '_>, op: Unary, dtype: DType, main: bo
             chain.then("Sigmoid", Attributes::new(), &[]);
             ("Mul", Attributes::new(), vec![x])
         }
+        Unary::FakeQuantize { scale, low, high } => {
+            let scale = chain.constant("scale", &scalar(f64::from(scale), dtype)?);
+            chain.then("Div", Attributes::new(), std::slice::from_ref(&scale));
+            chain.then("Round", Attributes::new(), &[]);
+            let bounds = [bound(chain, "low", low, dtype)?, bound(chain, "high", high, dtype)?];
+            chain.then("Clip", Attributes::new(), &bounds);
+            ("Mul", Attributes::new(), vec![scale])
+        }
         other => (other.name(), Operator::attributes(&other), vec![]),
     };
     let further = &further[..further.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1)];

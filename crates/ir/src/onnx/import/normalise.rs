@@ -7,11 +7,19 @@ use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// Names of operators of our own, which no file may use.
-const OWN: &[&str] =
-    &["Clamp", "GeluTanh", "ZeroInsert", "PhaseConv", "Interleave", "ColumnGemm", "OverlapAdd"];
+const OWN: &[&str] = &[
+    "Clamp",
+    "GeluTanh",
+    "FakeQuantize",
+    "ZeroInsert",
+    "PhaseConv",
+    "Interleave",
+    "ColumnGemm",
+    "OverlapAdd",
+];
 
 /// Attributes of our own.
-const OWN_ATTRIBUTES: &[&str] = &["epilogue", "flatten"];
+const OWN_ATTRIBUTES: &[&str] = &["epilogue", "exact", "flatten"];
 
 /// Refuses what only looks like an operator of ours.
 pub(super) fn check_foreign(op_type: &str, attributes: &Attributes) -> Result<()> {

@@ -58,15 +58,15 @@ macro_rules! float {
             const LOWEST: Self = <$ty>::NEG_INFINITY;
             const HIGHEST: Self = <$ty>::INFINITY;
 
-            fn add(self, other: Self) -> Self { Self::from_f64(self.to_f64() + other.to_f64()) }
-            fn sub(self, other: Self) -> Self { Self::from_f64(self.to_f64() - other.to_f64()) }
-            fn mul(self, other: Self) -> Self { Self::from_f64(self.to_f64() * other.to_f64()) }
-            fn div(self, other: Self) -> Self { Self::from_f64(self.to_f64() / other.to_f64()) }
+            fn add(self, other: Self) -> Self { <Self as Element>::from_f64(self.to_f64() + other.to_f64()) }
+            fn sub(self, other: Self) -> Self { <Self as Element>::from_f64(self.to_f64() - other.to_f64()) }
+            fn mul(self, other: Self) -> Self { <Self as Element>::from_f64(self.to_f64() * other.to_f64()) }
+            fn div(self, other: Self) -> Self { <Self as Element>::from_f64(self.to_f64() / other.to_f64()) }
             fn modulo(self, other: Self) -> Self {
                 let (x, y) = (self.to_f64(), other.to_f64());
                 let rest = x % y;
                 // A remainder of nothing has the sign of the divisor, too.
-                Self::from_f64(if rest == 0.0 {
+                <Self as Element>::from_f64(if rest == 0.0 {
                     rest.copysign(y)
                 } else if (rest < 0.0) != (y < 0.0) {
                     rest + y
@@ -74,26 +74,26 @@ macro_rules! float {
                     rest
                 })
             }
-            fn fmod(self, other: Self) -> Self { Self::from_f64(self.to_f64() % other.to_f64()) }
+            fn fmod(self, other: Self) -> Self { <Self as Element>::from_f64(self.to_f64() % other.to_f64()) }
             fn max_nan(self, other: Self) -> Self {
                 if self.is_nan() || self >= other { self } else { other }
             }
             fn min_nan(self, other: Self) -> Self {
                 if self.is_nan() || self <= other { self } else { other }
             }
-            fn power(self, exponent: Scalar) -> Self { Self::from_f64(self.to_f64().powf(exponent.to_f64())) }
+            fn power(self, exponent: Scalar) -> Self { <Self as Element>::from_f64(self.to_f64().powf(exponent.to_f64())) }
             fn to_scalar(self) -> Scalar { Scalar::Float(self.to_f64()) }
             fn from_scalar(value: Scalar) -> Self {
                 match value {
                     Scalar::Int(value) => $from_int(value),
-                    Scalar::Float(value) => Self::from_f64(value),
+                    Scalar::Float(value) => <Self as Element>::from_f64(value),
                 }
             }
             fn sum(values: impl Iterator<Item = Self>) -> Self {
-                Self::from_f64(values.map(Self::to_f64).sum())
+                <Self as Element>::from_f64(values.map(Self::to_f64).sum())
             }
             fn dot(pairs: impl Iterator<Item = (Self, Self)>) -> Self {
-                Self::from_f64(pairs.map(|(a, b)| a.to_f64() * b.to_f64()).sum())
+                <Self as Element>::from_f64(pairs.map(|(a, b)| a.to_f64() * b.to_f64()).sum())
             }
         }
     )*};
@@ -161,7 +161,7 @@ macro_rules! integer {
 
 float!(
     f32: |value| value as f32, f64: |value| value as f64,
-    f16: |value| f16::from_f32(value as f32), bf16: |value| bf16::from_f32(value as f32)
+    f16: |value| <f16 as Element>::from_f64(value as f64), bf16: |value| <bf16 as Element>::from_f64(value as f64)
 );
 integer!(u8, i8, u16, i16, u32, i32, u64, i64);
 

@@ -146,7 +146,7 @@ pub(crate) struct Setting<'a> {
 
 impl<'a> Setting<'a> {
     pub fn of(builder: &'a Builder<'_>) -> Self {
-        Self { target: &builder.target, threads: builder.threads, fast_math: builder.fast_math }
+        Self { target: builder.target, threads: builder.threads, fast_math: builder.fast_math }
     }
 
     fn direct(self, problem: &Problem, parts: usize) -> direct::Schedule {

@@ -114,7 +114,7 @@ impl KernelPlan {
         let block = schedule.n * lanes;
         let Schedule { source, dataflow, rows, columns, .. } = *schedule;
         let line_buffer = match source {
-            Source::LineBuffer => LineBuffer::of(&layer.problem, &builder.target, dataflow, rows, columns),
+            Source::LineBuffer => LineBuffer::of(&layer.problem, builder.target, dataflow, rows, columns),
             _ => None,
         };
         let shape = InputTileShape {
@@ -189,7 +189,10 @@ impl KernelPlan {
                 });
                 // As early as can be, so that others pack while tiles are made; but if registers do not suffice, it mostly shows
                 // by the first ones.
-                packed = Ok(packed.unwrap_or_else(|blocks| builder.pack_later(blocks)));
+                packed = Ok(match packed {
+                    Ok(packed) => packed,
+                    Err(blocks) => builder.pack_weights(blocks)?,
+                });
             }
             let (z, y) = group.row_phases[0];
             self.groups.push(Group {
@@ -202,7 +205,7 @@ impl KernelPlan {
                 taps_per_channel: group.taps.len(),
             });
         }
-        Ok(packed.unwrap_or_else(|blocks| builder.pack_later(blocks)))
+        packed.or_else(|blocks| builder.pack_weights(blocks))
     }
 
     /// The tiles of an x-block; those of the last end with the row.
@@ -494,7 +497,7 @@ impl KernelPlan {
         layer: &Layer<'a>,
         packed: Operand,
     ) -> Result<(), CompileError> {
-        let bias = builder.pack(&layer.bias);
+        let bias = builder.pack_bias(&layer.bias)?;
         let operands = operands([layer.input, layer.output, packed, bias], &layer.post_op_operands);
         let counts = WorkItems::new(&layer.problem, &self.schedule);
         let how = if self.schedule.dataflow == Dataflow::Phases { "_phases" } else { "" };
@@ -502,7 +505,7 @@ impl KernelPlan {
         let function = builder.add_step(&name, |f| Emit { plan: &self, layer, counts: &counts }.step(f))?;
         let copies = match self.schedule.source {
             Source::Direct => 0.0,
-            _ => self.schedule.packing(&layer.problem, &builder.target),
+            _ => self.schedule.packing(&layer.problem, builder.target),
         };
         let rates = builder.target.rates();
         let products = layer.problem.macs() as f64 / (rates.lanes as f64 * rates.threads.macs_per_lane);

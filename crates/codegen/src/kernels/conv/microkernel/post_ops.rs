@@ -140,7 +140,7 @@ impl PostOps {
                         n if n == channels => slope.to_vec(),
                         n => return Err(builder.unsupported(format!("{n} slopes for {channels} channels"))),
                     };
-                    pad(&mut slopes, &builder.target);
+                    pad(&mut slopes, builder.target);
                     places.push((builder.pack(&slopes), Broadcast::Channels));
                     steps.push(Step::PRelu);
                 }

@@ -8,6 +8,7 @@
 pub(crate) mod dilation;
 pub(crate) mod winograd;
 
+use crate::kernels::refusal::Reason;
 use std::fmt::Write as _;
 use tconvc_ir::geometry::{ConvAxis, ConvGeometry, DeconvAxis, DeconvGeometry, Phase, PhaseTap};
 
@@ -74,11 +75,13 @@ impl Axis {
         let shift = |kernel: usize| (kernel * axis.dilation()) as i64 - axis.pad() - offset;
         let (count, last) = (axis.output(), (input as i64 - 1) * input_dilation as i64);
         // A tap that only ever reads zeros is no tap.
+        let (stride, apart) = (axis.stride() as i64, input_dilation as i64);
         let reads = |tap: &PhaseTap| {
-            (0..count).any(|q| {
-                let position = (q * axis.stride()) as i64 + tap.shift;
-                (0..=last).contains(&position) && position % input_dilation as i64 == 0
-            })
+            // The steps at which it reads a position between the first input and the last.
+            let from = (-tap.shift).max(0).div_euclid(stride) + i64::from((-tap.shift).max(0) % stride != 0);
+            let to = (last - tap.shift).div_euclid(stride).min(count as i64 - 1);
+            // Whether that is an input and no zero repeats from there on, so a few of these steps tell.
+            (from..=to).take(input_dilation).any(|q| (q * stride + tap.shift) % apart == 0)
         };
         let taps = (0..axis.kernel())
             .map(|kernel| PhaseTap { kernel, shift: shift(kernel) })
@@ -316,9 +319,11 @@ impl Problem {
         self.collapses.last().map_or(self.axes[2].out_stride, |collapse| collapse.pitch / collapse.steps)
     }
 
-    /// True when the code for it stays small: few phases, kernels that are written out or loop evenly, input tiles that fit.
-    /// What is not of that kind is no network's layer.
-    pub fn is_compilable(&self) -> bool {
+    /// Whether the code for it stays small: few phases, kernels that are written out or loop evenly, input tiles that fit.
+    ///
+    /// # Errors
+    /// What there is too much of; what is refused is no network's layer.
+    pub fn check_compilable(&self) -> Result<(), Reason> {
         let phases = self.axes.iter().fold(1usize, |product, axis| product.saturating_mul(axis.phases.len()));
         let taps = |axis: &Axis| axis.phases.iter().map(|phase| phase.taps.len()).max().unwrap_or(0);
         let taps = self.axes.iter().fold(1usize, |product, axis| product.saturating_mul(taps(axis)));
@@ -327,7 +332,10 @@ impl Problem {
             (high - low) as f64 + axis.in_stride as f64
         };
         let input_tile = self.cin as f64 * self.axes.iter().map(reach).product::<f64>();
-        phases <= 2048 && taps <= 8192 && phases.saturating_mul(taps) <= 1 << 18 && input_tile <= 16e6
+        Reason::within("phases", phases, 2048)?;
+        Reason::within("taps of a phase", taps, 8192)?;
+        Reason::within("taps of all phases", phases.saturating_mul(taps), 1 << 18)?;
+        Reason::within("input elements for an output element", input_tile as usize, 16_000_000)
     }
 
     /// What tells it from problems that take other schedules: batch, groups, channels and, along each axis, extents, kernel, strides

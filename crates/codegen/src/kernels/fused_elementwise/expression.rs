@@ -1,14 +1,14 @@
 //! Vector code of elementwise nodes that end in one result: inputs are loaded where they are used, and what needs more registers comes
 //! first, so that a tree of nodes takes few of them whatever the order of the graph.
 
-use super::unary;
+use crate::kernels::unary;
 use std::collections::HashMap;
 use tconvc_ir::ops::{Binary, Variadic};
 use tconvc_ir::{Graph, Node, NodeId, Op, ValueId};
 use tconvc_tile::{Cmp, TileBuilder, Vector};
 
 /// Elementwise nodes, each but the last read by one other of them.
-pub(super) struct Expression<'a> {
+pub(crate) struct Expression<'a> {
     graph: &'a Graph,
     last: Option<ValueId>,
     makers: HashMap<ValueId, NodeId>,
@@ -145,7 +145,8 @@ fn binary(b: &mut TileBuilder, op: Binary, x: Vector, y: Vector) -> Vector {
     }
 }
 
-fn combine(b: &mut TileBuilder, op: Variadic, x: Vector, y: Vector) -> Vector {
+/// One more input of an operator on many.
+pub(super) fn combine(b: &mut TileBuilder, op: Variadic, x: Vector, y: Vector) -> Vector {
     match op {
         Variadic::Sum | Variadic::Mean => b.add(x, y),
         Variadic::Max => b.max_nan(x, y),

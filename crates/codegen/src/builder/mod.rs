@@ -1,4 +1,11 @@
-//! What the makers of kernels share: the module that collects code, packed weights, places of values, names.
+//! What the makers of kernels share: the module that collects code, packed weights, places of values, [`names`], [`steps`].
+
+mod names;
+mod run_time;
+mod steps;
+
+pub(crate) use run_time::Numbers;
+pub(crate) use steps::WorkItems;
 
 use crate::declined::Declined;
 use crate::error::CompileError;
@@ -7,8 +14,10 @@ use crate::options::{Choice, FastMath, Options, Schedules};
 use crate::packing::{Pack, Packing};
 use crate::partition;
 use crate::tasks::Queue;
+use names::Names;
 use std::collections::HashMap;
 use std::sync::Arc;
+use steps::Steps;
 use tconvc_ir::{Graph, NodeId, Tensor, ValueId};
 use tconvc_machine::Target;
 use tconvc_passes::plan::{self, Place, Plan};
@@ -22,7 +31,7 @@ use tconvc_tile::{Tile, TileBuilder, TileError};
 pub(crate) struct Builder<'a> {
     pub(crate) graph: &'a Graph,
     pub(crate) plan: &'a Plan,
-    pub(crate) target: Target,
+    pub(crate) target: &'a Target,
     pub(crate) threads: usize,
     /// The least work that is worth a thread, in nanoseconds.
     grain_ns: f64,
@@ -38,29 +47,33 @@ pub(crate) struct Builder<'a> {
     constants: HashMap<ValueId, Operand>,
     /// Values without a place of their own, and whose they are made in.
     guests: HashMap<ValueId, ValueId>,
-    names: HashMap<String, u64>,
-    steps: Vec<Step>,
-    scratch_bytes: usize,
+    names: Names,
+    steps: Steps,
     /// Bytes behind the plan's arena that the current step has taken, and the most that any has.
     shared: [usize; 2],
+    /// Numbers in the place of weights that are made at run time, those that are taken, and where the weights of the layer at hand lie.
+    numbers: &'a Numbers,
+    numbered: usize,
+    pub(crate) made_weights: Option<Operand>,
+    /// Where its bias lies, if that is made at run time.
+    pub(crate) made_bias: Option<Operand>,
     /// Node at which the current step's errors are reported.
     at: Option<NodeId>,
-    /// Of the kernels that come next, see [`Step::schedule`].
-    schedule: String,
 }
 
 impl<'a> Builder<'a> {
     /// Tasks go into `queue`.
     pub(crate) fn new(
         (graph, plan): (&'a Graph, &'a Plan),
-        options: &Options,
+        options: &'a Options,
+        numbers: &'a Numbers,
         module: CodeModule,
         queue: &Arc<Queue<'a>>,
     ) -> Self {
         Self {
             graph,
             plan,
-            target: options.target.clone(),
+            target: &options.target,
             threads: options.threads.max(1),
             grain_ns: options.grain_ns.unwrap_or(options.target.rates().threads.worth_ns),
             fast_math: options.fast_math,
@@ -72,12 +85,14 @@ impl<'a> Builder<'a> {
             queue: Arc::clone(queue),
             constants: HashMap::new(),
             guests: HashMap::new(),
-            names: HashMap::new(),
-            steps: vec![],
-            scratch_bytes: 0,
+            names: Names::default(),
+            steps: Steps::default(),
             shared: [0; 2],
+            numbers,
+            numbered: 0,
+            made_weights: None,
+            made_bias: None,
             at: None,
-            schedule: String::new(),
         }
     }
 
@@ -85,18 +100,18 @@ impl<'a> Builder<'a> {
     pub(crate) fn set_step(&mut self, step: &plan::Step) {
         self.at = step.nodes.last().copied();
         self.shared[0] = 0;
-        self.schedule.clear();
+        self.steps.schedule.clear();
     }
 
     /// How the kernels that come next are cut up.
     pub(crate) fn set_schedule(&mut self, schedule: &impl std::fmt::Display) {
-        self.schedule = schedule.to_string();
+        self.steps.schedule = schedule.to_string();
     }
 
     /// Says what the kernels that come next have become, where the schedule's tiles were too large.
     pub(crate) fn refine_schedule<S: std::fmt::Display + PartialEq>(&mut self, chosen: &S, made: &S) {
         if chosen != made {
-            self.schedule = self.schedule.replace(&chosen.to_string(), &made.to_string());
+            self.steps.schedule = self.steps.schedule.replace(&chosen.to_string(), &made.to_string());
         }
     }
 
@@ -187,9 +202,33 @@ impl<'a> Builder<'a> {
         self.weights.pack(pack)
     }
 
+    /// Packs weights of a layer: in tasks, or at run time before the kernels that come next.
+    ///
+    /// # Errors
+    /// When the code that packs them at run time cannot be made.
+    pub(crate) fn pack_weights(&mut self, pack: impl Pack + 'a) -> Result<Operand, CompileError> {
+        let packed = self.pack_later(pack);
+        match self.made_weights {
+            None => Ok(packed),
+            Some(source) => self.pack_at_run_time(packed, source),
+        }
+    }
+
+    /// As [`Builder::pack_weights`], of the bias of a layer, as it is.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn pack_bias(&mut self, bias: &[f32]) -> Result<Operand, CompileError> {
+        let packed = self.pack(bias);
+        match self.made_bias {
+            None => Ok(packed),
+            Some(source) => self.pack_at_run_time(packed, source),
+        }
+    }
+
     /// A tile builder for the target.
     pub(crate) fn tile(&self, name: &str) -> TileBuilder {
-        TileBuilder::new(name, &self.target)
+        TileBuilder::new(name, self.target)
     }
 
     /// Finishes a tile and adds it to the module. Its name is made unique unless an equal tile is there.
@@ -202,6 +241,17 @@ impl<'a> Builder<'a> {
         };
         self.hand_out();
         Ok(id)
+    }
+
+    /// As [`Builder::add_tile`], for code that has another way where the tile is refused or does not fit the target.
+    pub(crate) fn try_tile(
+        &mut self,
+        tile: Result<Tile, TileError>,
+    ) -> Result<Option<FunctionId>, CompileError> {
+        match self.add_tile(tile) {
+            Err(CompileError::Tile { .. }) => Ok(None),
+            added => added.map(Some),
+        }
     }
 
     /// Adds a step function around the tiles. The name gets a number when it is taken.
@@ -237,9 +287,7 @@ impl<'a> Builder<'a> {
 
     /// A name of code that is not taken yet.
     pub(crate) fn unique(&mut self, name: &str) -> String {
-        let count = self.names.entry(name.to_owned()).or_insert(0);
-        *count += 1;
-        if *count == 1 { name.to_owned() } else { format!("{name}.{count}") }
+        self.names.unique(name)
     }
 
     /// Boundaries that give each thread an even part of the work items, or all to the first when the work is too little.
@@ -259,8 +307,13 @@ impl<'a> Builder<'a> {
 
     /// Appends a step of machine code to the program.
     pub(crate) fn push_kernel(&mut self, kernel: Kernel) {
-        self.scratch_bytes = self.scratch_bytes.max(kernel.scratch_bytes.next_multiple_of(ALIGNMENT));
         self.push(Work::Kernel(kernel));
+    }
+
+    /// Appends a kernel, its work items partitioned evenly.
+    pub(crate) fn push_work_items(&mut self, items: WorkItems, total_ns: f64) {
+        let partition = self.even_partition(items.count as u64, total_ns);
+        self.push_kernel(items.partitioned(partition));
     }
 
     /// Steps of the program so far.
@@ -272,7 +325,7 @@ impl<'a> Builder<'a> {
     pub(crate) fn undo(&mut self, steps: usize) {
         self.steps.truncate(steps);
         self.shared[0] = 0;
-        self.schedule.clear();
+        self.steps.schedule.clear();
     }
 
     /// Notes that the current node's algorithm has no code, and which one takes its place.
@@ -293,7 +346,7 @@ impl<'a> Builder<'a> {
 
     /// Appends a step that belongs to no node.
     pub(crate) fn push_named(&mut self, name: &str, work: Work) {
-        self.steps.push(Step { node: name.to_owned(), schedule: self.schedule.clone(), work });
+        self.steps.push(name, work);
     }
 
     /// Name and operator of the current node.
@@ -341,7 +394,7 @@ impl<'a> Builder<'a> {
     fn workspace_bytes(&self) -> usize {
         let constants = self.graph.values().filter_map(|(id, _)| self.graph.constant(id));
         let constants: usize = constants.map(|tensor| tensor.bytes().len()).sum();
-        let scratch = self.scratch_bytes.saturating_mul(self.threads);
+        let scratch = self.steps.scratch_bytes.saturating_mul(self.threads);
         let packing = self.weights.bytes().saturating_sub(constants);
         self.arena_bytes().saturating_add(scratch).saturating_add(packing)
     }
@@ -361,12 +414,14 @@ impl<'a> Builder<'a> {
             return Err(CompileError::Workspace { bytes, limit });
         }
         let bytes = self.weights.bytes();
+        tconvc_ir::budget::ask(bytes)?;
         let taken = AlignedBytes::zeroed(bytes);
         let taken = taken.ok_or(CompileError::Memory { what: "packed weights", bytes })?;
         for task in self.weights.write(memory.insert(taken).as_mut_slice()) {
             self.queue.push(task);
         }
         self.queue.finish();
-        Ok((self.steps, self.scratch_bytes, self.module))
+        let scratch_bytes = self.steps.scratch_bytes;
+        Ok((self.steps.finish(), scratch_bytes, self.module))
     }
 }
