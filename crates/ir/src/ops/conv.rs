@@ -7,7 +7,6 @@ use super::support::taps::{Line, add_line};
 use super::support::window::{self, Padding, may_equal, per_axis};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
-use crate::dim::Dim;
 use crate::dispatch_numeric;
 use crate::error::{Error, Result};
 use crate::geometry::{Channels, ConvAxis, ConvGeometry, conv_extent, same_pads, three};
@@ -155,14 +154,8 @@ impl Operator for Conv {
     }
 
     fn infer(&self, inputs: &[Option<InputInfo<'_>>], _outputs: usize) -> Result<Vec<ValueType>> {
-        let mut ty = self.infer_partly(inputs)?;
-        let known =
-            |index: usize| inputs.get(index).copied().flatten().and_then(|input| input.ty.known_shape());
-        if let (Some(x), Some(w)) = (known(0), known(1)) {
-            ty.shape = Some(self.geometry(&x, &w)?.output_shape().into_iter().map(Dim::from).collect());
-        }
-        self.epilogue.check(inputs, Some(2), 3, ty.dtype, ty.shape.as_deref())?;
-        Ok(vec![ty])
+        let ty = self.infer_partly(inputs)?;
+        self.epilogue.infer_behind(inputs, ty, |x, w| Ok(self.geometry(x, w)?.output_shape()))
     }
 
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {

@@ -179,14 +179,8 @@ impl Operator for ConvTranspose {
 
     fn infer(&self, inputs: &[Option<InputInfo<'_>>], _outputs: usize) -> Result<Vec<ValueType>> {
         let extent = |i: usize, axes, input: &Dim, kernel: &Dim| self.extent(i, axes, input, kernel);
-        let mut ty = infer_deconv(inputs, self.group, &self.kernel_shape, extent)?;
-        let known =
-            |index: usize| inputs.get(index).copied().flatten().and_then(|input| input.ty.known_shape());
-        if let (Some(x), Some(w)) = (known(0), known(1)) {
-            ty.shape = Some(self.geometry(&x, &w)?.output_shape().into_iter().map(Dim::from).collect());
-        }
-        self.epilogue.check(inputs, Some(2), 3, ty.dtype, ty.shape.as_deref())?;
-        Ok(vec![ty])
+        let ty = infer_deconv(inputs, self.group, &self.kernel_shape, extent)?;
+        self.epilogue.infer_behind(inputs, ty, |x, w| Ok(self.geometry(x, w)?.output_shape()))
     }
 
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
