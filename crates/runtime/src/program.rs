@@ -68,7 +68,7 @@ pub struct Step {
 pub enum Work {
     /// Machine code made for this step.
     Kernel(Kernel),
-    /// Operators that are not worth compiling, run by their definition.
+    /// Operators that no kernels are made for, interpreted.
     Interpreted(Interpreted),
     /// Bytes copied from one place to another.
     Copy {

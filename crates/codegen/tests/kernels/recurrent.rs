@@ -59,9 +59,9 @@ fn cells() {
     }
 }
 
-/// What differs from the usual cell is run by definition, not computed otherwise.
+/// What differs from the usual cell is interpreted, not computed otherwise.
 #[test]
-fn other_cells_stay_plain() {
+fn other_cells_are_interpreted() {
     let size = [3, 2, 4, 5];
     let plain = |op, inputs, outputs| Case { op, inputs, outputs, tolerance: 1e-5, native: false }.check();
     plain(op("GRU", Attributes::new()), inputs("GRU", 1, size, true), 2);

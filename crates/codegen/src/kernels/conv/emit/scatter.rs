@@ -4,7 +4,7 @@
 //! tiles of pixels by columns (output channel and tap) add their patches to it at once, so columns are never stored. At the
 //! end the crop is copied out, with bias and epilogue. Inputs whose patches reach into two bands are computed for both.
 //!
-//! - [`super::super::schedule::scatter`] has the sizes that everything broadcast from.
+//! - [`super::super::schedule::scatter`] has the sizes that everything follows from.
 //! - [`super::super::microkernel::scatter`] writes the micro-kernel, and the copy of a row of the output.
 //! - [`super::super::weights::scatter`] puts the weights in the order of tiles.
 
@@ -277,7 +277,7 @@ impl Emit<'_, '_> {
                     }
                     let target = f.builder.ins().iadd(bases.output, place);
                     let mut args = vec![from, bias, target];
-                    args.extend(bases.finish_at(f, channel, place));
+                    args.extend(bases.post_ops_at(f, channel, place));
                     match inside {
                         None => f.call(row.inside, &args),
                         Some(inside) => f.branch(inside, &mut |f, inside| {

@@ -158,7 +158,7 @@ impl KernelPlan<'_> {
                     let source = f.element(products, row, 4 * pitch);
                     let target = f.builder.ins().iadd(bases.output, place);
                     let mut args = vec![source, bias, target, temporary];
-                    args.extend(bases.finish_at(f, in_all, place));
+                    args.extend(bases.post_ops_at(f, in_all, place));
                     args.push(number);
                     let code = &group.outputs[kind];
                     let Some(rest) = code.rest else {
