@@ -3,7 +3,7 @@
 use crate::support::{Case, Input, op, seeded};
 use tconvc_ir::{Attributes, DType, Tensor};
 
-/// Steps, batch, inputs, hidden units; the last ones are computed in rounds.
+/// Steps, batch, inputs, hidden units; the last ones are computed time step by time step.
 const SIZES: [[usize; 4]; 9] = [
     [33, 1, 8, 4],
     [1, 33, 8, 8],

@@ -1,6 +1,6 @@
 //! Convolution as ONNX spells it. Its axes are [`crate::geometry::ConvAxis`].
 
-use super::epilogue::{Epilogue, Finish};
+use super::epilogue::{Epilogue, PostOps};
 use super::support::inputs::required;
 use super::support::sums::Sums;
 use super::support::taps::{Line, add_line};
@@ -163,8 +163,8 @@ impl Operator for Conv {
         let (x, w) = (required(inputs, 0, "X")?, required(inputs, 1, "W")?);
         let geometry = self.geometry(x.shape(), w.shape())?;
         let output = dispatch_numeric!(x.dtype(), T => {
-            let finish = Finish::<T>::new(&self.epilogue, inputs, Some(2), 3, &shape)?;
-            convolve(&geometry, &x.elements::<T>()?, &w.elements::<T>()?, &finish, shape)
+            let post_ops = PostOps::<T>::new(&self.epilogue, inputs, Some(2), 3, &shape)?;
+            convolve(&geometry, &x.elements::<T>()?, &w.elements::<T>()?, &post_ops, shape)
         })?;
         Ok(vec![output])
     }
@@ -178,7 +178,7 @@ fn convolve<T: Sums>(
     geometry: &ConvGeometry,
     x: &[T],
     w: &[T],
-    finish: &Finish<'_, T>,
+    post_ops: &PostOps<'_, T>,
     shape: Vec<usize>,
 ) -> Result<Tensor> {
     let channels = geometry.channels();
@@ -214,7 +214,7 @@ fn convolve<T: Sums>(
                 }
                 for (c, sums) in members.clone().zip(sums.chunks_exact_mut(width.output())) {
                     let start = ((image * outputs + c) * rows + row) * width.output();
-                    finish.store(start, sums, &mut output)?;
+                    post_ops.store(start, sums, &mut output)?;
                 }
             }
         }

@@ -186,7 +186,7 @@ fn is_slope(found: &[Dim], shape: &[Dim]) -> bool {
 }
 
 /// An epilogue with its bias and operands at hand: turns sums into elements of the output.
-pub(super) struct Finish<'a, T: Sums> {
+pub(super) struct PostOps<'a, T: Sums> {
     bias: Option<Cow<'a, [T]>>,
     steps: Vec<(EpilogueStep, Cow<'a, [T]>)>,
     /// Elements of a channel of the output, channels of the output.
@@ -196,7 +196,7 @@ pub(super) struct Finish<'a, T: Sums> {
     shared: usize,
 }
 
-impl<'a, T: Sums> Finish<'a, T> {
+impl<'a, T: Sums> PostOps<'a, T> {
     /// For an output of that shape; bias and operands stand in `inputs` as [`Epilogue::check`] says, and passed it.
     pub(super) fn new(
         epilogue: &Epilogue,

@@ -165,8 +165,8 @@ impl<'a> KernelPlan<'a> for Plan<'a> {
         let function = builder.add_step(&name, |f| {
             let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
             let pointers: Vec<_> = (0..operands.len()).map(|i| f.pointer(table, i)).collect();
-            f.for_each(begin, end, |f, unit| {
-                let place = indices(f, unit, &extents);
+            f.for_each(begin, end, |f, item| {
+                let place = indices(f, item, &extents);
                 let (batch, chunk_index, panel) = (place[0], place[1], place[2]);
                 let at = f.builder.ins().imul_imm_s(batch, 2);
                 let a_start = entry(f, pointers[3], at);
