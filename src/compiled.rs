@@ -4,6 +4,7 @@ use crate::cache::Cache;
 use crate::compiler::{Compiler, bind};
 use crate::error::{Error, Result};
 use crate::given::{self, Defaults, Given};
+use crate::inside::Inside;
 use crate::model::{Model, PortInfo};
 use crate::report::Report;
 use crate::session::Session;
@@ -62,6 +63,8 @@ pub(crate) struct Specialised {
     pub(crate) given: Given,
     pub(crate) program: Program,
     pub(crate) report: Report,
+    /// What runs graphs inside of its operators.
+    pub(crate) inside: Arc<Inside>,
     /// What runs after the program, where extents follow from data.
     pub(crate) rest: Option<Rest>,
 }

@@ -4,10 +4,10 @@ use crate::compiled::{CompiledModel, Specialised};
 use crate::error::{Error, Result};
 use crate::explain::Explanation;
 use crate::given::Given;
-use crate::interpreted::InterpretedStep;
+use crate::inside::Inside;
 use crate::model::Model;
 use crate::report::Report;
-use crate::stages::{MOST_CUTS, Rest};
+use crate::stages::Rest;
 use crate::threads::Threads;
 use crate::tune::Tuning;
 use std::collections::BTreeMap;
@@ -211,47 +211,6 @@ impl Compiler {
         Ok(Explanation::new(self, &journal, warnings, survey))
     }
 
-    /// What is known of the steps of a rewritten graph whose shapes are bound, with `cuts` before it, without code.
-    fn survey(&self, graph: &Graph, cuts: usize) -> Result<Survey> {
-        let parts = cut(graph)?;
-        let before = parts.as_ref().map_or(graph, |parts| &parts.before);
-        let estimates = compile::survey(before, &plan(before, &self.limits())?, &self.target);
-        let mut survey = Survey { estimates, undecided: 0 };
-        let Some(parts) = parts else { return Ok(survey) };
-        survey.estimates.extend(Estimate::of_data(&parts.middle));
-        let mut after = parts.after;
-        let is_bound = after.inputs().iter().all(|&id| after.ty(id).known_shape().is_some());
-        if is_bound && after.node_count() > 0 && cuts < MOST_CUTS {
-            self.optimise(&mut after)?;
-            let next = self.survey(&after, cuts + 1)?;
-            survey.estimates.extend(next.estimates);
-            survey.undecided += next.undecided;
-        } else {
-            survey.undecided += after.node_count();
-        }
-        Ok(survey)
-    }
-
-    /// Refuses interpreted steps where they are denied: those of a program, of the nodes behind it, and others.
-    fn check_denied(
-        &self,
-        program: &[Estimate],
-        behind: &[Estimate],
-        others: Vec<InterpretedStep>,
-    ) -> Result<()> {
-        if !self.deny_interpreted {
-            return Ok(());
-        }
-        let mut steps = self.interpreted(&[program, behind].concat());
-        steps.extend(others);
-        if steps.is_empty() { Ok(()) } else { Err(Error::Interpreted(steps)) }
-    }
-
-    /// The interpreted ones of these, with their shares of the time.
-    pub(crate) fn interpreted(&self, estimates: &[Estimate]) -> Vec<InterpretedStep> {
-        InterpretedStep::of_estimates(estimates, &self.target, self.threads.count())
-    }
-
     /// The network, of which every input has to be given that the options have a shape for.
     pub(crate) fn with_shapes_required(&self, model: &Model) -> Graph {
         let mut graph = model.graph().clone();
@@ -335,8 +294,10 @@ impl Compiler {
         if is_bound && let Some(parts) = cut(&graph)? {
             graph = parts.before;
             behind = Estimate::of_data(&parts.middle);
+            compiler.survey_inside(&parts.middle, &mut behind, 0);
         }
-        let code = compiler.generate(&graph, &plan(&graph, &compiler.limits())?)?;
+        let mut code = compiler.generate(&graph, &plan(&graph, &compiler.limits())?)?;
+        compiler.survey_inside(&graph, &mut code.estimates, 0);
         compiler.check_denied(&code.estimates, &behind, vec![])?;
         Ok(if clif { code.functions.clif() } else { code.functions.asm() })
     }
@@ -346,12 +307,14 @@ impl Compiler {
     pub(crate) fn specialise(&self, mut graph: Graph, given: Given, cuts: usize) -> Result<Specialised> {
         let start = Instant::now();
         let journal = self.optimise(&mut graph)?;
+        let inside = Arc::new(Inside::new(self, cuts));
         let (mut rest, mut behind, mut denied) = (None, vec![], vec![]);
-        if let Some(parts) = cut(&graph)? {
+        if let Some(mut parts) = cut(&graph)? {
             let texts = constant_texts(&graph);
-            graph = parts.before;
+            graph = std::mem::take(&mut parts.before);
             behind = Estimate::of_data(&parts.middle);
-            match Rest::new(self, parts.middle, parts.after, texts, cuts + 1) {
+            self.survey_inside(&parts.middle, &mut behind, cuts);
+            match Rest::new(self, parts, (behind.clone(), texts), cuts + 1, &inside) {
                 Ok(made) => rest = Some(made),
                 Err(Error::Interpreted(steps)) => denied = steps,
                 Err(error) => return Err(error),
@@ -362,23 +325,16 @@ impl Compiler {
             return Err(Error::Workspace { bytes: plan.arena_bytes, limit: self.workspace_limit });
         }
         let mut artifact = self.generate(&graph, &plan)?;
-        let estimates = std::mem::take(&mut artifact.estimates);
+        let mut estimates = std::mem::take(&mut artifact.estimates);
+        self.survey_inside(&graph, &mut estimates, cuts);
         let declined = artifact.declined.iter().map(ToString::to_string).collect();
         self.check_denied(&estimates, &behind, denied)?;
         let program = artifact.load()?;
         let compile_ms = start.elapsed().as_secs_f64() * 1e3;
         let report = Report::new(self, &journal, (&graph, &plan), (&program, &estimates), compile_ms);
         let report = Report { declined, ..report };
-        Ok(Specialised { given, program, report, rest })
+        Ok(Specialised { given, program, report, inside, rest })
     }
-}
-
-/// What is known of the steps of a network before code is made.
-#[derive(Debug)]
-pub(crate) struct Survey {
-    pub estimates: Vec<Estimate>,
-    /// Nodes behind extents that follow from data, of whose steps nothing is known yet.
-    pub undecided: usize,
 }
 
 /// Gives the named inputs their shapes, and the symbols in these their values; gives warnings.

@@ -1,7 +1,8 @@
 //! Why each transposed convolution is computed as it is, and whether it paints checkerboards.
 
-use crate::compiler::{Compiler, Survey};
+use crate::compiler::Compiler;
 use crate::interpreted::{self, InterpretedStep};
+use crate::survey::Survey;
 use serde::Serialize;
 use std::fmt;
 use tconvc_passes::{Candidate, Journal, Verdict};

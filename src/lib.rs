@@ -51,11 +51,13 @@ mod error;
 mod explain;
 mod export;
 mod given;
+mod inside;
 mod interpreted;
 mod model;
 mod report;
 mod session;
 mod stages;
+mod survey;
 mod threads;
 mod tune;
 

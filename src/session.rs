@@ -49,6 +49,11 @@ impl Session {
         self
     }
 
+    /// The same, with its workspaces where it runs on these threads already.
+    pub(crate) fn on(self, executor: &Arc<dyn Executor>) -> Self {
+        if Arc::ptr_eq(&self.executor, executor) { self } else { self.with_executor(executor.clone()) }
+    }
+
     fn workspace(&mut self, inputs: &[TensorView<'_>]) -> Result<&mut Workspace> {
         let model = self.model.clone();
         let same = |(key, given): &(Vec<(DType, Vec<usize>)>, Given)| {
@@ -62,7 +67,8 @@ impl Session {
         // Looked up twice, because the borrow checker does not see that the first result is returned at once.
         if self.workspaces.get(same).is_none() {
             let specialised = self.model.specialise(inputs)?;
-            let program = session::Session::new(&specialised.program, self.executor.clone())?;
+            let program = session::Session::new(&specialised.program, self.executor.clone())?
+                .with_subgraphs(specialised.inside.clone());
             let rest = specialised.rest.as_ref().map(|rest| rest.session(&self.executor));
             let shapes = inputs.iter().map(|view| (view.dtype(), view.shape().to_vec())).collect();
             let key = (shapes, specialised.given.clone());

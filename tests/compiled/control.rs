@@ -157,6 +157,93 @@ fn loops_carry_and_collect() {
     }
 }
 
+/// A graph that comes again is compiled; weights that it reads of the graph around it are constant there, too. Bits do not depend on
+/// threads, nor on how often it has run by more than rounding.
+#[test]
+fn branches_and_bodies_that_come_again_are_compiled() {
+    let weights: Vec<f32> = (0..3 * 2 * 9).map(|i| (i % 7) as f32 - 3.0).collect();
+    let up =
+        branch(vec![node("ConvTranspose", &["x", "w"], &["t"], &[ints_attribute("strides", &[1, 1])])], "t");
+    let down = branch(
+        vec![
+            node("Neg", &["x"], &["n"], &[]),
+            node("ConvTranspose", &["n", "w"], &["e"], &[ints_attribute("strides", &[1, 1])]),
+        ],
+        "e",
+    );
+    let body = Graph {
+        inputs: vec![untyped("i"), untyped("go"), untyped("h")],
+        outputs: vec![untyped("go"), untyped("next"), untyped("row")],
+        nodes: vec![
+            node("Conv", &["h", "v"], &["c"], &[ints_attribute("pads", &[1, 1, 1, 1])]),
+            node("Add", &["c", "h"], &["next"], &[]),
+            node("Relu", &["next"], &["row"], &[]),
+        ],
+        ..Graph::default()
+    };
+    let graph = Graph {
+        inputs: vec![value("x", &["1", "3", "8", "9"])],
+        outputs: vec![untyped("y"), untyped("last"), untyped("rows")],
+        initializers: vec![
+            floats("w", &[3, 2, 3, 3], &weights),
+            floats("v", &[2, 2, 3, 3], &weights[..36]),
+            floats("zero", &[], &[0.0]),
+            ints("n", &[], &[3]),
+        ],
+        nodes: vec![
+            node("ReduceSum", &["x"], &["sum"], &[int_attribute("keepdims", 0)]),
+            node("Greater", &["sum", "zero"], &["positive"], &[]),
+            node(
+                "If",
+                &["positive"],
+                &["y"],
+                &[graph_attribute("then_branch", &up), graph_attribute("else_branch", &down)],
+            ),
+            node("Loop", &["n", "", "y"], &["last", "rows"], &[graph_attribute("body", &body.encode())]),
+        ],
+    };
+    let model = Model::from_bytes(&graph.model(17)).unwrap();
+    for threads in [1, 2, 3] {
+        let compiled = compiler().threads(threads).compile(&model).unwrap();
+        assert!(compiled.report().interpreted.iter().all(|step| step.op != "If"), "{}", compiled.report());
+        let mut session = compiled.session();
+        for seed in [1, 2, 1, 3, 1, 2] {
+            let data: Vec<f32> = (0..216).map(|i| ((i * seed * 31 + seed) % 11) as f32 - 5.0).collect();
+            let x = Tensor::from_vec([1, 3, 8, 9], data).unwrap();
+            let expected = model.interpret([("x", x.view())]).unwrap();
+            // Small integers: sums are exact.
+            assert_eq!(session.run(&[x.view()]).unwrap(), expected, "{threads} threads, seed {seed}");
+        }
+    }
+}
+
+/// A state that grows in every round has a shape of its own in each.
+#[test]
+fn bodies_whose_state_grows() {
+    let body = Graph {
+        inputs: vec![untyped("i"), untyped("go"), untyped("h")],
+        outputs: vec![untyped("go"), untyped("next")],
+        nodes: vec![node("Concat", &["h", "x"], &["next"], &[int_attribute("axis", 0)])],
+        ..Graph::default()
+    };
+    let graph = Graph {
+        inputs: vec![value("x", &["2"])],
+        outputs: vec![untyped("y")],
+        initializers: vec![ints("n", &[], &[40])],
+        nodes: vec![
+            node("Loop", &["n", "", "x"], &["grown"], &[graph_attribute("body", &body.encode())]),
+            node("Neg", &["grown"], &["y"], &[]),
+        ],
+    };
+    let model = Model::from_bytes(&graph.model(17)).unwrap();
+    let compiled = compiler().compile(&model).unwrap();
+    for round in 0..4 {
+        let x = Tensor::from_vec([2], vec![round as f32, 0.25]).unwrap();
+        let y = compiled.run([("x", x.view())]).unwrap();
+        assert_eq!(y.get("y").unwrap(), model.interpret([("x", x.view())]).unwrap().get("y").unwrap());
+    }
+}
+
 #[test]
 fn malformed_graphs_are_refused_by_name() {
     let graph = |attributes: &[Message]| {

@@ -131,3 +131,26 @@ fn many_cuts_and_unknown_operators_are_refused_before_anything_runs() {
     let error = compiler().compile(&model).err().unwrap().to_string();
     assert!(error.contains("`odd`") && error.contains("com.example::Mystery"), "{error}");
 }
+
+/// A Resize to sizes that are an input is compiled for these, and so is what stands behind it.
+#[test]
+fn sizes_that_are_inputs() {
+    let model = model(
+        "graph \"g\"\nopset 21\n\ninput %x : f32[1, 2, 5, 4]\ninput %s : i64[2]\nconst @f : i64[2] = [1, 2]\n\
+         const @w : f32[3, 2, 3, 3] = seeded(3)\n\n%n = Neg(%x)\n%t = Concat(@f, %s) {axis=0}\nconst @g : i64[2] = [1, 3]\n%u = Concat(@g, %s) {axis=0}\n\
+         %r = Resize(%n, _, _, %t) {mode=\"linear\"}\n%y = Conv(%r, @w)\n%z = Resize(%y, _, _, %u)\noutput %y\noutput %z\n",
+    );
+    let compiled = compiler().compile(&model).unwrap();
+    let mut session = compiled.session();
+    for (round, sizes) in [[9, 8], [3, 12], [9, 8], [10, 8], [3, 12]].into_iter().enumerate() {
+        let x = Tensor::seeded(DType::F32, [1, 2, 5, 4], round as u64).unwrap();
+        let s = Tensor::from_i64s(&sizes);
+        let expected = model.interpret([("x", x.view()), ("s", s.view())]).unwrap();
+        let found = session.run(&[x.view(), s.view()]).unwrap();
+        agrees(&found[0], &expected[0]);
+        agrees(&found[1], &expected[1]);
+        let report = compiled.report();
+        assert!(report.interpreted.is_empty(), "{report}");
+        assert!(report.steps.iter().any(|step| step.kernel.contains("conv")), "{report}");
+    }
+}

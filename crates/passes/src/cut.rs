@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use std::collections::{HashMap, HashSet};
-use tconvc_ir::{DType, Definition, Graph, NodeId, Tensor, ValueId};
+use tconvc_ir::{DType, Definition, Graph, NodeId, Op, Tensor, ValueId};
 
 /// A graph in three parts that run one after the other and hand over values by name.
 #[derive(Clone)]
@@ -13,6 +13,8 @@ pub struct Cut {
     pub middle: Graph,
     /// What reads these results: its inputs have open extents.
     pub after: Graph,
+    /// Inputs of `after` whose values its extents follow from: it is compiled for these.
+    pub values: Vec<String>,
 }
 
 /// True for values that take no memory that is known before they are there: strings. No program holds them.
@@ -36,6 +38,7 @@ pub fn cut(graph: &Graph) -> Result<Option<Cut>> {
         graph.ty(id).known_shape().is_some() && graph.ty(id).dtype.is_some() && !is_text(graph, id)
     };
     let order = graph.order()?;
+    let mut values = vec![];
     let mut parts: HashMap<NodeId, Part> = HashMap::new();
     let part_of = |parts: &HashMap<NodeId, Part>, id: ValueId| match graph.producer(id) {
         Some(node) => parts.get(&node).copied().unwrap_or(Part::Before),
@@ -48,7 +51,13 @@ pub fn cut(graph: &Graph) -> Result<Option<Cut>> {
         let reads_text = inputs.into_iter().any(|&input| is_text(graph, input));
         let part = match latest {
             Part::Before if !reads_text && node.outputs().iter().flatten().all(is_known) => Part::Before,
-            Part::Before => Part::Middle,
+            Part::Before => match sizes(graph, id) {
+                Some(sizes) => {
+                    values.extend(sizes);
+                    Part::After
+                }
+                None => Part::Middle,
+            },
             _ => Part::After,
         };
         parts.insert(id, part);
@@ -77,7 +86,29 @@ pub fn cut(graph: &Graph) -> Result<Option<Cut>> {
     let middle = extract(graph, &middle, &read_from_outside(graph, &middle), &made_in(Part::Middle))?;
     let after = of(Part::After);
     let after = extract(graph, &after, &read_from_outside(graph, &after), &made_in(Part::After))?;
-    Ok(Some(Cut { before, middle, after }))
+    values.sort_unstable();
+    values.dedup();
+    let values = values.into_iter().map(|id| graph.value(id).name.clone()).collect();
+    Ok(Some(Cut { before, middle, after, values }))
+}
+
+/// Most numbers that code is made for.
+const MOST_SIZES: usize = 16;
+
+/// The inputs of a Resize that its extents follow from, when it knows all else: few numbers, and much work that they ask for.
+fn sizes(graph: &Graph, id: NodeId) -> Option<Vec<ValueId>> {
+    let node = graph.node(id);
+    if !matches!(node.op, Op::Resize(_)) {
+        return None;
+    }
+    graph.ty(node.input(0)?).known_shape()?;
+    let sizes: Vec<ValueId> = (1..4).filter_map(|index| node.input(index)).collect();
+    let is_few = |&id: &ValueId| {
+        let count = graph.ty(id).known_shape().map(|shape| shape.iter().product::<usize>());
+        count.is_some_and(|count| count <= MOST_SIZES) && graph.ty(id).dtype.is_some_and(DType::is_numeric)
+    };
+    let open: Vec<ValueId> = sizes.into_iter().filter(|&id| graph.constant(id).is_none()).collect();
+    (!open.is_empty() && open.iter().all(is_few)).then_some(open)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -156,7 +187,8 @@ mod tests {
             "graph \"g\"\nopset 21\n\ninput %x : f32[2, 3]\n\n%y = Relu(%x)\n%places = NonZero(%y)\n\
              %first = Transpose(%places) {perm=[1, 0]}\n%found = GatherND(%y, %first)\noutput %found\noutput %y\n",
         );
-        let Cut { before, middle, after } = cut(&whole).unwrap().unwrap();
+        let Cut { before, middle, after, values } = cut(&whole).unwrap().unwrap();
+        assert!(values.is_empty());
         let names = |graph: &Graph, values: &[ValueId]| -> Vec<String> {
             values.iter().map(|&id| graph.value(id).name.clone()).collect()
         };
@@ -167,5 +199,17 @@ mod tests {
         assert_eq!(names(&after, after.inputs()), ["places", "y"]);
         assert_eq!(names(&after, after.outputs()), ["found"]);
         assert_eq!([before.node_count(), middle.node_count(), after.node_count()], [1, 1, 2]);
+    }
+
+    /// Sizes are handed over by value, also where a node makes them.
+    #[test]
+    fn sizes_of_a_resize_are_known_before_it_is_compiled() {
+        let whole = graph(
+            "graph \"g\"\nopset 21\n\ninput %x : f32[1, 2, 3, 4]\ninput %s : i64[2]\nconst @f : i64[2] = [1, 2]\n\n\
+             %t = Concat(@f, %s) {axis=0}\n%r = Resize(%x, _, _, %t) {mode=\"linear\"}\n%y = Relu(%r)\noutput %y\n",
+        );
+        let Cut { before, middle, after, values } = cut(&whole).unwrap().unwrap();
+        assert_eq!(values, ["t"]);
+        assert_eq!([before.node_count(), middle.node_count(), after.node_count()], [1, 0, 2]);
     }
 }

@@ -8,5 +8,6 @@ pub mod executor;
 pub mod memory;
 pub mod program;
 pub mod session;
+pub mod subgraphs;
 mod sync;
 pub mod thread_pool;

@@ -6,9 +6,10 @@ use crate::code::StepFn;
 use crate::error::RunError;
 use crate::executor::Executor;
 use crate::memory::AlignedBytes;
-use crate::program::{Interpreted, Operand, Port, Program, Space, StageInput, Work};
+use crate::program::{Interpreted, Operand, Port, Program, Space, Stage, StageInput, Work};
+use crate::subgraphs::{Subgraph, Subgraphs};
 use std::sync::Arc;
-use tconvc_ir::{Tensor, TensorView, TensorViewMut};
+use tconvc_ir::{Op, Tensor, TensorView, TensorViewMut};
 
 mod apart;
 mod parts;
@@ -25,6 +26,8 @@ pub struct Session {
     /// Entries of the table that point into the caller's buffers.
     patches: Vec<(usize, Operand)>,
     calls: Vec<Call>,
+    /// What runs graphs inside of operators; they are interpreted without.
+    subgraphs: Option<Arc<dyn Subgraphs>>,
 }
 
 /// A kernel, ready to be called.
@@ -79,7 +82,14 @@ impl Session {
                 table.push(Address(start).at(operand.offset));
             }
         }
-        Ok(Self { program: program.clone(), executor, arena, scratch, table, patches, calls })
+        let program = program.clone();
+        Ok(Self { program, executor, arena, scratch, table, patches, calls, subgraphs: None })
+    }
+
+    /// Runs graphs inside of operators by these means.
+    #[must_use]
+    pub fn with_subgraphs(self, subgraphs: Arc<dyn Subgraphs>) -> Self {
+        Self { subgraphs: Some(subgraphs), ..self }
     }
 
     /// The program that runs.
@@ -145,7 +155,7 @@ impl Session {
                         }
                     }
                 }
-                work => self.run_data(work, inputs, outputs)?,
+                work => self.run_data(&step.node, work, inputs, outputs)?,
             }
             observe(number, start.elapsed());
         }
@@ -155,13 +165,14 @@ impl Session {
     /// A step that is no kernel.
     fn run_data(
         &mut self,
+        node: &str,
         work: &Work,
         inputs: &[TensorView<'_>],
         outputs: &mut [TensorViewMut<'_>],
     ) -> Result<(), RunError> {
         match work {
             Work::Kernel(_) => unreachable!("kernels are called, not run here"),
-            Work::Interpreted(interpreted) => self.run_interpreted(interpreted, inputs, outputs)?,
+            Work::Interpreted(interpreted) => self.run_interpreted(node, interpreted, inputs, outputs)?,
             Work::Copy { from, to, bytes } => {
                 let source = self.read(*from, *bytes, inputs, outputs).as_ptr();
                 let target = self.write(*to, *bytes, outputs).as_mut_ptr();
@@ -174,6 +185,7 @@ impl Session {
 
     fn run_interpreted(
         &mut self,
+        node: &str,
         interpreted: &Interpreted,
         inputs: &[TensorView<'_>],
         outputs: &mut [TensorViewMut<'_>],
@@ -193,7 +205,7 @@ impl Session {
                 });
             }
             let arguments: Vec<Option<&Tensor>> = tensors.iter().map(Option::as_ref).collect();
-            made.push(stage.op.eval(&arguments, stage.outputs)?);
+            made.push(self.evaluate(node, stage, &arguments)?);
         }
         let results = made.pop().unwrap_or_default();
         for (output, result) in interpreted.outputs.iter().zip(results) {
@@ -210,6 +222,30 @@ impl Session {
             self.write(*operand, port.bytes(), outputs).copy_from_slice(result.bytes());
         }
         Ok(())
+    }
+
+    /// An operator by its definition, but for the graphs inside of it.
+    fn evaluate(
+        &self,
+        node: &str,
+        stage: &Stage,
+        arguments: &[Option<&Tensor>],
+    ) -> tconvc_ir::Result<Vec<Tensor>> {
+        let (Some(subgraphs), Op::Opaque(op)) = (&self.subgraphs, &stage.op) else {
+            return stage.op.eval(arguments, stage.outputs);
+        };
+        let captured = stage.inputs.len().saturating_sub(op.captures);
+        let constants: Vec<Option<Tensor>> = stage.inputs[captured..]
+            .iter()
+            .map(|input| match input {
+                Some(StageInput::Constant(tensor)) => Some(tensor.clone()),
+                _ => None,
+            })
+            .collect();
+        op.control()?.eval_with(arguments, &mut |attribute, graph, inputs| {
+            let subgraph = Subgraph { node, attribute, graph, constants: &constants };
+            subgraphs.run(&subgraph, inputs, &self.executor)
+        })
     }
 
     fn read<'a>(

@@ -4,11 +4,11 @@
 //! code, the step is interpreted, and the [`Refusal`] goes into the report.
 
 mod cast;
+mod control;
 mod conv;
 mod family;
 mod fused_elementwise;
 mod gemm;
-mod inside;
 mod interpreted;
 mod movement;
 mod none;
@@ -62,6 +62,7 @@ fn family_of(graph: &Graph, step: &Step) -> &'static dyn KernelFamily {
         ) => &norm::Normalisation,
         Some(Op::Resize(Resize { mode: ResizeMode::Linear | ResizeMode::Cubic, .. })) => &resize::Resampling,
         Some(Op::Unary(_) | Op::Binary(_) | Op::Variadic(_)) => &fused_elementwise::FusedElementwise,
+        Some(Op::Opaque(op)) if op.control().is_ok() => &control::ControlFlow,
         Some(op) if movement::moves(op) => &movement::Movement,
         _ => &none::NoFamily,
     }
@@ -116,12 +117,7 @@ pub(crate) fn survey(graph: &Graph, target: &Target, step: &Step) -> Vec<Estimat
 
 fn estimate(graph: &Graph, step: &Step, nanoseconds: f64, refusal: Option<Refusal>) -> Estimate {
     let node = step.nodes.last().map(|&node| graph.node(node).name.clone()).unwrap_or_default();
-    let inside: Vec<Estimate> = match &refusal {
-        Some(_) => step.nodes.iter().flat_map(|&node| inside::estimates(graph, node)).collect(),
-        None => vec![],
-    };
-    let nanoseconds = nanoseconds + inside::total_ns(&inside);
-    Estimate { node, nanoseconds, refusal, steps: 0, inside }
+    Estimate { node, nanoseconds, refusal, steps: 0, inside: vec![] }
 }
 
 fn refusal(graph: &Graph, step: &Step, reason: &Reason) -> Refusal {

@@ -210,15 +210,29 @@ impl Control {
     }
 
     pub(super) fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+        self.eval_with(inputs, &mut |_, graph, inputs| interpret(graph, inputs))
+    }
+
+    /// Evaluates the operator; `run` runs its graphs, of which it gets the name of the attribute, the graph, and values for its
+    /// inputs, in order.
+    ///
+    /// # Errors
+    /// When the inputs do not fit, and what `run` gives.
+    pub fn eval_with(&self, inputs: &[Option<&Tensor>], run: &mut RunGraph<'_>) -> Result<Vec<Tensor>> {
         match self {
             Self::If { then_branch, else_branch } => {
                 let condition = inputs.first().copied().flatten();
                 let condition = condition.ok_or_else(|| Error::Graph("the condition is missing".into()))?;
-                let graph = if truth(condition)? { then_branch } else { else_branch };
-                run(graph, inputs.get(1..).unwrap_or_default().iter().map(|input| input.cloned()))
+                let (name, graph) = if truth(condition)? {
+                    ("then_branch", then_branch)
+                } else {
+                    ("else_branch", else_branch)
+                };
+                let inputs = inputs.get(1..).unwrap_or_default();
+                run(name, graph, inputs.iter().map(|input| input.cloned()).collect())
             }
-            Self::Loop { body, carried } => repeat(body, *carried, inputs),
-            Self::Scan(scan) => scan.eval(inputs),
+            Self::Loop { body, carried } => repeat(body, *carried, inputs, run),
+            Self::Scan(scan) => scan.eval(inputs, run),
         }
     }
 }
@@ -271,7 +285,12 @@ fn own_shape(body: &Graph, index: usize) -> Vec<usize> {
 }
 
 /// Rounds as long as there are some left and the graph says so.
-fn repeat(body: &Graph, carried: usize, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+fn repeat(
+    body: &Graph,
+    carried: usize,
+    inputs: &[Option<&Tensor>],
+    run: &mut RunGraph<'_>,
+) -> Result<Vec<Tensor>> {
     let given = |index: usize| inputs.get(index).copied().flatten();
     let most = given(0).map(|tensor| first(&tensor.to_i64s()?)).transpose()?;
     let mut go_on = given(1).map(truth).transpose()?.unwrap_or(true);
@@ -290,7 +309,8 @@ fn repeat(body: &Graph, carried: usize, inputs: &[Option<&Tensor>]) -> Result<Ve
         .into_iter()
         .chain(state.drain(..))
         .map(Some);
-        let mut results = run(body, own.chain(captured.iter().cloned()))?.into_iter();
+        let own = own.chain(captured.iter().cloned()).collect();
+        let mut results = run("body", body, own)?.into_iter();
         go_on = results.next().map(|condition| truth(&condition)).transpose()?.unwrap_or(false);
         state = results.by_ref().take(carried).collect();
         for (rows, row) in collected.iter_mut().zip(results) {
@@ -335,8 +355,14 @@ pub(super) fn stack(rows: &[Tensor]) -> Result<Tensor> {
     Tensor::from_shared(first.dtype(), shape, std::sync::Arc::new(bytes), 0)
 }
 
-/// Runs a graph on values for its inputs, in order.
-pub(super) fn run(graph: &Graph, inputs: impl Iterator<Item = Option<Tensor>>) -> Result<Vec<Tensor>> {
+/// What runs the graphs of an operator: the name of the attribute, the graph, and values for its inputs, in order.
+pub type RunGraph<'a> = dyn FnMut(&'static str, &Graph, Vec<Option<Tensor>>) -> Result<Vec<Tensor>> + 'a;
+
+/// Runs a graph by the definition of its operators, on values for its inputs, in order.
+///
+/// # Errors
+/// When an input is missing, or a node cannot be evaluated.
+pub fn interpret(graph: &Graph, inputs: Vec<Option<Tensor>>) -> Result<Vec<Tensor>> {
     let named = graph.inputs().iter().zip(inputs).map(|(&id, tensor)| {
         let name = graph.value(id).name.as_str();
         Ok((name, tensor.ok_or_else(|| Error::Graph(format!("`{name}` is missing")))?))

@@ -1,7 +1,7 @@
 //! `Scan`: a graph over the slices of tensors, with a state that goes from slice to slice.
 
 use super::InputInfo;
-use super::control::{run, stack, typed};
+use super::control::{RunGraph, stack, typed};
 use super::movement::pick;
 use super::support::inputs::resolve_axis;
 use crate::attributes::{AttributeValue, Attributes};
@@ -158,7 +158,7 @@ impl Scan {
         Ok(found)
     }
 
-    pub(super) fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>> {
+    pub(super) fn eval(&self, inputs: &[Option<&Tensor>], run: &mut RunGraph<'_>) -> Result<Vec<Tensor>> {
         let given = |index: usize| {
             let input = inputs.get(index).copied().flatten();
             input.cloned().ok_or_else(|| Error::Graph(format!("input {index} is missing")))
@@ -182,8 +182,9 @@ impl Scan {
                 slice(tensor, *axis, if *backwards { length - 1 - round } else { round })
             });
             let own = std::mem::take(&mut state).into_iter().map(Ok).chain(slices);
-            let own = own.map(|tensor| tensor.map(Some)).collect::<Result<Vec<_>>>()?;
-            let mut results = run(&self.body, own.into_iter().chain(captured.iter().cloned()))?.into_iter();
+            let mut own = own.map(|tensor| tensor.map(Some)).collect::<Result<Vec<_>>>()?;
+            own.extend(captured.iter().cloned());
+            let mut results = run("body", &self.body, own)?.into_iter();
             state = results.by_ref().take(self.states).collect();
             for (rows, row) in collected.iter_mut().zip(results) {
                 bytes = bytes.saturating_add(row.bytes().len().max(1));

@@ -31,6 +31,9 @@ pub struct Conv {
     pub padding: Padding,
     /// Applied to each sum before it is stored.
     pub epilogue: Epilogue,
+    /// Whether weights and data are integers whose sums are to stay exact, in f32: none of them may be rounded on the way, as Winograd's
+    /// transforms would. Filled by a pass, never by an import.
+    pub exact: bool,
 }
 
 impl Conv {
@@ -42,6 +45,7 @@ impl Conv {
             group: window::read_group(&mut attributes)?,
             padding: Padding::read(&mut attributes)?,
             epilogue: Epilogue::read(&mut attributes)?,
+            exact: attributes.flag("exact", false)?,
         };
         attributes.finish("auto_pad, dilations, group, kernel_shape, pads, strides")?;
         Ok(op)
@@ -62,6 +66,7 @@ impl Conv {
             group: geometry.channels().groups(),
             padding: Padding::Explicit { begin, end },
             epilogue,
+            exact: false,
         }
     }
 
@@ -150,6 +155,9 @@ impl Operator for Conv {
         window::write_group(&mut attributes, self.group);
         self.padding.write(&mut attributes);
         self.epilogue.write(&mut attributes);
+        if self.exact {
+            attributes.set("exact", true);
+        }
         attributes
     }
 

@@ -77,7 +77,7 @@ pub use clip::Clip;
 pub use col2im::Col2Im;
 pub use concat::Concat;
 pub use constant::{ConstantOfShape, EyeLike, OneHot, Range};
-pub use control::Control;
+pub use control::{Control, RunGraph, interpret};
 pub use control_scan::Scan;
 pub use conv::Conv;
 pub use conv_transpose::ConvTranspose;

@@ -204,8 +204,8 @@ impl QLinearConv {
 }
 
 fn read_conv(attributes: Attributes) -> Result<Conv> {
-    if attributes.contains("epilogue") {
-        return Err(Error::attribute("epilogue", "is not known here"));
+    if let Some(name) = ["epilogue", "exact"].into_iter().find(|name| attributes.contains(name)) {
+        return Err(Error::attribute(name, "is not known here"));
     }
     Conv::read(attributes)
 }

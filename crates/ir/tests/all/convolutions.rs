@@ -158,6 +158,7 @@ fn conv(padding: Padding) -> Conv {
         group: 1,
         padding,
         epilogue: Epilogue::default(),
+        exact: false,
     }
 }
 

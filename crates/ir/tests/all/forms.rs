@@ -137,6 +137,7 @@ fn the_matrix_is_that_of_conv() {
             group: case.groups,
             padding: Padding::explicit(vec![begin], vec![end]),
             epilogue: Epilogue::default(),
+            exact: false,
         };
         let extent = common::output(&axis) as usize;
         let columns = case.outputs * extent;

@@ -15,7 +15,8 @@ use tconvc_ir::{Dim, Graph, NodeId, Op, Tensor, ValueId};
 ///   Conv or ConvTranspose gives, or which a Conv or ConvTranspose alone reads.
 /// - Guard: nothing else reads what is between the two; weights and bias are constant; no epilogue step stands between.
 ///   A term before a convolution needs one without padding, since padding is zero and not the term; a term before a
-///   transposed convolution is refused, since not every output has the same taps. What is rounded to integers keeps its factor apart.
+///   transposed convolution is refused, since not every output has the same taps. What is rounded to integers, and sums of integers, keep their
+///   factor apart.
 /// - Cost: falls by the operator; a bias may be new.
 pub struct Affine;
 
@@ -64,6 +65,7 @@ impl Rewrite for Affine {
         let behind = match producer(graph, node, 1 - position).filter(|&conv| parts(graph, conv).is_some()) {
             Some(conv) => behind(graph, conv, data, constant)
                 .and_then(|()| is_not_rounded(graph, node))
+                .and_then(|()| is_not_exact(graph, conv))
                 .map(|()| Found { map, conv, constant, behind: true }),
             None => Err(Miss::Elsewhere),
         };
@@ -182,9 +184,16 @@ fn is_not_rounded(graph: &Graph, node: NodeId) -> Site<()> {
     require(!graph.users(output).into_iter().any(rounds), || "its result is rounded to integers")
 }
 
+/// Sums of integers that are to stay exact keep to themselves.
+fn is_not_exact(graph: &Graph, conv: NodeId) -> Site<()> {
+    let exact = matches!(&graph.node(conv).op, Op::Conv(op) if op.exact);
+    require(!exact, || format!("the sums of {} are to stay exact", graph.node(conv).name))
+}
+
 fn before(graph: &Graph, conv: NodeId, map: Map, data: ValueId, constant: ValueId) -> Site<()> {
     let name = &graph.node(conv).name;
     let parts = parts(graph, conv).or_elsewhere()?;
+    is_not_exact(graph, conv)?;
     per_channel(graph, data, constant)?;
     if !matches!(map, Map::Mul | Map::Div) {
         require(!parts.transposed, || {

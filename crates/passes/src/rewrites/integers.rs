@@ -200,6 +200,10 @@ impl Sums {
             Kind::Conv(_) => [1, 1],
         };
         let mut all: Vec<ValueId> = vec![];
+        let bias = match graph.node(node).input(8).filter(|_| operands.scaled) {
+            None => None,
+            Some(bias) => Some(in_f32(graph, &format!("{name}.bias"), bias)?),
+        };
         for &[first, last] in parts {
             let mut of_part = [x, w];
             if parts.len() > 1 {
@@ -209,17 +213,17 @@ impl Sums {
             }
             let op: Op = match &operands.kind {
                 Kind::Matrices => MatMul.into(),
-                Kind::Conv(conv) => (**conv).clone().into(),
+                Kind::Conv(conv) => Conv { exact: true, ..(**conv).clone() }.into(),
             };
-            all.push(patch::add_on(graph, &format!("{name}.sums"), op, &of_part)?);
+            let mut inputs = of_part.map(Some).to_vec();
+            inputs.extend(bias.filter(|_| parts.len() == 1).map(Some));
+            all.push(patch::add(graph, &format!("{name}.sums"), op, &inputs)?);
         }
-        let bias = graph.node(node).input(8).filter(|_| operands.scaled);
+        if let &[sums] = all.as_slice() {
+            return Ok(Self { high: sums, low: None });
+        }
         if let Some(bias) = bias {
-            let bias = in_f32(graph, &format!("{name}.bias"), bias)?;
             all.push(spread(graph, &format!("{name}.bias"), bias, behind_w.saturating_sub(1))?);
-        }
-        if parts.len() == 1 {
-            return Ok(Self { high: added(graph, &name, &all)?, low: None });
         }
         let (mut high, mut low) = (vec![], vec![]);
         let number = |graph: &mut Graph, value: f32| graph.add_constant("thousands", Tensor::scalar(value));

@@ -54,6 +54,7 @@ impl Rewrite for ResizeConv {
         // As a transposed convolution without strides: pads, and what else it has.
         let (pads, strides, dilations, group, epilogue, is_transposed) = match &graph.node(node).op {
             Op::Conv(conv) => {
+                require(!conv.exact, || "its sums are to stay exact")?;
                 let pads = pads::split(&conv.padding, kernel.len()).map(|pads| {
                     pads.into_iter()
                         .zip(kernel)

@@ -50,6 +50,7 @@ impl Rewrite for ZeroStuffing {
         let weights = graph.constant_input(node, 1);
         let weights = weights.ok_or_else(|| Miss::Refused("the weights are not constant".into()))?;
         require(conv.strides.iter().all(|&stride| stride == 1), || "the convolution has strides")?;
+        require(!conv.exact, || "its sums are to stay exact")?;
         let own = pads::split(&conv.padding, strides.len());
         let own = own.ok_or_else(|| Miss::Refused("the pads are not explicit".into()))?;
         let kernel =

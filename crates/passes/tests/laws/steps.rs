@@ -111,6 +111,7 @@ fn conv(b: &mut Builder) -> Option<ValueId> {
         group,
         padding: padding(b, &kernel),
         epilogue: Epilogue::default(),
+        exact: false,
     };
     b.node(op, &[Some(x), Some(w), bias])
 }
@@ -503,6 +504,7 @@ fn zero_stuffing(b: &mut Builder) -> Option<ValueId> {
         group: 1,
         padding: padding(b, &kernel),
         epilogue: Epilogue::default(),
+        exact: false,
     };
     b.on(op, &[joined, w])
 }
@@ -531,6 +533,7 @@ fn resize_conv(b: &mut Builder) -> Option<ValueId> {
         group,
         padding: padding(b, &kernel),
         epilogue: Epilogue::default(),
+        exact: false,
     };
     b.on(op, &[large, w])
 }

@@ -35,7 +35,7 @@ impl Session {
         let steps = &layout.steps;
         for step in steps {
             let Work::Kernel(kernel) = &step.work else {
-                self.run_data(&step.work, inputs, outputs)?;
+                self.run_data(&step.node, &step.work, inputs, outputs)?;
                 continue;
             };
             let Some(function) = code.step(kernel.function) else {

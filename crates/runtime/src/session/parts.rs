@@ -33,7 +33,7 @@ impl Session {
         let (mut problems, mut kernels) = (vec![], 0);
         for step in &layout.steps {
             let Work::Kernel(kernel) = &step.work else {
-                self.run_data(&step.work, inputs, outputs)?;
+                self.run_data(&step.node, &step.work, inputs, outputs)?;
                 continue;
             };
             let Some(function) = code.step(kernel.function) else {

@@ -92,7 +92,9 @@ impl KernelFamily for Convolution {
             }
         }
         let macs = step_cost(graph, step, &Machine::default()).macs;
-        Ok(Box::new(Plan { computed, tensor, layout, bias, epilogue, operands, values: [x, y], macs }))
+        let exact = matches!(&core.op, Op::Conv(conv) if conv.exact);
+        let values = [x, y];
+        Ok(Box::new(Plan { computed, tensor, layout, bias, epilogue, operands, values, macs, exact }))
     }
 }
 
@@ -116,6 +118,8 @@ struct Plan<'a> {
     /// Input and output.
     values: [ValueId; 2],
     macs: u64,
+    /// Whether sums are of integers, which Winograd's transforms would round.
+    exact: bool,
 }
 
 impl<'a> KernelPlan<'a> for Plan<'a> {
@@ -129,7 +133,7 @@ impl<'a> KernelPlan<'a> for Plan<'a> {
     }
 
     fn steps(self: Box<Self>, builder: &mut Builder<'a>, _: String, _: &Codes) -> Result<(), CompileError> {
-        let Self { computed, tensor, layout, bias, epilogue, operands, values: [x, y], .. } = *self;
+        let Self { computed, tensor, layout, bias, epilogue, operands, values: [x, y], exact, .. } = *self;
         let (label, mut problem) = match computed {
             Computed::Taps(label, problem) => (label, *problem),
             Computed::Patches(geometry) => {
@@ -164,18 +168,13 @@ impl<'a> KernelPlan<'a> for Plan<'a> {
         let name = describe(&problem);
         let layer = Layer { name, problem, weights, bias, post_ops, post_op_operands, input, output };
         let fast_math = builder.fast_math;
-        if fast_math == FastMath::WherePays && are_integers(tensor) {
+        if exact {
             builder.fast_math = FastMath::Off;
         }
         let made = algorithms::build(builder, label, &layer);
         builder.fast_math = fast_math;
         made
     }
-}
-
-/// Weights that are integers, as those of quantised networks are, ask for exact sums; Winograd's transforms round them.
-fn are_integers(weights: &Tensor) -> bool {
-    weights.elements::<f32>().is_ok_and(|weights| weights.iter().all(|weight| weight.fract() == 0.0))
 }
 
 /// Bias of each channel, zero where there is none, with room to read whole vectors.

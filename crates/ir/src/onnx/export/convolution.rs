@@ -11,6 +11,7 @@ use crate::ops::{Epilogue, EpilogueStep};
 /// `Conv`; where a pad is negative, that is a crop of the input.
 pub(super) fn conv(mut chain: Chain<'_, '_>, mut attributes: Attributes, epilogue: &Epilogue) -> Result<()> {
     attributes.take("epilogue");
+    attributes.take("exact");
     let (w, b) = (chain.input(1), chain.input(2));
     main(&mut chain, attributes, &present(&[w, b]));
     finish(chain, epilogue, 3)

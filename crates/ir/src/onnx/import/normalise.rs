@@ -19,7 +19,7 @@ const OWN: &[&str] = &[
 ];
 
 /// Attributes of our own.
-const OWN_ATTRIBUTES: &[&str] = &["epilogue", "flatten"];
+const OWN_ATTRIBUTES: &[&str] = &["epilogue", "exact", "flatten"];
 
 /// Refuses what only looks like an operator of ours.
 pub(super) fn check_foreign(op_type: &str, attributes: &Attributes) -> Result<()> {

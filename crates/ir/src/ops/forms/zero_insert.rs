@@ -54,6 +54,7 @@ impl ZeroInsert {
             group: geometry.channels().groups(),
             padding: Padding::explicit(column(|pads| pads.1[0]), column(|pads| pads.1[1])),
             epilogue,
+            exact: false,
         };
         Ok((insert, conv))
     }

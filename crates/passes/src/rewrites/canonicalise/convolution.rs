@@ -70,6 +70,7 @@ pub(super) fn conv(graph: &Graph, node: NodeId, conv: &Conv) -> Site<Change> {
                     group: 1,
                     padding: conv.padding.clone(),
                     epilogue: Epilogue::default(),
+                    exact: conv.exact,
                 };
                 let matters = alone.strides.iter().any(|&stride| stride != 1);
                 let extent = extent(data[axis], matters, "auto_pad with a stride")?;
