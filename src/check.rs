@@ -89,11 +89,12 @@ pub fn compare(got: &Tensor, expected: &Tensor, tolerance: Tolerance) -> Result<
         return if got == expected { Ok(Agreement::default()) } else { Err("the bytes differ".into()) };
     }
     let exact = !expected.dtype().is_float();
-    let (a, b) = (got.to_f64s().map_err(|e| e.to_string())?, expected.to_f64s().map_err(|e| e.to_string())?);
-    let differences: Vec<(f64, f64)> = a.iter().copied().zip(b.iter().copied()).collect();
-    let maximum = b.iter().filter(|value| value.is_finite()).fold(0f64, |top, value| top.max(value.abs()));
+    let numbers = |tensor| Tensor::f64s(tensor).map_err(|error| error.to_string());
+    let (a, b) = (numbers(got)?, numbers(expected)?);
+    let maximum =
+        numbers(expected)?.filter(|value| value.is_finite()).fold(0f64, |top, value| top.max(value.abs()));
     let mut agreement = Agreement::default();
-    for (i, (&a, &b)) in a.iter().zip(&b).enumerate() {
+    for (i, (a, b)) in a.zip(b).enumerate() {
         let float = tolerance.relative * b.abs() + tolerance.absolute + tolerance.of_maximum * maximum;
         let allowed = match (exact, tolerance.rounded && expected.dtype().is_integer()) {
             (false, _) => float,
@@ -103,7 +104,9 @@ pub fn compare(got: &Tensor, expected: &Tensor, tolerance: Tolerance) -> Result<
         let same = a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= allowed;
         if !same {
             let element = format!("element {i} is {a}, expected is {b} (allowed difference {allowed:.3e})");
-            return by_noise(&differences, element, tolerance);
+            let Some(least) = tolerance.least_decibels else { return Err(element) };
+            let pairs: Vec<(f64, f64)> = numbers(got)?.zip(numbers(expected)?).collect();
+            return by_noise(&pairs, element, least);
         }
         if a.is_finite() && b.is_finite() {
             agreement.largest = agreement.largest.max((a - b).abs());
@@ -113,9 +116,8 @@ pub fn compare(got: &Tensor, expected: &Tensor, tolerance: Tolerance) -> Result<
     Ok(agreement)
 }
 
-/// By the ratio of signal to noise, where the tolerance has one; `element` says what is wrong else.
-fn by_noise(pairs: &[(f64, f64)], element: String, tolerance: Tolerance) -> Result<Agreement, String> {
-    let Some(least) = tolerance.least_decibels else { return Err(element) };
+/// By the ratio of signal to noise, which is to be that many decibels; `element` says what is wrong else.
+fn by_noise(pairs: &[(f64, f64)], element: String, least: f64) -> Result<Agreement, String> {
     let finite = |x: f64, y: f64| x.is_finite() && y.is_finite();
     let alike = |x: f64, y: f64| x == y || (x.is_nan() && y.is_nan());
     if pairs.iter().any(|&(got, expected)| !finite(got, expected) && !alike(got, expected)) {
@@ -210,19 +212,10 @@ impl Model {
         &self,
         inputs: impl IntoIterator<Item = (&'a str, TensorView<'a>)>,
     ) -> Result<Outputs> {
+        let _budget = self.budget().enter();
         let inputs: Vec<(&str, Tensor)> = inputs
             .into_iter()
-            .map(|(name, view)| {
-                Ok((
-                    name,
-                    Tensor::from_shared(
-                        view.dtype(),
-                        view.shape().to_vec(),
-                        std::sync::Arc::new(view.bytes().to_vec()),
-                        0,
-                    )?,
-                ))
-            })
+            .map(|(name, view)| Ok((name, view.to_tensor()?)))
             .collect::<Result<_, Error>>()?;
         Ok(Outputs::new(interp::run(self.graph(), &inputs)?))
     }

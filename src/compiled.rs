@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::ops::Index;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use tconvc_ir::budget::{Budget, Charge};
 use tconvc_ir::{Graph, Tensor, TensorView, ValueType};
 use tconvc_runtime::executor::Executor;
 use tconvc_runtime::program::Program;
@@ -62,6 +63,8 @@ pub(crate) struct Specialised {
     /// The inputs that it takes, or holds.
     pub(crate) given: Given,
     pub(crate) program: Program,
+    /// What its code and weights take.
+    pub(crate) _charge: Charge,
     pub(crate) report: Report,
     /// What runs graphs inside of its operators.
     pub(crate) inside: Arc<Inside>,
@@ -80,7 +83,7 @@ impl Specialised {
     }
 
     fn with_warnings(mut self, warnings: &[String]) -> Self {
-        self.report.warnings = warnings.to_vec();
+        self.report.warnings.extend(warnings.iter().cloned());
         self
     }
 
@@ -287,6 +290,11 @@ impl CompiledModel {
     pub fn programs(&self) -> usize {
         let programs = self.inner.programs.lock().unwrap_or_else(PoisonError::into_inner);
         programs.cache.len() + usize::from(self.is_static())
+    }
+
+    /// What its runs stay within.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.inner.compiler.budget
     }
 
     /// The threads that its runs share.

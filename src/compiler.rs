@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::explain::Explanation;
 use crate::given::Given;
 use crate::inside::Inside;
+use crate::limits::default_budget;
 use crate::model::Model;
 use crate::report::Report;
 use crate::stages::Rest;
@@ -17,12 +18,13 @@ use tconvc_codegen::artifact::Artifact;
 use tconvc_codegen::compile::{self, Estimate};
 use tconvc_codegen::costs::KernelCosts;
 use tconvc_codegen::options::{self, FastMath};
+use tconvc_ir::budget::{Budget, CancelToken, Limits};
 use tconvc_ir::{Graph, Op, infer};
 use tconvc_machine::Target;
 use tconvc_passes::cost::Machine;
 use tconvc_passes::cut::{constant_texts, cut};
 use tconvc_passes::plan::{Plan, plan};
-use tconvc_passes::{Form, Journal, Limits, Options, optimise};
+use tconvc_passes::{Form, Journal, Limits as OperandLimits, Options, optimise};
 use tconvc_runtime::executor::Executor;
 
 /// Compiles models. Every option has a default: this machine, one thread, the form chosen for each layer.
@@ -39,6 +41,7 @@ pub struct Compiler {
     pub(crate) deny_interpreted: bool,
     pub(crate) workspace_limit: usize,
     pub(crate) tuning: Arc<Tuning>,
+    pub(crate) budget: Budget,
 }
 
 /// What a network may take besides the caller's arrays and its own weights unless [`Compiler::workspace_limit`] says
@@ -73,6 +76,7 @@ impl Compiler {
             deny_interpreted: false,
             workspace_limit: WORKSPACE_LIMIT,
             tuning: Arc::default(),
+            budget: default_budget(),
         }
     }
 
@@ -164,6 +168,27 @@ impl Compiler {
         self
     }
 
+    /// What models may make the compiler, and all that it compiles, take: memory, nodes, rounds of loops, code, and the time of
+    /// each call. By default [`default_limits`](crate::default_limits). One account is kept for the compiler, its clones, and
+    /// what they compile; what goes beyond is an error that names the node, what it wanted, and what was left.
+    #[must_use]
+    pub fn limits(self, limits: Limits) -> Self {
+        self.budget(&Budget::new(limits))
+    }
+
+    /// As [`Compiler::limits`], of an account that is kept for others, too: see [`Model::read_with`](crate::Model::read_with).
+    #[must_use]
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.budget = budget.clone();
+        self
+    }
+
+    /// Ends what the compiler, its clones, and what they compile do now or begin later: they give an error within the step, pass
+    /// or round that they are at.
+    pub fn cancel_token(&self) -> CancelToken {
+        self.budget.cancel_token()
+    }
+
     /// Takes the forms and schedules that were measured to be the fastest on this processor with this number of threads, in the
     /// place of estimates.
     #[must_use]
@@ -177,6 +202,7 @@ impl Compiler {
     /// # Errors
     /// When the shapes given do not fit the model, or something in it cannot be compiled.
     pub fn compile(&self, model: &Model) -> Result<CompiledModel> {
+        let _budget = self.budget.enter();
         CompiledModel::new(self, model)
     }
 
@@ -185,6 +211,7 @@ impl Compiler {
     /// # Errors
     /// As [`Compiler::compile`].
     pub fn rewrite(&self, model: &Model) -> Result<Rewritten> {
+        let _budget = self.budget.enter();
         let (mut graph, warnings) = self.bound(model)?;
         let journal = self.optimise(&mut graph)?;
         Ok(Rewritten { graph, journal, warnings })
@@ -204,6 +231,7 @@ impl Compiler {
     /// # Errors
     /// As [`Compiler::compile`]; extents that stay open leave their layers undecided.
     pub fn explain(&self, model: &Model) -> Result<Explanation> {
+        let _budget = self.budget.enter();
         let (mut graph, warnings) = self.bound(model)?;
         let journal = optimise(&mut graph, &Options { inside: true, ..self.pass_options()? })?;
         let is_bound = graph.inputs().iter().all(|&id| graph.ty(id).known_shape().is_some());
@@ -252,7 +280,7 @@ impl Compiler {
             form: self.form,
             machine: Machine::new(self.target.rates(), self.threads.count()),
             algorithms: Arc::new(KernelCosts::new(&self.code_options())),
-            limits: self.limits(),
+            limits: self.operand_limits(),
             disabled: self.disabled.clone(),
             stop_after: self.stop_after.as_deref().map(str::parse).transpose()?,
             measured: self.tuning.forms(&self.setting()),
@@ -261,8 +289,8 @@ impl Compiler {
     }
 
     /// How many operands code for the target may have.
-    pub(crate) fn limits(&self) -> Limits {
-        Limits::of(self.target.vectors())
+    pub(crate) fn operand_limits(&self) -> OperandLimits {
+        OperandLimits::of(self.target.vectors())
     }
 
     fn generate(&self, graph: &Graph, plan: &Plan) -> Result<Artifact> {
@@ -273,6 +301,7 @@ impl Compiler {
         options::Options {
             threads: self.threads.count(),
             workspace_limit: self.workspace_limit,
+            budget: Some(self.budget.clone()),
             keep_text: self.keep_text,
             fast_math: if self.fast_math { FastMath::WherePays } else { FastMath::Off },
             schedules: self.tuning.schedules(&self.setting()),
@@ -286,6 +315,7 @@ impl Compiler {
     /// # Errors
     /// As [`Compiler::compile`].
     pub fn listing(&self, model: &Model, clif: bool) -> Result<String> {
+        let _budget = self.budget.enter();
         let mut compiler = self.clone();
         compiler.keep_text = true;
         let mut graph = compiler.rewrite(model)?.graph;
@@ -296,7 +326,7 @@ impl Compiler {
             behind = Estimate::of_data(&parts.middle);
             compiler.survey_inside(&parts.middle, &mut behind, 0);
         }
-        let mut code = compiler.generate(&graph, &plan(&graph, &compiler.limits())?)?;
+        let mut code = compiler.generate(&graph, &plan(&graph, &compiler.operand_limits())?)?;
         compiler.survey_inside(&graph, &mut code.estimates, 0);
         compiler.check_denied(&code.estimates, &behind, vec![])?;
         Ok(if clif { code.functions.clif() } else { code.functions.asm() })
@@ -320,7 +350,7 @@ impl Compiler {
                 Err(error) => return Err(error),
             }
         }
-        let plan = plan(&graph, &self.limits())?;
+        let plan = plan(&graph, &self.operand_limits())?;
         if plan.arena_bytes > self.workspace_limit {
             return Err(Error::Workspace { bytes: plan.arena_bytes, limit: self.workspace_limit });
         }
@@ -330,10 +360,12 @@ impl Compiler {
         let declined = artifact.declined.iter().map(ToString::to_string).collect();
         self.check_denied(&estimates, &behind, denied)?;
         let program = artifact.load()?;
+        let charge = self.budget.take(program.code_bytes().saturating_add(program.weight_bytes()))?;
         let compile_ms = start.elapsed().as_secs_f64() * 1e3;
         let report = Report::new(self, &journal, (&graph, &plan), (&program, &estimates), compile_ms);
-        let report = Report { declined, ..report };
-        Ok(Specialised { given, program, report, inside, rest })
+        let warnings = self.threads.warning().into_iter().collect();
+        let report = Report { declined, warnings, ..report };
+        Ok(Specialised { given, program, report, inside, rest, _charge: charge })
     }
 }
 

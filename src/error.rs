@@ -30,6 +30,14 @@ pub enum Error {
         /// What is allowed.
         limit: usize,
     },
+    /// The outputs, up to this one, take more memory than the limits allow.
+    #[error("output `{name}`, with those before it: {source}")]
+    Output {
+        /// Name of the output.
+        name: String,
+        /// What it wants, and what is left.
+        source: tconvc_ir::Error,
+    },
     /// Extents follow from data in too many places one behind the other.
     #[error("node `{node}`: extents follow from data in more than {most} places one behind the other")]
     Cuts {
@@ -46,6 +54,9 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// [`Compiler::tune_while`](crate::Compiler::tune_while) was told not to go on.
+    #[error("measuring was stopped")]
+    Stopped,
     /// An input or output that was given does not fit the model.
     #[error("{0}")]
     Arguments(String),

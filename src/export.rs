@@ -21,6 +21,7 @@ impl Compiler {
     /// # Errors
     /// As [`Compiler::compile`], and when the network holds something that ONNX cannot say.
     pub fn export(&self, model: &Model) -> Result<Export> {
+        let _budget = self.budget.enter();
         let mut graph = model.graph().clone();
         let mut warnings = bind(&mut graph, &self.shapes)?;
         let options = Options { portable: true, ..self.pass_options()? };

@@ -1,15 +1,18 @@
 //! A network as it was read.
 
 use crate::error::Result;
+use crate::limits::default_budget;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use tconvc_ir::budget::Budget;
 use tconvc_ir::{DType, Graph, ValueId};
 
 /// A network, read from ONNX.
 #[derive(Clone)]
 pub struct Model {
     graph: Graph,
+    budget: Budget,
 }
 
 /// An input or output of a model.
@@ -29,17 +32,57 @@ impl Model {
     /// Reads an ONNX file. Weights in external files are mapped, and must lie in the model's folder.
     ///
     /// # Errors
-    /// When the file cannot be read, or is no model that this program understands.
+    /// When the file cannot be read, is no model that this program understands, or asks for more than
+    /// [`default_limits`](crate::default_limits) allow.
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self> {
-        Ok(Self { graph: tconvc_ir::onnx::read_path(path)? })
+        Self::read_with(path, &default_budget())
     }
 
     /// Reads an ONNX model from memory. Weights in external files are refused.
     ///
     /// # Errors
-    /// When the bytes are no model that this program understands.
+    /// As [`Model::from_path`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        Ok(Self { graph: tconvc_ir::onnx::read_bytes(bytes)? })
+        Self::read_bytes_with(bytes, &default_budget())
+    }
+
+    /// As [`Model::from_path`], within a budget of the caller's, in which [`Model::interpret`] stays, too.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use tconvc::{Budget, Compiler, Limits, Model};
+    ///
+    /// // 256 MiB for all of it, and ten seconds for each call.
+    /// let limits = Limits::default().with_memory(256 << 20).with_time(Duration::from_secs(10));
+    /// let budget = Budget::new(limits);
+    /// let model = Model::read_with("models/fsrcnn_x3.onnx", &budget)?;
+    /// let compiler = Compiler::new().budget(&budget).input_shape("low", [1, 1, 32, 32]);
+    /// let compiled = compiler.compile(&model)?;
+    /// let stop = compiler.cancel_token(); // for another thread
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_with(path: impl AsRef<Path>, budget: &Budget) -> Result<Self> {
+        let _budget = budget.enter();
+        Ok(Self { graph: tconvc_ir::onnx::read_path(path)?, budget: budget.clone() })
+    }
+
+    /// As [`Model::from_bytes`], within a budget of the caller's.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_bytes_with(bytes: &[u8], budget: &Budget) -> Result<Self> {
+        let _budget = budget.enter();
+        Ok(Self { graph: tconvc_ir::onnx::read_bytes(bytes)?, budget: budget.clone() })
+    }
+
+    /// What it was read within.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Inputs, in order, those included that may be left out.
@@ -98,7 +141,7 @@ impl Model {
     /// A model of a graph, for tools; see [`Model::graph`].
     #[doc(hidden)]
     pub fn from_graph(graph: Graph) -> Self {
-        Self { graph }
+        Self { graph, budget: default_budget() }
     }
 }
 

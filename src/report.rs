@@ -159,7 +159,7 @@ impl Report {
         });
         let report = Self {
             target: compiler.target.to_string(),
-            threads: compiler.threads.count(),
+            threads: compiler.threads.actual(),
             layers: layers.collect(),
             interpreted: vec![],
             refused,

@@ -7,8 +7,11 @@ use crate::given::Given;
 use crate::stages::RestSession;
 use std::sync::Arc;
 use std::time::Duration;
+use tconvc_ir::budget::{self, Charge};
 use tconvc_ir::{DType, Tensor, TensorView, TensorViewMut};
+use tconvc_runtime::error::RunError;
 use tconvc_runtime::executor::Executor;
+use tconvc_runtime::memory::AlignedBytes;
 use tconvc_runtime::program::Port;
 use tconvc_runtime::session;
 
@@ -114,10 +117,13 @@ impl Session {
         inputs: &[TensorView<'_>],
         observe: &mut dyn FnMut(usize, Duration),
     ) -> Result<Outputs> {
+        let _budget = self.model.budget().enter();
         // External data may lie at any address; machine code wants whole words.
         let aligned = |view: &TensorView<'_>| view.bytes().as_ptr().align_offset(4) == 0;
-        let copies: Vec<Option<Vec<u64>>> =
-            inputs.iter().map(|view| (!aligned(view)).then(|| words(view.bytes()))).collect();
+        let copies: Vec<Option<Vec<u64>>> = inputs
+            .iter()
+            .map(|view| (!aligned(view)).then(|| words(view.bytes())).transpose())
+            .collect::<Result<_>>()?;
         let inputs = inputs.iter().zip(&copies).map(|(view, copy)| match copy {
             None => Ok(*view),
             Some(copy) => TensorView::from_bytes(
@@ -165,6 +171,7 @@ impl Session {
         outputs: &mut [TensorViewMut<'_>],
         mut observe: impl FnMut(usize, Duration),
     ) -> Result<()> {
+        let _budget = self.model.budget().enter();
         let Workspace { program, rest } = self.workspace(inputs)?;
         if rest.is_some() {
             let made = self.outputs(inputs, &mut observe)?;
@@ -219,32 +226,44 @@ fn allocate_and_run(
     observe: &mut dyn FnMut(usize, Duration),
 ) -> Result<Vec<(String, Tensor)>> {
     let ports: Vec<Port> = program.program().outputs().to_vec();
-    let mut buffers: Vec<Vec<u64>> = ports.iter().map(|port| vec![0; port.bytes().div_ceil(8)]).collect();
-    let outputs = ports.iter().zip(&mut buffers).map(|(port, words)| {
-        TensorViewMut::from_bytes(
-            port.dtype,
-            &port.shape,
-            &mut bytemuck::cast_slice_mut(words)[..port.bytes()],
-        )
+    // All of them before any.
+    let mut total = 0usize;
+    for port in &ports {
+        total = total.saturating_add(port.bytes());
+        budget::ask(total).map_err(|source| Error::Output { name: port.name.clone(), source })?;
+    }
+    let buffer = |port: &Port| -> Result<Buffer> {
+        let charge = budget::take(port.bytes())?;
+        let bytes = port.bytes();
+        let memory = AlignedBytes::zeroed(bytes).ok_or(RunError::Memory { bytes })?;
+        Ok(Buffer { memory, _charge: charge })
+    };
+    let mut buffers: Vec<Buffer> = ports.iter().map(buffer).collect::<Result<_>>()?;
+    let outputs = ports.iter().zip(&mut buffers).map(|(port, buffer)| {
+        TensorViewMut::from_bytes(port.dtype, &port.shape, buffer.memory.as_mut_slice())
     });
     program.run_timed(inputs, &mut outputs.collect::<Result<Vec<_>, _>>()?, observe)?;
-    let tensors = ports.into_iter().zip(buffers).map(|(port, words)| {
-        Ok((port.name, Tensor::from_shared(port.dtype, port.shape, Arc::new(Words(words)), 0)?))
+    let tensors = ports.into_iter().zip(buffers).map(|(port, buffer)| {
+        Ok((port.name, Tensor::from_shared(port.dtype, port.shape, Arc::new(buffer), 0)?))
     });
     tensors.collect()
 }
 
-/// A buffer of whole words as bytes: aligned for every element type.
-struct Words(Vec<u64>);
+/// Memory of an output, and what it takes of a budget.
+struct Buffer {
+    memory: AlignedBytes,
+    _charge: Charge,
+}
 
-impl AsRef<[u8]> for Words {
+impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.0)
+        self.memory.as_slice()
     }
 }
 
-fn words(bytes: &[u8]) -> Vec<u64> {
+fn words(bytes: &[u8]) -> Result<Vec<u64>> {
+    budget::ask(bytes.len())?;
     let mut words = vec![0; bytes.len().div_ceil(8)];
     bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
-    words
+    Ok(words)
 }

@@ -26,7 +26,7 @@ impl Compiler {
     pub(crate) fn survey(&self, graph: &Graph, cuts: usize) -> Result<Survey> {
         let parts = cut(graph)?;
         let before = parts.as_ref().map_or(graph, |parts| &parts.before);
-        let estimates = compile::survey(before, &plan(before, &self.limits())?, &self.target);
+        let estimates = compile::survey(before, &plan(before, &self.operand_limits())?, &self.target);
         let mut survey = Survey { estimates, undecided: 0 };
         survey.undecided += self.survey_inside(before, &mut survey.estimates, cuts);
         let Some(parts) = parts else { return Ok(survey) };

@@ -30,6 +30,20 @@ impl Threads {
         self.count.or_else(given).unwrap_or(1).max(1)
     }
 
+    /// Threads that share a step in truth, which are fewer where the system did not give those of an own pool.
+    pub fn actual(&self) -> usize {
+        match (&self.given, self.own.get()) {
+            (None, Some(own)) => own.threads().min(self.count()),
+            _ => self.count(),
+        }
+    }
+
+    /// A warning where these are fewer.
+    pub fn warning(&self) -> Option<String> {
+        let (count, actual) = (self.count(), self.actual());
+        (actual < count).then(|| format!("the system gave {actual} of {count} threads"))
+    }
+
     /// The threads; an own pool starts with the first call.
     pub fn executor(&self) -> Arc<dyn Executor> {
         if let Some(given) = &self.given {

@@ -10,19 +10,26 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tconvc::{Compiler, Form, Model};
+use tconvc::{Budget, Compiler, DType, Form, Limits, Model, Tensor};
 use tconvc_testing::onnx_build::damage::Damage;
+use tconvc_testing::onnx_build::hostile::{hostile, kind};
 use tconvc_testing::onnx_build::{Graph, floats, int_attribute, ints, ints_attribute, node, untyped, value};
 use tconvc_testing::target;
 
 /// Cases in the default tests.
 const DEFAULT_CASES: u64 = 300;
+/// Generated models in the default tests.
+const DEFAULT_HOSTILE_CASES: u64 = 140;
 /// The most that a model may take on top of what was there before.
 const ALLOWED_BYTES: usize = 1 << 30;
 /// Where the process is stopped before the machine is.
 const REFUSED_BYTES: usize = 4 << 30;
 /// The longest that a model may take, of a processor's time: a busy machine is no fault of a model.
 const ALLOWED_TIME: Duration = Duration::from_secs(10);
+
+/// What a generated model is allowed, and how long for each call: less than what it is failed for.
+const BUDGET_BYTES: usize = 64 << 20;
+const BUDGET_TIME: Duration = Duration::from_millis(200);
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
@@ -69,6 +76,27 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Reads, compiles, runs and interprets within a budget; true where it ran.
+fn run(bytes: &[u8], case: u64) -> Result<bool, tconvc::Error> {
+    let limits = Limits::default().with_memory(BUDGET_BYTES).with_time(BUDGET_TIME).with_rounds(5000);
+    let budget = Budget::new(limits);
+    let model = Model::read_bytes_with(bytes, &budget)?;
+    let form = Form::ALL[case as usize % Form::ALL.len()];
+    let compiler = Compiler::new().target(target()).form(form).threads(1 + case as usize / 4 % 2);
+    let compiled = compiler.budget(&budget).workspace_limit(BUDGET_BYTES).compile(&model)?;
+    let mut tensors = vec![];
+    for port in compiled.inputs() {
+        let dims = port.shape.iter().flatten().map(|dim| dim.parse().unwrap_or(5));
+        let _budget = budget.enter();
+        tensors.push((port.name.clone(), Tensor::seeded(DType::F32, dims.collect::<Vec<usize>>(), case)?));
+    }
+    let views = || tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.view()));
+    compiled.run(views())?;
+    drop(compiled);
+    model.interpret(views())?;
+    Ok(true)
+}
+
 /// Compiles under a form and on a number of threads; extents that the model leaves open are five.
 fn compile(bytes: &[u8], case: u64) -> Result<bool, tconvc::Error> {
     let model = Model::from_bytes(bytes)?;
@@ -84,12 +112,16 @@ fn compile(bytes: &[u8], case: u64) -> Result<bool, tconvc::Error> {
 
 /// Compiles a model; gives what is wrong with how that went, or whether there is code now.
 fn survives(bytes: &[u8], case: u64) -> Result<bool, String> {
+    survives_as(|| compile(bytes, case), case)
+}
+
+fn survives_as(it: impl FnOnce() -> Result<bool, tconvc::Error>, case: u64) -> Result<bool, String> {
     CASE.store(case, Ordering::SeqCst);
     let before = LIVE.load(Ordering::SeqCst);
     PEAK.store(before, Ordering::SeqCst);
     let clock = Instant::now();
     let start = now(clock);
-    let result = catch_unwind(AssertUnwindSafe(|| compile(bytes, case)));
+    let result = catch_unwind(AssertUnwindSafe(it));
     let (took, grew) = (now(clock).saturating_sub(start), PEAK.load(Ordering::SeqCst) - before);
     if took > ALLOWED_TIME {
         return Err(format!("took {took:?}"));
@@ -125,6 +157,29 @@ fn damaged_models_are_errors_or_compile() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
     // Damage that is always refused at the door would test little.
     assert!(compiled > cases / 10, "{compiled} of {cases} are compiled");
+}
+
+/// `TCONVC_HOSTILE` sets how many, `TCONVC_HOSTILE_FROM` the first.
+#[test]
+fn generated_models_keep_to_their_budget() {
+    let _alone = alone();
+    let number = |name: &str| std::env::var(name).ok().and_then(|count| count.parse::<u64>().ok());
+    let cases = number("TCONVC_HOSTILE").unwrap_or(DEFAULT_HOSTILE_CASES);
+    let first = number("TCONVC_HOSTILE_FROM").unwrap_or(0);
+    let (mut ran, mut failed) = (0, vec![]);
+    for case in first..first + cases {
+        if std::env::var_os("TCONVC_HOSTILE_VERBOSE").is_some() {
+            let _ = writeln!(std::io::stderr(), "case {case} ({})", kind(case));
+        }
+        let bytes = hostile(case);
+        match survives_as(|| run(&bytes, case), case) {
+            Ok(result) => ran += u64::from(result),
+            Err(problem) => failed.push(format!("case {case} ({}) {problem}", kind(case))),
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    // What is always refused would test little.
+    assert!(ran > cases / 10, "{ran} of {cases} ran");
 }
 
 /// Well-formed models that ask for more than they are worth.

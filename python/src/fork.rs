@@ -50,6 +50,14 @@ pub fn detach<T: Send>(py: Python<'_>, call: impl FnOnce() -> T + Send) -> T {
     })
 }
 
+/// Calls back into Python out of [`detach`]; what is called may fork.
+pub fn attach<T>(call: impl FnOnce(Python<'_>) -> T) -> T {
+    drop(Running);
+    let result = Python::attach(call);
+    std::mem::forget(Running::begin());
+    result
+}
+
 /// For whoever is about to fork: waits until nothing runs, and lets nothing begin.
 #[pyfunction]
 pub fn before_fork(py: Python<'_>) {

@@ -9,6 +9,7 @@ mod error;
 mod fork;
 mod model;
 mod threads;
+mod tune;
 
 use pyo3::prelude::*;
 
@@ -34,5 +35,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<model::Model>()?;
     module.add_class::<compiled::Compiled>()?;
     module.add_class::<compiled::Session>()?;
+    module.add_class::<tune::Tuning>()?;
     Ok(())
 }

@@ -5,6 +5,7 @@ use crate::compiled::Compiled;
 use crate::error::{raise, refuse};
 use crate::fork::detach;
 use crate::threads::Threads;
+use crate::tune::{Tuning, tune};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ pub struct Options {
     fast_math: bool,
     deny_interpreted: bool,
     workspace_limit: Option<usize>,
+    tuning: Option<Py<Tuning>>,
 }
 
 impl Options {
@@ -56,6 +58,9 @@ impl Options {
         }
         for (name, shape) in self.shapes {
             compiler = compiler.input_shape(&name, shape);
+        }
+        if let Some(tuning) = &self.tuning {
+            compiler = compiler.tuning(&tuning.get().known());
         }
         Ok(match self.workspace_limit {
             Some(bytes) => compiler.workspace_limit(bytes),
@@ -105,6 +110,16 @@ impl Model {
         let compiler = options.into_compiler()?;
         let compiled = detach(py, || compiler.compile(&self.0)).map_err(|error| raise(&error))?;
         Ok(Compiled::new(py, compiled))
+    }
+
+    fn tune(
+        &self,
+        py: Python<'_>,
+        options: Options,
+        tuning: &Bound<'_, Tuning>,
+        observe: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        tune(py, &self.0, &options.into_compiler()?, tuning.get(), observe)
     }
 
     /// Text, and the same as JSON.

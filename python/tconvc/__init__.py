@@ -23,6 +23,7 @@ from ._proto import ModelMetadata
 from ._report import Explanation, Report
 from ._threads import default_threads
 from ._torch import from_torch
+from ._tuning import Tuning
 from ._verify import Verification, verify
 from .onnxruntime import (
     ExecutionMode,
@@ -57,6 +58,7 @@ __all__ = [
     "Session",
     "SessionOptions",
     "TconvcError",
+    "Tuning",
     "Verification",
     "__version__",
     "default_threads",

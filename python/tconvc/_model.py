@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _native
 from ._errors import ArgumentError
 from ._report import Explanation, Report
 from ._threads import default_threads
+from ._tuning import Bar, Tuning
 
 if TYPE_CHECKING:
     from ._arrays import Array
@@ -90,6 +91,7 @@ class Model:
         fast_math: bool = True,
         deny_interpreted: bool = False,
         workspace_limit: int | None = None,
+        tuning: Tuning | None = None,
     ) -> CompiledModel:
         """Compiles the model; for the shapes of its inputs where all are known or given, else for those of each call,
         when they are first seen.
@@ -104,12 +106,39 @@ class Model:
         :param deny_interpreted: whether a step for which there is no machine code is an error; by default it is run by its
             definition, which is slow, and :attr:`CompiledModel.report` says why.
         :param workspace_limit: bytes that the network may take besides its weights, inputs and outputs; 1 GiB by default.
+        :param tuning: what :meth:`tune` has measured.
         :raises ArgumentError: when an option is no value that is accepted.
         :raises TconvcError: when the shapes do not fit, or something cannot be compiled; names node and operator.
         """
-        return CompiledModel(
-            self, _options(shapes, threads, form, target, fast_math, workspace_limit, deny_interpreted)
-        )
+        options = _options(shapes, threads, form, target, fast_math, workspace_limit, deny_interpreted)
+        return CompiledModel(self, options, tuning)
+
+    def tune(
+        self,
+        *,
+        shapes: Shapes | None = None,
+        threads: int | None = None,
+        form: str = "auto",
+        fast_math: bool = True,
+        into: Tuning | None = None,
+        progress: Callable[[int, int, str], object] | None = None,
+    ) -> Tuning:
+        """Measures forms and schedules of the convolutions on this machine, for :meth:`compile` with the same options. A layer
+        takes a part of a second, or up to a minute where a run of it takes long. A signal, such as that of Ctrl-C, ends it within
+        some runs of a layer; layers that were done stay in `into`.
+
+        :param into: what was measured before, and is not measured again; what is found is added. New by default.
+        :param progress: is called before each layer with the number of layers done, that of all, and the layer's name. By default
+            there is a line on a terminal and in a notebook.
+        :raises TconvcError: when extents are open, or something cannot be compiled.
+        """
+        found = Tuning() if into is None else into
+        bar = Bar()
+        try:
+            self._native.tune(_options(shapes, threads, form, "host", fast_math), found._native, progress or bar)
+        finally:
+            bar.close()
+        return found
 
     def explain(
         self,
@@ -180,6 +209,7 @@ def _options(
         "fast_math": fast_math,
         "deny_interpreted": deny_interpreted,
         "workspace_limit": workspace_limit,
+        "tuning": None,
     }
 
 
@@ -201,9 +231,9 @@ def _dict(mapping: Mapping[str, Any]) -> dict[str, Any]:
 class CompiledModel:
     """A compiled network; safe to call from many threads at a time. Make one with :meth:`Model.compile`."""
 
-    def __init__(self, model: Model, options: _native._Options) -> None:
-        self._model, self._options = model, options
-        self._native = model._native.compile(options)
+    def __init__(self, model: Model, options: _native._Options, tuning: Tuning | None) -> None:
+        self._model, self._options, self._tuning = model, options, tuning
+        self._native = model._native.compile(self._all_options())
         self._outputs = [port[0] for port in self._native.outputs()]
 
     @property
@@ -234,7 +264,10 @@ class CompiledModel:
 
     def explain(self) -> Explanation:
         """As :meth:`Model.explain`, for what this was compiled for."""
-        return Explanation(*self._model._native.explain(self._options))
+        return Explanation(*self._model._native.explain(self._all_options()))
+
+    def _all_options(self) -> _native._Options:
+        return self._options | {"tuning": None if self._tuning is None else self._tuning._native}
 
     def session(self, *, threads: int | None = None) -> Session:
         """A workspace of its own, for many runs from one place.
@@ -268,9 +301,9 @@ class CompiledModel:
     def __repr__(self) -> str:
         return f"<tconvc.CompiledModel {self._model.name!r}: {_names(self.inputs)} to {_names(self.outputs)}>"
 
-    def __reduce__(self) -> tuple[type[CompiledModel], tuple[Model, _native._Options]]:
+    def __reduce__(self) -> tuple[type[CompiledModel], tuple[Model, _native._Options, Tuning | None]]:
         # Compiled again where it arrives, for that machine.
-        return CompiledModel, (self._model, self._options)
+        return CompiledModel, (self._model, self._options, self._tuning)
 
     def __copy__(self) -> CompiledModel:
         return self

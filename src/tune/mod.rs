@@ -54,12 +54,23 @@ impl Compiler {
     ///
     /// # Errors
     /// As [`Compiler::compile`]; also when extents of an input are open, or the target is not this machine.
-    pub fn tune(
+    pub fn tune(&self, model: &Model, tuning: &mut Tuning, observe: impl FnMut(&TuneProgress)) -> Result<()> {
+        self.tune_while(model, tuning, observe, || true)
+    }
+
+    /// As [`Compiler::tune`], for as long as `go_on` says so, which is asked every few milliseconds. The layers that were done by then
+    /// stay in `tuning`.
+    ///
+    /// # Errors
+    /// As there, and [`Error::Stopped`].
+    pub fn tune_while(
         &self,
         model: &Model,
         tuning: &mut Tuning,
         mut observe: impl FnMut(&TuneProgress),
+        go_on: impl Fn() -> bool,
     ) -> Result<()> {
+        let _budget = self.budget.enter();
         let compiler = Self { stop_after: None, ..self.clone() };
         let layers = compiler.layers(model)?;
         let executor = compiler.threads.executor();
@@ -67,7 +78,8 @@ impl Compiler {
         for layer in &layers {
             progress.layer.clone_from(&layer.name);
             observe(&progress);
-            Tuner { compiler: &compiler, layer, executor: &executor, tuning }.tune()?;
+            tconvc_ir::budget::check()?;
+            Tuner { compiler: &compiler, layer, executor: &executor, tuning, go_on: &go_on }.tune()?;
             progress.done += 1;
         }
         Ok(())
@@ -199,6 +211,7 @@ struct Tuner<'a> {
     layer: &'a Layer,
     executor: &'a Arc<dyn Executor>,
     tuning: &'a mut Tuning,
+    go_on: &'a dyn Fn() -> bool,
 }
 
 impl Tuner<'_> {
@@ -265,7 +278,7 @@ impl Tuner<'_> {
         optimise(&mut graph, &compiler.pass_options()?)?;
         let options = tconvc_codegen::options::Options { list_choices: true, ..compiler.code_options() };
         let compiled =
-            compile::compile(&graph, &plan(&graph, &compiler.limits())?, &options, &**self.executor)?;
+            compile::compile(&graph, &plan(&graph, &compiler.operand_limits())?, &options, &**self.executor)?;
         let choice = match compiled.choices.as_slice() {
             [choice] => Some(choice.clone()),
             _ => None,
@@ -308,6 +321,9 @@ impl Space for Schedules<'_> {
     }
 
     fn race(&mut self, a: &mut Candidate, b: &mut Candidate) -> Result<[Duration; 2]> {
+        if !(self.tuner.go_on)() {
+            return Err(Error::Stopped);
+        }
         Ok([a.time()?, b.time()?])
     }
 }

@@ -3,8 +3,8 @@
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use tconvc_codegen::options::Schedules;
 use tconvc_passes::Form;
@@ -28,6 +28,9 @@ struct Record {
     schedules: BTreeMap<String, String>,
 }
 
+/// Most bytes of a file that is read: a layer takes about 200.
+const MOST_BYTES: u64 = 64 << 20;
+
 impl Default for Tuning {
     fn default() -> Self {
         Self { version: env!("CARGO_PKG_VERSION").into(), settings: BTreeMap::new() }
@@ -47,10 +50,18 @@ impl Tuning {
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let problem = |problem: String| Error::Tuning { file: path.display().to_string(), problem };
-        let text = match fs::read_to_string(path) {
+        let about = match fs::metadata(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::new()),
-            text => text.map_err(|error| problem(error.to_string()))?,
+            about => about.map_err(|error| problem(error.to_string()))?,
         };
+        if !about.is_file() || about.len() > MOST_BYTES {
+            return Err(problem(format!(
+                "is no plain file of at most {MOST_BYTES} bytes, as files of measured schedules are"
+            )));
+        }
+        let mut text = String::new();
+        let read = File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_string(&mut text));
+        read.map_err(|error| problem(error.to_string()))?;
         let unknown = |error| {
             problem(format!("is no file of measured schedules ({error}); delete it, or name another"))
         };
@@ -83,7 +94,11 @@ impl Tuning {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}", std::process::id()));
         let draft = path.with_file_name(name);
-        fs::write(&draft, text + "\n").and_then(|()| fs::rename(&draft, path)).map_err(problem)
+        let written = fs::write(&draft, text + "\n").and_then(|()| fs::rename(&draft, path));
+        written.map_err(|error| {
+            let _ = fs::remove_file(&draft);
+            problem(error)
+        })
     }
 
     /// Number of layers whose form or schedule is known, on all processors.

@@ -9,6 +9,7 @@ use crate::support::{FORMS, cases, compiler, every_target, is_run, targets};
 use crate::winograd::{TOLERANCE, wide_layer};
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tconvc::{Compiler, DType, Error, Form, Model, Target, Tensor, TensorViewMut, Tuning};
 use tconvc_codegen::artifact::Artifact;
 use tconvc_codegen::compile;
@@ -174,6 +175,24 @@ fn network() -> Model {
     let mut graph: Graph = NETWORK.parse().unwrap();
     tconvc_ir::infer::infer(&mut graph).unwrap();
     Model::from_graph(graph)
+}
+
+#[test]
+fn measuring_stops_when_told_and_keeps_the_layers_that_are_done() {
+    let model = network();
+    let (mut tuning, done) = (Tuning::new(), AtomicUsize::new(0));
+    let go_on = || done.load(Ordering::Relaxed) == 0;
+    let stopped = compiler().tune_while(
+        &model,
+        &mut tuning,
+        |progress| done.store(progress.done, Ordering::Relaxed),
+        go_on,
+    );
+    assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
+    assert!(!tuning.is_empty());
+    let first = tuning.clone();
+    compiler().tune(&model, &mut tuning, |_| {}).unwrap();
+    assert!(tuning.len() > first.len());
 }
 
 #[test]

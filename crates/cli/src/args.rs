@@ -30,6 +30,21 @@ pub enum Command {
     Completions(Completions),
 }
 
+/// How much a command may take.
+#[derive(Args)]
+pub struct LimitOptions {
+    /// Most MiB for tensors, packed weights, workspaces and files together; otherwise an eighth of the machine's memory, but
+    /// 1024 and no more than half of it, and twice the size of the files
+    #[arg(long = "memory-limit", value_name = "MIB")]
+    pub memory: Option<u32>,
+    /// Seconds after which the command ends with an error; otherwise as many as it takes
+    #[arg(long = "time-limit", value_parser = seconds, value_name = "S")]
+    pub time: Option<f64>,
+    /// Most rounds of Loop and Scan in a run, nested ones included
+    #[arg(long = "round-limit", default_value_t = 1 << 18, value_name = "N")]
+    pub rounds: u32,
+}
+
 /// Options of everything that compiles.
 #[derive(Args)]
 pub struct CompileOptions {
@@ -57,6 +72,8 @@ pub struct CompileOptions {
     /// Most MiB that a compiled network may take for values between its layers
     #[arg(long, default_value_t = 1024, value_name = "MIB")]
     pub workspace_limit: u32,
+    #[command(flatten)]
+    pub limits: LimitOptions,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -181,6 +198,8 @@ pub struct Inspect {
     /// Rewrite up to and with this pass first
     #[arg(long, value_name = "PASS[:N]")]
     pub after: Option<String>,
+    #[command(flatten)]
+    pub limits: LimitOptions,
     /// Extents of an input that the model leaves open
     #[arg(long = "shape", value_parser = shape, value_name = "NAME=1x3x224x224")]
     pub shapes: Vec<(String, Vec<usize>)>,

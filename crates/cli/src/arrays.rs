@@ -7,67 +7,134 @@
 use crate::error::{Error, Result};
 use crate::npy::{self, Kind};
 use crate::{files, output};
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::HashSet;
+use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{BufReader, Cursor, Read, Write};
-use std::path::Path;
-use std::sync::Arc;
-use tconvc::{DType, Tensor};
+use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use tconvc::{Budget, DType, PortInfo, Tensor};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
-/// Most bytes that are read of an array: what a tensor may have, and its header.
-const MOST_BYTES: u64 = (1 << 30) + (1 << 20);
-
-/// An array that has been read but not understood yet, so that one that nobody asks for does no harm.
+/// An array that has not been read yet, so that one that nobody asks for takes nothing.
 #[derive(Clone)]
 pub struct Array {
     /// Its key, without `.npy`.
     pub name: String,
     /// Which file and array it is, for messages.
     place: String,
-    file: Vec<u8>,
+    source: Source,
 }
 
-/// All arrays of an npz file.
+/// Where an array stands.
+#[derive(Clone)]
+enum Source {
+    /// In a file of its own.
+    Npy(PathBuf),
+    /// The entry of that number.
+    Npz(Rc<RefCell<ZipArchive<BufReader<File>>>>, usize),
+}
+
+/// Opens a plain file: another may have no end, or wait for somebody to write to it. Where one was inherited, that is its
+/// giver's business.
+fn open(path: &Path, streams: bool) -> Result<File> {
+    let about = std::fs::metadata(path).map_err(|error| Error::in_file(path, error))?;
+    let inherited = ["/dev/stdin", "/dev/fd", "/proc/self/fd"].iter().any(|folder| path.starts_with(folder));
+    let accepted = about.is_file() || (streams && inherited);
+    if !accepted {
+        return Err(Error::in_file(path, "is no plain file"));
+    }
+    File::open(path).map_err(|error| Error::in_file(path, error))
+}
+
+/// All arrays of an npz file; none of their elements is read yet.
 pub fn read_npz(path: &Path) -> Result<Vec<Array>> {
-    let file = File::open(path).map_err(|error| Error::in_file(path, error))?;
-    let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| {
+    let archive = ZipArchive::new(BufReader::new(open(path, false)?)).map_err(|error| {
         Error::in_file(
             path,
             format!("no npz file: {error}; one array alone is given as --input NAME=FILE.npy"),
         )
     })?;
+    let mut seen = HashSet::new();
     let mut arrays = vec![];
     for index in 0..archive.len() {
-        let entry = archive.by_index(index).map_err(|error| Error::in_file(path, error))?;
-        let name = entry.name().to_owned();
-        let wrong = |problem: String| Error::in_file(path, format!("array `{name}`: {problem}"));
-        let mut bytes = vec![];
-        entry.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| wrong(error.to_string()))?;
-        if bytes.len() as u64 > MOST_BYTES {
-            return Err(wrong(format!("it is larger than {MOST_BYTES} bytes")));
-        }
-        let key = name.strip_suffix(".npy").unwrap_or(&name).to_owned();
+        let name = archive.name_for_index(index).unwrap_or_default();
+        let key = name.strip_suffix(".npy").unwrap_or(name).to_owned();
         let place = format!("{}: array `{name}`", path.display());
-        arrays.push(Array { name: key, place, file: bytes });
+        if !seen.insert(key.clone()) {
+            return Err(Error::new(format!("{place} is there twice")));
+        }
+        arrays.push((key, place));
     }
-    Ok(arrays)
+    // The reader shows the last of several entries of one name alone, and would hide that there are others.
+    let listed = entries(path).map_err(|error| Error::in_file(path, error))?;
+    if let Some(listed) = listed.filter(|&listed| listed != arrays.len()) {
+        let hidden = listed.saturating_sub(arrays.len());
+        return Err(Error::in_file(
+            path,
+            format!("{hidden} of its {listed} arrays have the name of another"),
+        ));
+    }
+    let archive = Rc::new(RefCell::new(archive));
+    let source = |index| Source::Npz(Rc::clone(&archive), index);
+    let arrays = arrays.into_iter().enumerate();
+    Ok(arrays.map(|(index, (name, place))| Array { name, place, source: source(index) }).collect())
+}
+
+/// How many entries an archive says that it has; `None` where the number is kept elsewhere (65,535 and more).
+fn entries(path: &Path) -> std::io::Result<Option<usize>> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let start = length.saturating_sub(22 + u64::from(u16::MAX));
+    file.seek(SeekFrom::Start(start))?;
+    let mut tail = vec![];
+    file.take(length - start).read_to_end(&mut tail)?;
+    let end = tail.windows(22).rposition(|end| end.starts_with(b"PK\x05\x06"));
+    let count = end.map(|end| usize::from(u16::from_le_bytes([tail[end + 10], tail[end + 11]])));
+    Ok(count.filter(|&count| count != usize::from(u16::MAX)))
 }
 
 /// The array of an npy file.
-pub fn read_npy(name: &str, path: &Path) -> Result<Array> {
-    let mut bytes = vec![];
-    let read = File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes));
-    read.map_err(|error| Error::in_file(path, error))?;
-    Ok(Array { name: name.to_owned(), place: format!("{}: no npy file", path.display()), file: bytes })
+pub fn read_npy(name: &str, path: &Path) -> Array {
+    let place = path.display().to_string();
+    Array { name: name.to_owned(), place, source: Source::Npy(path.to_owned()) }
 }
 
 impl Array {
-    /// As a tensor for a port of that element type, where it has one.
-    pub fn tensor(&self, wanted: Option<DType>) -> Result<Tensor> {
+    /// As a tensor for that port, in its element type where it has one. Of an array that does not fit the port, or the memory
+    /// that is left, the header alone is read.
+    pub fn tensor(&self, port: Option<&PortInfo>, budget: &Budget) -> Result<Tensor> {
+        let _budget = budget.enter();
+        match &self.source {
+            Source::Npy(path) => self.read(&mut BufReader::new(open(path, true)?), port, budget),
+            Source::Npz(archive, index) => {
+                let mut archive = archive.borrow_mut();
+                let wrong = |error: &dyn std::fmt::Display| Error::new(format!("{}: {error}", self.place));
+                let mut entry = archive.by_index(*index).map_err(|error| wrong(&error))?;
+                self.read(&mut entry, port, budget)
+            }
+        }
+    }
+
+    fn read(&self, file: &mut impl Read, port: Option<&PortInfo>, budget: &Budget) -> Result<Tensor> {
         let wrong = |problem: String| Error::new(format!("{}: {problem}", self.place));
-        let array = npy::read(&self.file).map_err(wrong)?;
+        let no_file = |problem: String| match self.source {
+            Source::Npy(_) => wrong(format!("no npy file: {problem}")),
+            Source::Npz(..) => wrong(problem),
+        };
+        let wanted = port.and_then(|port| port.dtype);
+        let header = npy::header(file).map_err(no_file)?;
+        if let Some(port) = port.filter(|port| !fits(port, &header.shape)) {
+            let found = number(header.kind).map_or_else(|| header.kind.descr(), |dtype| dtype.to_string());
+            return Err(wrong(format!("{port} is expected, {found}{:?} is given", header.shape)));
+        }
+        // As it stands there, until it is a tensor, which then counts itself.
+        let charge = budget.take(header.bytes).map_err(|error| wrong(error.to_string()))?;
+        let array = header.elements(file).map_err(no_file)?;
+        drop(charge);
         let dtype = match (array.kind, wanted) {
             (Kind::Text(_) | Kind::Bytes(_), _) => return strings(&array).map_err(wrong),
             (Kind::Raw(size), None) => {
@@ -97,8 +164,16 @@ impl Array {
         }
         let bytes =
             if dtype.bits() < 8 { pack(dtype, &array.bytes, count).map_err(wrong)? } else { array.bytes };
-        Tensor::from_shared(dtype, array.shape, Arc::new(bytes), 0).map_err(|error| wrong(error.to_string()))
+        Tensor::from_bytes(dtype, array.shape, bytes).map_err(|error| wrong(error.to_string()))
     }
+}
+
+/// Whether an array of this shape can be given for a port, as far as that has numbers.
+fn fits(port: &PortInfo, shape: &[usize]) -> bool {
+    port.shape.as_ref().is_none_or(|dims| {
+        let fits = |(dim, extent): (&String, &usize)| dim.parse::<usize>().map_or(true, |dim| dim == *extent);
+        dims.len() == shape.len() && dims.iter().zip(shape).all(fits)
+    })
 }
 
 /// The element type that holds what NumPy calls so.
@@ -208,9 +283,9 @@ pub fn note(dtype: DType) -> Option<String> {
 }
 
 /// A tensor as NumPy has it.
-fn to_array(tensor: &Tensor) -> std::result::Result<npy::Array, String> {
-    let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
-    let whole = |kind| Ok(npy::Array { kind, shape: shape.clone(), bytes: tensor.bytes().to_vec() });
+fn to_array(tensor: &Tensor) -> std::result::Result<(Kind, Cow<'_, [u8]>), String> {
+    let dtype = tensor.dtype();
+    let whole = |kind| Ok((kind, Cow::Borrowed(tensor.bytes())));
     match dtype {
         DType::String => {
             let strings = tensor.strings().map_err(|error| error.to_string())?;
@@ -225,7 +300,7 @@ fn to_array(tensor: &Tensor) -> std::result::Result<npy::Array, String> {
                 for (element, string) in bytes.chunks_exact_mut(size).zip(&strings) {
                     element[..string.len()].copy_from_slice(string);
                 }
-                return Ok(npy::Array { kind: Kind::Bytes(size), shape, bytes });
+                return Ok((Kind::Bytes(size), Cow::Owned(bytes)));
             };
             let length = texts.iter().map(Vec::len).max().unwrap_or(0).max(1);
             let mut bytes = Vec::with_capacity(4 * length * texts.len());
@@ -233,7 +308,7 @@ fn to_array(tensor: &Tensor) -> std::result::Result<npy::Array, String> {
                 let filled = text.iter().map(|&c| u32::from(c)).chain(std::iter::repeat(0)).take(length);
                 bytes.extend(filled.flat_map(u32::to_le_bytes));
             }
-            Ok(npy::Array { kind: Kind::Text(length), shape, bytes })
+            Ok((Kind::Text(length), Cow::Owned(bytes)))
         }
         DType::Bool => whole(Kind::Bool),
         DType::C64 => whole(Kind::Complex(8)),
@@ -248,10 +323,43 @@ fn to_array(tensor: &Tensor) -> std::result::Result<npy::Array, String> {
                 DType::U4 | DType::U2 => Kind::Unsigned(1),
                 _ => Kind::Raw(1),
             };
-            Ok(npy::Array { kind, shape, bytes: unpack(dtype, tensor.bytes(), tensor.len()) })
+            Ok((kind, Cow::Owned(unpack(dtype, tensor.bytes(), tensor.len()))))
         }
         other => Err(format!("{other} elements cannot be stored in a NumPy file")),
     }
+}
+
+/// The member of an archive for an array of that name: the name, with what could lead out of a folder, or could not be a file,
+/// spelled as `%2E` and so on. `%` is always spelled so, so that no two names become one.
+pub fn member(name: &str) -> String {
+    let mut member = String::new();
+    let spell = |member: &mut String, text: &str| {
+        for byte in text.bytes() {
+            let _ = write!(member, "%{byte:02X}");
+        }
+    };
+    for (index, part) in name.split('/').enumerate() {
+        if index > 0 {
+            // None before a part that is empty: that would be a root, or the same as one slash.
+            if part.is_empty() || (index == 1 && name.starts_with('/')) {
+                spell(&mut member, "/");
+            } else {
+                member.push('/');
+            }
+        }
+        if matches!(part, "." | "..") {
+            spell(&mut member, part);
+            continue;
+        }
+        for character in part.chars() {
+            if matches!(character, '%' | '\\' | ':') || character.is_control() {
+                spell(&mut member, character.encode_utf8(&mut [0; 4]));
+            } else {
+                member.push(character);
+            }
+        }
+    }
+    member
 }
 
 /// Writes arrays as an npz file; gives what is wrong with those that no such file can hold, which are left out.
@@ -259,32 +367,44 @@ pub fn write_npz<'a>(
     path: &Path,
     arrays: impl Iterator<Item = (&'a str, &'a Tensor)>,
 ) -> Result<Vec<String>> {
-    let mut left_out = vec![];
     files::replace(path, |out| {
-        let wrong = |error: &dyn std::fmt::Display| Error::in_file(path, error);
-        let mut archive = ZipWriter::new(Cursor::new(vec![]));
-        let options = SimpleFileOptions::default()
-            .compression_method(CompressionMethod::Stored)
-            .large_file(true)
-            .last_modified_time(zip::DateTime::default());
-        let mut written = HashSet::new();
-        for (name, tensor) in arrays {
-            // An output may be listed twice; an archive has each name once.
-            if !written.insert(name) {
-                continue;
-            }
-            match to_array(tensor) {
-                Ok(array) => {
-                    let file = npy::write(&array);
-                    archive.start_file(format!("{name}.npy"), options).map_err(|error| wrong(&error))?;
-                    archive.write_all(&file).map_err(|error| wrong(&error))?;
-                }
-                Err(problem) => left_out.push(format!("array `{name}`: {problem}")),
-            }
+        // What cannot go back, such as a pipe, gets sizes behind the arrays.
+        if out.stream_position().is_ok() {
+            write_archive(path, ZipWriter::new(out), arrays)
+        } else {
+            write_archive(path, ZipWriter::new_stream(out), arrays)
         }
-        let archive = archive.finish().map_err(|error| wrong(&error))?;
-        out.write_all(archive.get_ref()).map_err(|error| wrong(&error))
-    })?;
+    })
+}
+
+fn write_archive<'a, W: Write + Seek>(
+    path: &Path,
+    mut archive: ZipWriter<W>,
+    arrays: impl Iterator<Item = (&'a str, &'a Tensor)>,
+) -> Result<Vec<String>> {
+    let wrong = |error: &dyn std::fmt::Display| Error::in_file(path, error);
+    let options = SimpleFileOptions::default()
+        .compression_method(CompressionMethod::Stored)
+        .large_file(true)
+        .last_modified_time(zip::DateTime::default());
+    let (mut left_out, mut written) = (vec![], HashSet::new());
+    for (name, tensor) in arrays {
+        // An output may be listed twice; an archive has each name once.
+        if !written.insert(name) {
+            continue;
+        }
+        match to_array(tensor) {
+            Ok((kind, bytes)) => {
+                let member = format!("{}.npy", member(name));
+                archive.start_file(member, options).map_err(|error| wrong(&error))?;
+                let preface = npy::preface(kind, tensor.shape());
+                archive.write_all(&preface).map_err(|error| wrong(&error))?;
+                archive.write_all(&bytes).map_err(|error| wrong(&error))?;
+            }
+            Err(problem) => left_out.push(format!("array `{name}`: {problem}")),
+        }
+    }
+    archive.finish().map_err(|error| wrong(&error))?;
     Ok(left_out)
 }
 
@@ -292,10 +412,79 @@ pub fn write_npz<'a>(
 mod tests {
     use super::*;
 
+    fn read(kind: Kind, shape: &[usize], bytes: &[u8], dtype: Option<DType>) -> Result<Tensor> {
+        let file = [&npy::preface(kind, shape), bytes].concat();
+        let port = PortInfo { name: "x".into(), dtype, shape: None, optional: false };
+        let array = Array { name: "x".into(), place: "x".into(), source: Source::Npy("x".into()) };
+        array.read(&mut file.as_slice(), Some(&port), &Budget::default())
+    }
+
+    #[test]
+    fn members_are_safe_and_tell_their_names_apart() {
+        let names = [
+            "a",
+            "a/b",
+            "../../evil",
+            "/root",
+            "a//b",
+            "..",
+            ".",
+            "c:\\d",
+            "50%",
+            "50%25",
+            "",
+            "a/./b",
+            "\n",
+            "é",
+        ];
+        let members: Vec<String> = names.iter().map(|name| member(name)).collect();
+        assert_eq!(
+            members,
+            [
+                "a",
+                "a/b",
+                "%2E%2E/%2E%2E/evil",
+                "%2Froot",
+                "a%2F/b",
+                "%2E%2E",
+                "%2E",
+                "c%3A%5Cd",
+                "50%25",
+                "50%2525",
+                "",
+                "a/%2E/b",
+                "%0A",
+                "é"
+            ]
+        );
+        assert_eq!(members.iter().collect::<HashSet<_>>().len(), names.len());
+    }
+
+    #[test]
+    fn arrays_that_do_not_fit_are_not_read() {
+        let port = |shape: &[&str]| PortInfo {
+            name: "x".into(),
+            dtype: Some(DType::F32),
+            shape: Some(shape.iter().map(|&dim| dim.to_owned()).collect()),
+            optional: false,
+        };
+        let array = Array { name: "x".into(), place: "x.npy".into(), source: Source::Npy("x".into()) };
+        let file = npy::preface(Kind::Float(4), &[1, 1 << 40]);
+        let read = |port: &PortInfo, budget: &Budget| {
+            array.read(&mut file.as_slice(), Some(port), budget).unwrap_err().to_string()
+        };
+        let budget = Budget::default();
+        assert_eq!(
+            read(&port(&["N", "3"]), &budget),
+            "x.npy: `x` f32[N, 3] is expected, f32[1, 1099511627776] is given"
+        );
+        assert!(read(&port(&["N"]), &budget).contains("is expected"));
+        assert!(read(&port(&["N", "M"]), &budget).contains("4398046511104 bytes are wanted"));
+    }
+
     fn back(tensor: &Tensor) -> Tensor {
-        let file = npy::write(&to_array(tensor).unwrap());
-        let array = Array { name: "x".into(), place: "x".into(), file };
-        array.tensor(Some(tensor.dtype())).unwrap()
+        let (kind, bytes) = to_array(tensor).unwrap();
+        read(kind, tensor.shape(), &bytes, Some(tensor.dtype())).unwrap()
     }
 
     #[test]
@@ -309,7 +498,7 @@ mod tests {
                 if let (Some(last), 1..) = (bytes.last_mut(), rest) {
                     *last &= 0xff >> (8 - rest);
                 }
-                let tensor = Tensor::from_shared(dtype, shape, Arc::new(bytes), 0).unwrap();
+                let tensor = Tensor::from_bytes(dtype, shape, bytes).unwrap();
                 assert_eq!(back(&tensor), tensor, "{dtype}");
             }
         }
@@ -326,39 +515,26 @@ mod tests {
 
     #[test]
     fn integers_stand_for_types_that_numpy_lacks() {
-        let array = |kind, bytes: &[u8]| {
-            let file = npy::write(&npy::Array {
-                kind,
-                shape: vec![bytes.len() / kind.size()],
-                bytes: bytes.to_vec(),
-            });
-            Array { name: "x".into(), place: "x".into(), file }
-        };
-        let nibbles = array(Kind::Signed(1), &[7, 0xf8, 0xff]).tensor(Some(DType::I4)).unwrap();
+        let array = |kind: Kind, bytes: &[u8], dtype| read(kind, &[bytes.len() / kind.size()], bytes, dtype);
+        let nibbles = array(Kind::Signed(1), &[7, 0xf8, 0xff], Some(DType::I4)).unwrap();
         assert_eq!((nibbles.dtype(), nibbles.bytes()), (DType::I4, [0x87, 0x0f].as_slice()));
-        let wide = array(Kind::Unsigned(1), &[16]).tensor(Some(DType::U4)).map(|_| ()).unwrap_err();
+        let wide = array(Kind::Unsigned(1), &[16], Some(DType::U4)).map(|_| ()).unwrap_err();
         assert!(wide.to_string().contains("element 0x10 does not fit u4"));
-        let bits = array(Kind::Unsigned(2), &[0x80, 0x3f]).tensor(Some(DType::BF16)).unwrap();
+        let bits = array(Kind::Unsigned(2), &[0x80, 0x3f], Some(DType::BF16)).unwrap();
         assert_eq!(bits.to_f64s().unwrap(), [1.0]);
-        let raw = array(Kind::Raw(1), &[0x38]).tensor(Some(DType::F8E4M3FN)).unwrap();
+        let raw = array(Kind::Raw(1), &[0x38], Some(DType::F8E4M3FN)).unwrap();
         assert_eq!(raw.bytes(), [0x38]);
         assert!(
-            array(Kind::Raw(2), &[0, 0])
-                .tensor(None)
-                .map(|_| ())
-                .unwrap_err()
-                .to_string()
-                .contains("nothing says")
+            array(Kind::Raw(2), &[0, 0], None).map(|_| ()).unwrap_err().to_string().contains("nothing says")
         );
         assert!(
-            array(Kind::Raw(1), &[0])
-                .tensor(Some(DType::F32))
+            array(Kind::Raw(1), &[0], Some(DType::F32))
                 .map(|_| ())
                 .unwrap_err()
                 .to_string()
                 .contains("f32 has 32")
         );
         // Another type than is asked for is for the library to refuse.
-        assert_eq!(array(Kind::Signed(1), &[1]).tensor(Some(DType::F32)).unwrap().dtype(), DType::I8);
+        assert_eq!(array(Kind::Signed(1), &[1], Some(DType::F32)).unwrap().dtype(), DType::I8);
     }
 }

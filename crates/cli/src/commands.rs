@@ -11,18 +11,33 @@ pub mod verify;
 use crate::args::{CompileOptions, Switch};
 use crate::error::{Error, Result};
 use crate::output;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use tconvc::{Compiler, Model, Tensor, Tuning};
+use tconvc::{Budget, Compiler, Model, Tensor, Tuning};
 
 /// A compiler with the options of the command line.
-fn compiler(options: &CompileOptions) -> Compiler {
+fn compiler(options: &CompileOptions, budget: &Budget) -> Result<Compiler> {
     let compiler = Compiler::new()
+        .budget(budget)
         .form(options.form)
         .target(options.target.clone())
         .threads(usize::from(options.threads))
         .workspace_limit((options.workspace_limit as usize) << 20)
         .fast_math(options.fast_math == Switch::On);
-    options.shapes.iter().fold(compiler, |compiler, (name, shape)| compiler.input_shape(name, shape.clone()))
+    shaped(compiler, &options.shapes)
+}
+
+/// The compiler with shapes of inputs, each of which is given once.
+fn shaped(compiler: Compiler, shapes: &[(String, Vec<usize>)]) -> Result<Compiler> {
+    let mut given: HashMap<&str, &[usize]> = HashMap::new();
+    for (name, shape) in shapes {
+        if let Some(before) = given.insert(name, shape) {
+            return Err(Error::usage(format!(
+                "--shape {name} is given twice, as {before:?} and {shape:?}; expected is one for each input"
+            )));
+        }
+    }
+    Ok(shapes.iter().fold(compiler, |compiler, (name, shape)| compiler.input_shape(name, shape.clone())))
 }
 
 /// The compiler with what was measured for this model and these inputs, now or before, where that is asked for.
@@ -71,6 +86,6 @@ fn cache_folder() -> Result<PathBuf> {
 }
 
 /// The model of a file; errors name it.
-fn load(path: &Path) -> Result<Model> {
-    Model::from_path(path).map_err(Error::new)
+fn load(path: &Path, budget: &Budget) -> Result<Model> {
+    Model::read_with(path, budget).map_err(Error::new)
 }

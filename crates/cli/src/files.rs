@@ -4,13 +4,33 @@ use crate::error::{Error, Result};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A file in the making. Dropped before it is put in its place, it leaves nothing, and what was there stays.
 struct Draft(PathBuf);
 
+/// Drafts of this process, for when it ends before they are dropped.
+static DRAFTS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn drafts() -> MutexGuard<'static, Vec<PathBuf>> {
+    DRAFTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes what is not whole, before the process ends in the middle of writing. No other is begun after that: whoever would
+/// begin one waits for the end.
+pub fn remove_drafts() {
+    let drafts = drafts();
+    for draft in drafts.iter() {
+        let _ = fs::remove_file(draft);
+    }
+    std::mem::forget(drafts);
+}
+
 impl Drop for Draft {
     fn drop(&mut self) {
+        let mut drafts = drafts();
         let _ = fs::remove_file(&self.0);
+        drafts.retain(|draft| *draft != self.0);
     }
 }
 
@@ -35,6 +55,8 @@ pub fn replace<T>(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Resul
             file.set_permissions(about.permissions())?;
         }
         file.sync_all()?;
+        // Not while drafts are removed.
+        let _drafts = drafts();
         fs::rename(&draft.0, &place)
     };
     finish().map_err(|error| Error::in_file(path, error))?;
@@ -49,10 +71,14 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// A new file beside that one.
 fn create(place: &Path) -> std::io::Result<(File, Draft)> {
     let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut drafts = drafts();
     for attempt in 0..1000 {
         let draft = place.with_file_name(format!(".{name}.{}-{attempt}.part", std::process::id()));
         match File::options().write(true).create_new(true).open(&draft) {
-            Ok(file) => return Ok((file, Draft(draft))),
+            Ok(file) => {
+                drafts.push(draft.clone());
+                return Ok((file, Draft(draft)));
+            }
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }

@@ -2,8 +2,10 @@
 
 use crate::arrays::{self, Array};
 use crate::error::{Error, Result};
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use tconvc::{DType, PortInfo, Tensor, TensorView};
+use tconvc::{Budget, DType, PortInfo, Tensor, TensorView};
 
 /// Named tensors as the library takes them.
 pub fn views(tensors: &[(String, Tensor)]) -> Vec<(&str, TensorView<'_>)> {
@@ -15,18 +17,19 @@ pub fn from_files(
     ports: &[PortInfo],
     npz: &[PathBuf],
     npy: &[(String, PathBuf)],
+    budget: &Budget,
 ) -> Result<Vec<(String, Tensor)>> {
     let mut given: Vec<(String, Tensor)> = vec![];
     let mut keys: Vec<String> = npy.iter().map(|(name, _)| format!("`{name}`")).collect();
     for path in npz {
         let arrays = arrays::read_npz(path)?;
         keys.extend(arrays.iter().map(|array| format!("`{}`", array.name)));
-        given.extend(pick(ports, "input", &arrays)?);
+        given.extend(pick(ports, "input", &arrays, budget)?);
     }
     for (name, path) in npy {
-        let array = arrays::read_npy(name, path)?;
+        let array = arrays::read_npy(name, path);
         let port = ports.iter().find(|port| port.name == *name);
-        given.push((name.clone(), array.tensor(port.and_then(|port| port.dtype))?));
+        given.push((name.clone(), array.tensor(port, budget)?));
     }
     for (name, _) in &given {
         if !ports.iter().any(|port| port.name == *name) {
@@ -52,20 +55,33 @@ pub fn from_files(
 
 /// Arrays under the names of these ports or, where none has such a name, under `KIND_0`, `KIND_1` and so on.
 /// Others are not looked at.
-pub fn pick(ports: &[PortInfo], kind: &str, arrays: &[Array]) -> Result<Vec<(String, Tensor)>> {
-    let named: Vec<(&PortInfo, &Array)> = arrays
-        .iter()
-        .filter_map(|array| Some((ports.iter().find(|port| port.name == array.name)?, array)))
-        .collect();
+pub fn pick(
+    ports: &[PortInfo],
+    kind: &str,
+    arrays: &[Array],
+    budget: &Budget,
+) -> Result<Vec<(String, Tensor)>> {
+    // A name stands as it is, or spelled as this program writes it.
+    let mut by_key: HashMap<Cow<'_, str>, &PortInfo> = HashMap::new();
+    for port in ports {
+        by_key.entry(arrays::member(&port.name).into()).or_insert(port);
+    }
+    by_key.extend(ports.iter().map(|port| (port.name.as_str().into(), port)));
+    let named: Vec<(&PortInfo, &Array)> =
+        arrays.iter().filter_map(|array| Some((*by_key.get(array.name.as_str())?, array))).collect();
     let number = |name: &str| name.strip_prefix(kind)?.strip_prefix('_')?.parse::<usize>().ok();
     let numbered =
         || arrays.iter().filter_map(|array| Some((ports.get(number(&array.name)?)?, array))).collect();
     let picked = if named.is_empty() { numbered() } else { named };
-    picked.into_iter().map(|(port, array)| Ok((port.name.clone(), array.tensor(port.dtype)?))).collect()
+    picked
+        .into_iter()
+        .map(|(port, array)| Ok((port.name.clone(), array.tensor(Some(port), budget)?)))
+        .collect()
 }
 
 /// Seeded inputs, where they have to be given: floats in (-1, 1), small integers; the same on every run.
-pub fn seeded(ports: &[PortInfo]) -> Result<Vec<(String, Tensor)>> {
+pub fn seeded(ports: &[PortInfo], budget: &Budget) -> Result<Vec<(String, Tensor)>> {
+    let _budget = budget.enter();
     let one = |(index, port): (usize, &PortInfo)| {
         let open = || {
             Error::new(format!(
@@ -87,11 +103,12 @@ pub fn given(
     ports: &[PortInfo],
     npz: &[PathBuf],
     npy: &[(String, PathBuf)],
+    budget: &Budget,
 ) -> Result<Vec<(String, Tensor)>> {
     if npz.is_empty() && npy.is_empty() {
         return Ok(vec![]);
     }
-    let given = from_files(ports, npz, npy)?;
+    let given = from_files(ports, npz, npy, budget)?;
     for (name, tensor) in &given {
         check_numbers(name, tensor)?;
     }
@@ -99,19 +116,25 @@ pub fn given(
 }
 
 /// The inputs of a command: those given, else seeded ones.
-pub fn or_seeded(given: Vec<(String, Tensor)>, ports: &[PortInfo]) -> Result<Vec<(String, Tensor)>> {
-    if given.is_empty() { seeded(ports) } else { Ok(given) }
+pub fn or_seeded(
+    given: Vec<(String, Tensor)>,
+    ports: &[PortInfo],
+    budget: &Budget,
+) -> Result<Vec<(String, Tensor)>> {
+    if given.is_empty() { seeded(ports, budget) } else { Ok(given) }
 }
 
 /// Refuses an array of nothing but NaN: it tells of a mistake where it was made, and no result would.
 fn check_numbers(name: &str, tensor: &Tensor) -> Result<()> {
-    let values = if tensor.dtype().is_float() { tensor.to_f64s().map_err(Error::new)? } else { vec![] };
-    if values.is_empty() || values.iter().any(|value| !value.is_nan()) {
+    if !tensor.dtype().is_float() || tensor.is_empty() {
+        return Ok(());
+    }
+    if tensor.f64s().map_err(Error::new)?.any(|value| !value.is_nan()) {
         return Ok(());
     }
     Err(Error::new(format!(
         "input `{name}` holds nothing but NaN, all {} elements of it: an array with numbers is expected",
-        values.len()
+        tensor.len()
     )))
 }
 

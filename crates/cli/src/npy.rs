@@ -2,6 +2,7 @@
 //! that NumPy does not know of.
 
 use std::fmt::Write;
+use std::io::{ErrorKind, Read};
 
 /// What NumPy knows of an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,23 +102,41 @@ fn entry<'a>(header: &'a str, name: &str) -> Result<&'a str, String> {
     found.map(str::trim_start).ok_or_else(|| format!("its header has no `{name}`"))
 }
 
-/// Reads a whole file.
+/// What stands before the elements of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Header {
+    pub kind: Kind,
+    pub shape: Vec<usize>,
+    /// Bytes of the elements.
+    pub bytes: usize,
+    /// Whether the bytes of a number stand in the other order.
+    swapped: bool,
+    /// Whether the first axis runs fastest.
+    fortran: bool,
+}
+
+/// Longest header that is read; NumPy itself trusts none of more than 10,000 bytes.
+const LONGEST_HEADER: usize = 1 << 16;
+
+/// Reads what stands before the elements.
 ///
 /// # Errors
 /// Says what is wrong with it.
-pub fn read(file: &[u8]) -> Result<Array, String> {
-    let short = || "it ends within its header".to_owned();
-    let rest = file.strip_prefix(MAGIC).ok_or("it does not begin as NumPy's files do")?;
-    let ([major, _minor], rest) = rest.split_first_chunk::<2>().ok_or_else(short)?;
-    let (length, rest) = if *major == 1 {
-        let (length, rest) = rest.split_first_chunk::<2>().ok_or_else(short)?;
-        (usize::from(u16::from_le_bytes(*length)), rest)
-    } else {
-        let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
-        (u32::from_le_bytes(*length) as usize, rest)
+pub fn header(file: &mut impl Read) -> Result<Header, String> {
+    let begin = bytes::<8>(file)?;
+    if !begin.starts_with(MAGIC) {
+        return Err("it does not begin as NumPy's files do".into());
+    }
+    let length = match begin[6] {
+        1 => usize::from(u16::from_le_bytes(bytes(file)?)),
+        _ => u32::from_le_bytes(bytes(file)?) as usize,
     };
-    let (header, data) = rest.split_at_checked(length).ok_or_else(short)?;
-    let header = std::str::from_utf8(header).map_err(|_| "its header is no text")?;
+    if length > LONGEST_HEADER {
+        return Err(format!("its header has {length} bytes; accepted are {LONGEST_HEADER}"));
+    }
+    let mut header = vec![0; length];
+    fill(file, &mut header)?;
+    let header = std::str::from_utf8(&header).map_err(|_| "its header is no text")?;
     let descr = entry(header, "descr")?;
     let quote = descr.chars().next().filter(|quote| ['\'', '"'].contains(quote));
     let descr = quote
@@ -134,27 +153,60 @@ pub fn read(file: &[u8]) -> Result<Array, String> {
         .map(|extent| extent.parse().map_err(|_| format!("`{extent}` is no extent")))
         .collect::<Result<_, String>>()?;
     let count = shape.iter().try_fold(1usize, |count, &extent| count.checked_mul(extent));
-    let expected = count.and_then(|count| count.checked_mul(kind.size()));
-    if expected != Some(data.len()) {
-        let expected = expected.map_or("more than can be counted".into(), |bytes| bytes.to_string());
-        return Err(format!(
-            "{} bytes for shape {shape:?} of `{}`, which takes {expected}",
-            data.len(),
-            descr.0
-        ));
+    match count.and_then(|count| count.checked_mul(kind.size())) {
+        Some(bytes) => Ok(Header { kind, shape, bytes, swapped, fortran }),
+        None => Err(format!("shape {shape:?} of `{}` has more bytes than can be counted", descr.0)),
     }
-    let mut bytes =
-        if fortran && shape.len() > 1 { row_major(data, &shape, kind.size()) } else { data.to_vec() };
-    if swapped {
-        let word = match kind {
-            Kind::Complex(size) => size / 2,
-            Kind::Text(_) => 4,
-            Kind::Bool | Kind::Raw(_) | Kind::Bytes(_) => 1,
-            other => other.size(),
-        };
-        bytes.chunks_exact_mut(word).for_each(<[u8]>::reverse);
+}
+
+impl Header {
+    /// Reads the elements, which end the file; as many as the header says, one after the other, so that a header that lies takes
+    /// no memory.
+    ///
+    /// # Errors
+    /// Says what is wrong with them.
+    pub fn elements(self, file: &mut impl Read) -> Result<Array, String> {
+        let Self { kind, shape, bytes: size, swapped, fortran } = self;
+        let mut data = vec![];
+        // Where all of it is there, it is allocated once.
+        data.try_reserve_exact(size.min(MOST_AT_ONCE)).map_err(|error| error.to_string())?;
+        let read = file.take(size as u64).read_to_end(&mut data).map_err(|error| error.to_string())?;
+        let more = file.read(&mut [0]).map_err(|error| error.to_string())?;
+        if read != size || more > 0 {
+            let found = if more > 0 { format!("more than {size}") } else { read.to_string() };
+            return Err(format!(
+                "{found} bytes for shape {shape:?} of `{}`, which takes {size}",
+                kind.descr()
+            ));
+        }
+        let mut bytes = if fortran && shape.len() > 1 { row_major(&data, &shape, kind.size()) } else { data };
+        if swapped {
+            let word = match kind {
+                Kind::Complex(size) => size / 2,
+                Kind::Text(_) => 4,
+                Kind::Bool | Kind::Raw(_) | Kind::Bytes(_) => 1,
+                other => other.size(),
+            };
+            bytes.chunks_exact_mut(word).for_each(<[u8]>::reverse);
+        }
+        Ok(Array { kind, shape, bytes })
     }
-    Ok(Array { kind, shape, bytes })
+}
+
+/// Bytes that are reserved before any of them is read.
+const MOST_AT_ONCE: usize = 1 << 26;
+
+fn bytes<const SIZE: usize>(file: &mut impl Read) -> Result<[u8; SIZE], String> {
+    let mut bytes = [0; SIZE];
+    fill(file, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn fill(file: &mut impl Read, bytes: &mut [u8]) -> Result<(), String> {
+    file.read_exact(bytes).map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof => "it ends within its header".into(),
+        _ => error.to_string(),
+    })
 }
 
 /// Elements whose first axis runs fastest, in the order in which the last one does.
@@ -175,14 +227,14 @@ fn row_major(data: &[u8], shape: &[usize], size: usize) -> Vec<u8> {
     bytes
 }
 
-/// The file of an array.
-pub fn write(array: &Array) -> Vec<u8> {
-    let mut shape = String::new();
-    for extent in &array.shape {
-        let _ = write!(shape, "{extent}, ");
+/// What stands before the elements of an array.
+pub fn preface(kind: Kind, shape: &[usize]) -> Vec<u8> {
+    let mut list = String::new();
+    for extent in shape {
+        let _ = write!(list, "{extent}, ");
     }
-    let shape = if array.shape.len() == 1 { shape.trim_end() } else { shape.trim_end_matches(", ") };
-    let descr = array.kind.descr();
+    let shape = if shape.len() == 1 { list.trim_end() } else { list.trim_end_matches(", ") };
+    let descr = kind.descr();
     let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
     // Data begin at a multiple of 64; the header ends with a new line.
     let wide = header.len() + 11 > usize::from(u16::MAX);
@@ -199,13 +251,35 @@ pub fn write(array: &Array) -> Vec<u8> {
         file.extend((header.len() as u16).to_le_bytes());
     }
     file.extend(header.as_bytes());
-    file.extend(&array.bytes);
     file
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(mut file: &[u8]) -> Result<Array, String> {
+        header(&mut file)?.elements(&mut file)
+    }
+
+    fn write(array: &Array) -> Vec<u8> {
+        [preface(array.kind, &array.shape), array.bytes.clone()].concat()
+    }
+
+    /// A header may say anything; no memory is taken for what is not there.
+    #[test]
+    fn headers_that_lie_are_refused() {
+        for shape in [vec![1 << 40], vec![1 << 61], vec![1 << 31, 1 << 20]] {
+            let mut file = preface(Kind::Float(4), &shape);
+            file.extend([0; 24]);
+            assert!(read(&file).unwrap_err().starts_with("24 bytes for shape"));
+        }
+        let mut long = [MAGIC, &[2, 0], &u32::MAX.to_le_bytes()].concat();
+        long.extend([b' '; 100]);
+        assert!(read(&long).unwrap_err().contains("its header has 4294967295 bytes"));
+        let more = [preface(Kind::Float(4), &[2]), vec![0; 9]].concat();
+        assert_eq!(read(&more).unwrap_err(), "more than 8 bytes for shape [2] of `<f4`, which takes 8");
+    }
 
     #[test]
     fn every_kind_reads_back() {

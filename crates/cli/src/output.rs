@@ -1,17 +1,23 @@
 //! Where text goes: results to standard output, errors to standard error; colours where the terminal and `NO_COLOR` allow.
 
+use crate::error::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
-/// Writes to standard output; a reader that has gone away is no error.
-pub fn print(text: &str) {
+/// Writes to standard output. A reader that has gone away has all that it wants; a full disk has not.
+pub fn print(text: &str) -> Result<()> {
     let mut out = anstream::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::new(format!("standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes a line to standard output.
-pub fn line(text: &str) {
-    print(&format!("{text}\n"));
+pub fn line(text: &str) -> Result<()> {
+    print(&format!("{text}\n"))
 }
 
 /// Writes an error.

@@ -10,6 +10,7 @@ use crate::module::{self, CodeModule, LOWERING_NS};
 use crate::options::{Choice, Options};
 use crate::packing::PACKED_PER_NS;
 use crate::tasks;
+use tconvc_ir::budget::{self, Budget, Exceeded, Limit};
 use tconvc_ir::{Graph, ValueId};
 use tconvc_machine::Target;
 use tconvc_passes::plan::Plan;
@@ -45,6 +46,8 @@ pub fn compile(
     let make_ready = || module::make_ready(&options.target);
     let (Made { layout, choices, declined, estimates }, module) =
         tasks::with_helpers(executor, expected_ns(graph, plan), make_ready, |queue| {
+            // Whichever thread it is.
+            let _budget = options.budget.as_ref().map(Budget::enter);
             let mut module = CodeModule::new(&options.target)?;
             if options.keep_text {
                 module = module.keep_text();
@@ -52,6 +55,12 @@ pub fn compile(
             build(Builder::new((graph, plan), options, module, queue), memory, options.workspace_limit)
         })?;
     let (functions, weights) = (module.lower()?, weights.into_iter().collect());
+    let (bytes, most) =
+        (functions.code_bytes(), options.budget.as_ref().map(|budget| budget.limits().code_bytes));
+    if let Some(most) = most.filter(|&most| bytes > most) {
+        let exceeded = Exceeded { limit: Limit::Code, wanted: bytes, left: most, most };
+        return Err(tconvc_ir::Error::Limit(exceeded).into());
+    }
     Ok(Artifact { functions, weights, layout, choices, declined, estimates })
 }
 
@@ -81,6 +90,7 @@ fn build<'a>(
     let (graph, plan) = (builder.graph, builder.plan);
     let mut estimates = vec![];
     for step in &plan.steps {
+        budget::check()?;
         builder.set_step(step);
         estimates.extend(kernels::build(&mut builder, step)?);
     }

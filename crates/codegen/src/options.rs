@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tconvc_ir::budget::Budget;
 use tconvc_machine::Target;
 
 /// What a program is compiled for.
@@ -23,6 +24,8 @@ pub struct Options {
     /// The most bytes that the program may need beside the constants of its graph: for activations, for scratch memory of all
     /// threads, and for what packing adds to the constants.
     pub workspace_limit: usize,
+    /// What the program may take of memory and code, and when making it is to end.
+    pub budget: Option<Budget>,
     /// Whether [`Artifact::choices`](crate::artifact::Artifact::choices) are collected.
     pub list_choices: bool,
 }
@@ -38,6 +41,7 @@ impl Options {
             fast_math: FastMath::WherePays,
             schedules: Schedules::default(),
             workspace_limit: usize::MAX,
+            budget: None,
             list_choices: false,
         }
     }

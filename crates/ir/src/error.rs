@@ -33,6 +33,9 @@ pub enum Error {
     /// A size does not fit, or is larger than this program accepts.
     #[error("size: {0}")]
     Size(String),
+    /// More than the caller's limits allow, or the end of a call that was cancelled.
+    #[error("{0}")]
+    Limit(crate::budget::Exceeded),
     /// Element types do not fit together.
     #[error("type: {0}")]
     Type(String),

@@ -147,6 +147,7 @@ pub fn inferred(graph: &Graph) -> Result<Vec<(ValueId, ValueType)>> {
         Inference { graph, types: HashMap::new(), extents: HashMap::new(), tensors: HashMap::new() };
     let order = graph.order()?;
     for &id in &order {
+        crate::budget::check()?;
         let node = graph.node(id);
         inference.node(id).map_err(|error| error.at(&node.name, node.op.name()))?;
     }

@@ -1,6 +1,7 @@
 //! The reference interpreter: every node by its definition, in order, with types checked and dead values freed. It defines
 //! what is right; it is not made to be fast.
 
+use crate::budget;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Definition, Graph, Node, ValueId};
@@ -43,6 +44,7 @@ pub fn run_by(
     observe: &mut dyn FnMut(ValueId, &Tensor),
     eval: &mut Eval<'_>,
 ) -> Result<Vec<(String, Tensor)>> {
+    let _budget = budget::current_or_default();
     let given: Vec<(&str, DType, &[usize])> =
         inputs.iter().map(|(name, tensor)| (*name, tensor.dtype(), tensor.shape())).collect();
     signature::bind_inputs(graph, &given)?;

@@ -3,6 +3,7 @@
 //! No stability is promised for this crate; depend on `tconvc`.
 
 pub mod attributes;
+pub mod budget;
 pub mod dim;
 mod dtype;
 mod error;

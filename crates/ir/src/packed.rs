@@ -5,7 +5,6 @@
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::tensor::{Tensor, element_count};
-use std::sync::Arc;
 
 /// The codes of elements of that many bits (at most 8), each in a byte of its own.
 pub(crate) fn unpack(bytes: &[u8], bits: usize, count: usize) -> Vec<u8> {
@@ -44,7 +43,7 @@ pub(crate) fn codes(tensor: &Tensor) -> Vec<u8> {
 /// A tensor of a short type from its codes.
 pub(crate) fn from_codes(dtype: DType, shape: &[usize], codes: &[u8]) -> Result<Tensor> {
     element_count(shape)?;
-    Tensor::from_shared(dtype, shape.to_vec(), Arc::new(pack(codes, dtype.bits())), 0)
+    Tensor::from_bytes(dtype, shape.to_vec(), pack(codes, dtype.bits()))
 }
 
 /// How a power of two is chosen for a number between two, where only these can be held (f8e8m0).

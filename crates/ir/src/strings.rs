@@ -3,7 +3,6 @@
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, element_count};
-use std::sync::Arc;
 
 impl Tensor {
     /// From strings in row-major order; ONNX allows any bytes.
@@ -23,7 +22,7 @@ impl Tensor {
         if element_count(&shape)? != count {
             return Err(Error::Size(format!("{count} strings do not fill a tensor of shape {shape:?}")));
         }
-        Self::from_shared(DType::String, shape, Arc::new(packed), 0)
+        Self::from_bytes(DType::String, shape, packed)
     }
 
     /// The elements of a string tensor.
@@ -53,6 +52,7 @@ impl Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     #[test]
     fn strings_read_back() {

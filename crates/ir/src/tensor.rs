@@ -1,5 +1,6 @@
 //! Dense tensors, row-major, with shared immutable storage.
 
+use crate::budget::{self, Charge};
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::pages::{LARGE_BYTES, Pages};
@@ -32,27 +33,35 @@ pub struct Tensor {
 /// Elements to be written, zero at first; many of them in memory of their own.
 pub(crate) struct LargeVec<T> {
     memory: Memory,
+    charge: Charge,
     elements: PhantomData<T>,
 }
 
 enum Memory {
-    Words(Elements<u64>),
+    Words(Vec<u64>),
     Pages(Pages),
 }
 
 impl<T: Element> LargeVec<T> {
     /// So many zeros.
-    pub(crate) fn zeroed(len: usize) -> Self {
-        let bytes = len * size_of::<T>();
-        let pages = if bytes >= LARGE_BYTES { Pages::zeroed(bytes) } else { None };
-        let memory = pages.map_or_else(|| Memory::Words(Elements(vec![0; bytes.div_ceil(8)])), Memory::Pages);
-        Self { memory, elements: PhantomData }
+    ///
+    /// # Errors
+    /// When the budget does not allow them, or the system has no memory for them.
+    pub(crate) fn zeroed(len: usize) -> Result<Self> {
+        let bytes = len.checked_mul(size_of::<T>()).ok_or_else(|| no_memory(usize::MAX))?;
+        let charge = budget::take(bytes)?;
+        let memory = if bytes >= LARGE_BYTES {
+            Memory::Pages(Pages::zeroed(bytes).ok_or_else(|| no_memory(bytes))?)
+        } else {
+            Memory::Words(vec![0; bytes.div_ceil(8)])
+        };
+        Ok(Self { memory, charge, elements: PhantomData })
     }
 
     /// The elements, perhaps with a few more at the end.
     pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
         match &mut self.memory {
-            Memory::Words(words) => bytemuck::cast_slice_mut(&mut words.0),
+            Memory::Words(words) => bytemuck::cast_slice_mut(words),
             Memory::Pages(pages) => bytemuck::cast_slice_mut(pages),
         }
     }
@@ -65,19 +74,45 @@ impl<T: Element> LargeVec<T> {
     /// As a tensor of a type whose elements are stored in the same way.
     pub(crate) fn into_tensor_of(self, dtype: DType, shape: impl Into<Vec<usize>>) -> Result<Tensor> {
         let storage: SharedBytes = match self.memory {
-            Memory::Words(words) => Arc::new(words),
-            Memory::Pages(pages) => Arc::new(pages),
+            Memory::Words(words) => Arc::new(Elements::new(words, self.charge)),
+            Memory::Pages(pages) => Arc::new(ChargedPages { pages, _charge: self.charge }),
         };
         Tensor::from_shared(dtype, shape.into(), storage, 0)
     }
 }
 
-/// Vec of elements seen as bytes, aligned for the elements.
-struct Elements<T>(Vec<T>);
+/// Pages, and what they take of a budget.
+struct ChargedPages {
+    pages: Pages,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for ChargedPages {
+    fn as_ref(&self) -> &[u8] {
+        &self.pages
+    }
+}
+
+/// Vec of elements seen as bytes, aligned for the elements, and what it takes of a budget.
+struct Elements<T> {
+    data: Vec<T>,
+    _charge: Charge,
+}
+
+impl<T> Elements<T> {
+    fn new(data: Vec<T>, charge: Charge) -> Self {
+        Self { data, _charge: charge }
+    }
+}
+
+/// The error where the system does not give so many bytes.
+fn no_memory(bytes: usize) -> Error {
+    Error::Size(format!("the system has no memory for {bytes} bytes"))
+}
 
 impl<T: bytemuck::Pod> AsRef<[u8]> for Elements<T> {
     fn as_ref(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.0)
+        bytemuck::cast_slice(&self.data)
     }
 }
 
@@ -133,7 +168,17 @@ impl Tensor {
                 data.len()
             )));
         }
-        Ok(Self { dtype, shape, storage: Arc::new(Elements(data)), offset: 0, bytes, aligned: None })
+        let storage = Arc::new(Elements::new(data, budget::take(bytes)?));
+        Ok(Self { dtype, shape, storage, offset: 0, bytes, aligned: None })
+    }
+
+    /// From raw little-endian bytes, which become the tensor's own and count for the budget of the thread.
+    ///
+    /// # Errors
+    /// As [`Tensor::from_shared`], and when the budget does not allow them.
+    pub fn from_bytes(dtype: DType, shape: impl Into<Vec<usize>>, bytes: Vec<u8>) -> Result<Self> {
+        let charge = budget::take(bytes.len())?;
+        Self::from_shared(dtype, shape.into(), Arc::new(Elements::new(bytes, charge)), 0)
     }
 
     /// From raw little-endian bytes, shared and not copied; `offset` is where the tensor starts in `storage`.
@@ -171,8 +216,8 @@ impl Tensor {
     /// When the tensor is too large.
     pub fn zeros(dtype: DType, shape: impl Into<Vec<usize>>) -> Result<Self> {
         let shape = shape.into();
-        let words = byte_count(dtype, &shape)?.div_ceil(8);
-        Self::from_shared(dtype, shape, Arc::new(Elements(vec![0u64; words])), 0)
+        let bytes = byte_count(dtype, &shape)?;
+        LargeVec::<u8>::zeroed(bytes)?.into_tensor_of(dtype, shape)
     }
 
     /// Elements that look random and are the same on every run and machine: floats in (-1, 1), integers 0 to 7, booleans.
@@ -182,6 +227,7 @@ impl Tensor {
     pub fn seeded(dtype: DType, shape: impl Into<Vec<usize>>, seed: u64) -> Result<Self> {
         let shape = shape.into();
         let count = element_count(&shape)?;
+        budget::ask(byte_count(dtype, &shape)?)?;
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x2545_f491_4f6c_dd1d;
         // SplitMix64.
         let mut next = move || {
@@ -205,7 +251,7 @@ impl Tensor {
         Self {
             dtype: T::DTYPE,
             shape: vec![],
-            storage: Arc::new(Elements(vec![value])),
+            storage: Arc::new(Elements::new(vec![value], Charge::default())),
             offset: 0,
             bytes: size_of::<T>(),
             aligned: None,
@@ -218,7 +264,7 @@ impl Tensor {
             dtype: DType::I64,
             shape: vec![values.len()],
             bytes: size_of_val(values),
-            storage: Arc::new(Elements(values.to_vec())),
+            storage: Arc::new(Elements::new(values.to_vec(), Charge::default())),
             offset: 0,
             aligned: None,
         }
@@ -270,7 +316,7 @@ impl Tensor {
         let words = || {
             let mut words = vec![0u64; self.bytes.div_ceil(8)];
             bytemuck::cast_slice_mut(&mut words)[..self.bytes].copy_from_slice(self.bytes());
-            Elements(words)
+            Elements::new(words, Charge::default())
         };
         let bytes = &aligned.get_or_init(words).as_ref()[..self.bytes];
         Ok(bytemuck::try_cast_slice(bytes).map_or_else(|_| Cow::Owned(copy()), Cow::Borrowed))
@@ -307,6 +353,17 @@ impl Tensor {
             return Ok(self.bytes().iter().map(|&byte| f64::from(u8::from(byte != 0))).collect());
         }
         crate::dispatch_numeric!(self.dtype, T => Ok(self.elements::<T>()?.iter().map(|&value| value.to_f64()).collect()))
+    }
+
+    /// As [`Tensor::to_f64s`], one after the other: nothing is copied.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn f64s(&self) -> Result<Box<dyn Iterator<Item = f64> + '_>> {
+        if self.dtype == DType::Bool {
+            return Ok(Box::new(self.bytes().iter().map(|&byte| f64::from(u8::from(byte != 0)))));
+        }
+        crate::dispatch_numeric!(self.dtype, T => Ok(Box::new(self.each::<T>()?.map(Element::to_f64))))
     }
 
     /// The elements of an integer tensor (i64 or i32, as ONNX uses for shapes and indices) as `i64`.

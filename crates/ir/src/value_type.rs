@@ -35,6 +35,12 @@ impl ValueType {
         self.shape.as_ref()?.iter().map(Dim::known).collect()
     }
 
+    /// Bytes of a tensor of this type, when type and extents are known; of more than can be counted, the most that can.
+    pub fn known_bytes(&self) -> Option<usize> {
+        let count = self.known_shape()?.into_iter().fold(1usize, usize::saturating_mul);
+        self.dtype.map(|dtype| dtype.bytes_for(count).unwrap_or(usize::MAX))
+    }
+
     /// True when a tensor may be a value of this type: what is known of it agrees.
     pub fn holds(&self, tensor: &Tensor) -> bool {
         let fits = |(dim, extent): (&Dim, &usize)| dim.known().is_none_or(|known| known == *extent);

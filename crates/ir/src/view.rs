@@ -3,7 +3,6 @@
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, element_count};
-use std::sync::Arc;
 
 /// A borrowed tensor, row-major.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,7 +67,7 @@ impl<'a> TensorView<'a> {
     /// # Errors
     /// When it is larger than tensors may be.
     pub fn to_tensor(&self) -> Result<Tensor> {
-        Tensor::from_shared(self.dtype, self.shape.to_vec(), Arc::new(self.bytes.to_vec()), 0)
+        Tensor::from_bytes(self.dtype, self.shape.to_vec(), self.bytes.to_vec())
     }
 }
 

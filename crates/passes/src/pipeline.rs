@@ -167,6 +167,7 @@ fn run_stage(
             if options.disabled.iter().any(|disabled| disabled == name) {
                 continue;
             }
+            tconvc_ir::budget::check()?;
             let limited = stop.is_some_and(|stop| stop.pass == name);
             let mut context = Context { options, journal, budget: budget.filter(|_| limited) };
             changed |= run_checked(pass, graph, &mut context)?;

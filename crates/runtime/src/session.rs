@@ -9,6 +9,7 @@ use crate::memory::AlignedBytes;
 use crate::program::{Interpreted, Operand, Port, Program, Space, Stage, StageInput, Work};
 use crate::subgraphs::{Subgraph, Subgraphs};
 use std::sync::Arc;
+use tconvc_ir::budget::{self, Charge};
 use tconvc_ir::{Op, Tensor, TensorView, TensorViewMut};
 
 mod apart;
@@ -28,6 +29,8 @@ pub struct Session {
     calls: Vec<Call>,
     /// What runs graphs inside of operators; they are interpreted without.
     subgraphs: Option<Arc<dyn Subgraphs>>,
+    /// What arena and scratch memory take of a budget.
+    _charge: Charge,
 }
 
 /// A kernel, ready to be called.
@@ -58,11 +61,13 @@ impl Session {
     /// Makes the workspace.
     ///
     /// # Errors
-    /// When there is no memory for it.
+    /// When there is no memory for it, or the budget of the thread does not allow it.
     pub fn new(program: &Program, executor: Arc<dyn Executor>) -> Result<Self, RunError> {
         let memory = |bytes: usize| AlignedBytes::zeroed(bytes).ok_or(RunError::Memory { bytes });
+        let scratch_bytes = program.layout.scratch_bytes.saturating_mul(program.layout.threads);
+        let charge = budget::take(program.layout.arena_bytes.saturating_add(scratch_bytes))?;
         let mut arena = memory(program.layout.arena_bytes)?;
-        let scratch = memory(program.layout.scratch_bytes.saturating_mul(program.layout.threads))?;
+        let scratch = memory(scratch_bytes)?;
         let (mut table, mut patches, mut calls) = (vec![], vec![], vec![]);
         for step in program.steps() {
             let Work::Kernel(kernel) = &step.work else { continue };
@@ -83,7 +88,17 @@ impl Session {
             }
         }
         let program = program.clone();
-        Ok(Self { program, executor, arena, scratch, table, patches, calls, subgraphs: None })
+        Ok(Self {
+            program,
+            executor,
+            arena,
+            scratch,
+            table,
+            patches,
+            calls,
+            subgraphs: None,
+            _charge: charge,
+        })
     }
 
     /// Runs graphs inside of operators by these means.
@@ -134,6 +149,7 @@ impl Session {
         let mut next = 0;
         let layout = Arc::clone(&self.program.layout);
         for (number, step) in layout.steps.iter().enumerate() {
+            budget::check()?;
             let start = std::time::Instant::now();
             match &step.work {
                 Work::Kernel(kernel) => {
@@ -192,6 +208,7 @@ impl Session {
     ) -> Result<(), RunError> {
         let mut made: Vec<Vec<Tensor>> = vec![];
         for stage in &interpreted.stages {
+            let at = |error: tconvc_ir::Error| error.at(node, stage.op.name());
             let mut tensors = vec![];
             for input in &stage.inputs {
                 tensors.push(match input {
@@ -199,13 +216,14 @@ impl Session {
                     Some(StageInput::Constant(tensor)) => Some(tensor.clone()),
                     Some(StageInput::Made { stage, output }) => made[*stage].get(*output).cloned(),
                     Some(StageInput::Buffer(operand, port)) => {
+                        budget::ask(port.bytes()).map_err(at)?;
                         let bytes = self.read(*operand, port.bytes(), inputs, outputs).to_vec();
-                        Some(Tensor::from_shared(port.dtype, port.shape.clone(), Arc::new(bytes), 0)?)
+                        Some(Tensor::from_bytes(port.dtype, port.shape.clone(), bytes).map_err(at)?)
                     }
                 });
             }
             let arguments: Vec<Option<&Tensor>> = tensors.iter().map(Option::as_ref).collect();
-            made.push(self.evaluate(node, stage, &arguments)?);
+            made.push(self.evaluate(node, stage, &arguments).map_err(at)?);
         }
         let results = made.pop().unwrap_or_default();
         for (output, result) in interpreted.outputs.iter().zip(results) {

@@ -4,7 +4,7 @@ use super::{compiler, load, tuned};
 use crate::args::Bench;
 use crate::error::{Error, Result};
 use crate::trace::Trace;
-use crate::{inputs, output};
+use crate::{inputs, output, stop};
 use serde_json::json;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -17,13 +17,14 @@ const WARM_UP: usize = 3;
 pub fn run(options: &Bench) -> Result<ExitCode> {
     let resident = resident_bytes();
     let start = Instant::now();
-    let model = load(&options.model)?;
+    let budget = stop::begin(&options.options.limits);
+    let model = load(&options.model, &budget)?;
     let read_ms = start.elapsed().as_secs_f64() * 1e3;
     let in_model = |error| Error::in_file(&options.model, error);
-    let given = inputs::given(&model.inputs(), &options.inputs, &[])?;
-    let compiler = tuned(compiler(&options.options), &options.options, &model, &given)?;
+    let given = inputs::given(&model.inputs(), &options.inputs, &[], &budget)?;
+    let compiler = tuned(compiler(&options.options, &budget)?, &options.options, &model, &given)?;
     let compiled = compiler.compile(&model).map_err(in_model)?;
-    let tensors = inputs::or_seeded(given, compiled.inputs())?;
+    let tensors = inputs::or_seeded(given, compiled.inputs(), &budget)?;
     let views = compiled.order(inputs::views(&tensors)).map_err(in_model)?;
     let mut session = compiled.session();
     // The first run also gives the outputs' shapes.
@@ -95,7 +96,7 @@ pub fn run(options: &Bench) -> Result<ExitCode> {
     if options.json {
         let line = json!({
             "model": options.model.display().to_string(),
-            "threads": options.options.threads,
+            "threads": report.threads,
             "runs": times.len(),
             "min_ms": least,
             "median_ms": median,
@@ -107,7 +108,7 @@ pub fn run(options: &Bench) -> Result<ExitCode> {
             "interpreted": report.interpreted,
             "resident_growth_bytes": resident.zip(resident_bytes()).map(|(before, now)| now.saturating_sub(before)),
         });
-        output::line(&line.to_string());
+        output::line(&line.to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
     if options.profile {
@@ -119,17 +120,17 @@ pub fn run(options: &Bench) -> Result<ExitCode> {
             })
             .collect();
         report.set_times(&medians);
-        output::print(&report.profile());
+        output::print(&report.profile())?;
     }
     output::line(&format!(
         "{} runs, {} thread(s): median {median:.3} ms, least {least:.3} ms",
         times.len(),
-        options.options.threads
-    ));
+        report.threads
+    ))?;
     output::line(&format!(
         "compiled in {:.1} ms: {} bytes of code, {} of weights, {} of workspace",
         report.compile_ms, report.code_bytes, report.weight_bytes, report.workspace_bytes
-    ));
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,22 +3,23 @@
 use super::{compiler, load, tuned};
 use crate::args::{Compile, Deny, Emit};
 use crate::error::{Error, Result};
-use crate::{files, inputs, output};
+use crate::{files, inputs, output, stop};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use tconvc::{Compiler, Model, Tensor, Tolerance, compare};
+use tconvc::{Budget, Compiler, Model, Tensor, Tolerance, compare};
 
 /// Compiles a model and shows or writes what was asked for.
 pub fn run(options: &Compile) -> Result<ExitCode> {
-    let model = load(&options.model)?;
+    let budget = stop::begin(&options.options.limits);
+    let model = load(&options.model, &budget)?;
     let in_model = |error| Error::in_file(&options.model, error);
     let deny = options.deny.contains(&Deny::Interpreted);
-    let mut compiler = compiler(&options.options).deny_interpreted(deny);
+    let mut compiler = compiler(&options.options, &budget)?.deny_interpreted(deny);
     if let Some(pass) = &options.stop_after {
         compiler = compiler.stop_after(pass);
     }
-    let given = inputs::given(&model.inputs(), options.inputs.as_slice(), &[])?;
+    let given = inputs::given(&model.inputs(), options.inputs.as_slice(), &[], &budget)?;
     let compiler = tuned(compiler, &options.options, &model, &given)?;
     if deny && matches!(options.emit, Emit::Ir | Emit::Dot | Emit::Onnx) {
         // No code is made that could be refused.
@@ -33,7 +34,7 @@ pub fn run(options: &Compile) -> Result<ExitCode> {
         }
     }
     match options.emit {
-        Emit::Jit => return jit(options, &compiler, &model, given),
+        Emit::Jit => return jit(options, &compiler, &model, given, &budget),
         Emit::Ir => {
             let rewritten = compiler.rewrite(&model).map_err(in_model)?;
             output::warnings(rewritten.warnings());
@@ -59,14 +60,14 @@ pub fn run(options: &Compile) -> Result<ExitCode> {
         }
     }
     if options.verify {
-        return check(options, &compiler, &model, given);
+        return check(options, &compiler, &model, given, &budget);
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn write(path: Option<&Path>, bytes: &[u8]) -> Result<()> {
     match path {
-        None => output::print(&String::from_utf8_lossy(bytes)),
+        None => output::print(&String::from_utf8_lossy(bytes))?,
         Some(path) => files::write(path, bytes)?,
     }
     Ok(())
@@ -78,10 +79,11 @@ fn jit(
     compiler: &Compiler,
     model: &Model,
     given: Vec<(String, Tensor)>,
+    budget: &Budget,
 ) -> Result<ExitCode> {
     let in_model = |error| Error::in_file(&options.model, error);
     let compiled = compiler.compile(model).map_err(in_model)?;
-    let tensors = inputs::or_seeded(given.clone(), compiled.inputs())?;
+    let tensors = inputs::or_seeded(given.clone(), compiled.inputs(), budget)?;
     let views = compiled.order(inputs::views(&tensors)).map_err(in_model)?;
     let mut session = compiled.session();
     session.run(&views).map_err(in_model)?;
@@ -97,7 +99,7 @@ fn jit(
     output::warnings(&report.warnings);
     report.set_times(&steps);
     write(options.output.as_deref(), format!("{report}run        {run_ms:.3} ms\n").as_bytes())?;
-    if options.verify { check(options, compiler, model, given) } else { Ok(ExitCode::SUCCESS) }
+    if options.verify { check(options, compiler, model, given, budget) } else { Ok(ExitCode::SUCCESS) }
 }
 
 /// Compares with the reference interpreter.
@@ -106,15 +108,16 @@ fn check(
     compiler: &Compiler,
     model: &Model,
     given: Vec<(String, Tensor)>,
+    budget: &Budget,
 ) -> Result<ExitCode> {
     let in_model = |error| Error::in_file(&options.model, error);
     let compiled = compiler.compile(model).map_err(in_model)?;
-    let tensors = inputs::or_seeded(given, compiled.inputs())?;
+    let tensors = inputs::or_seeded(given, compiled.inputs(), budget)?;
     let got = compiled.run(inputs::views(&tensors)).map_err(in_model)?;
     let expected = model.interpret(inputs::views(&tensors)).map_err(in_model)?;
     for ((name, got), (_, expected)) in got.iter().zip(expected.iter()) {
         match compare(got, expected, model.tolerance(name, Tolerance::NETWORK)) {
-            Ok(agreement) => output::line(&format!("verified: {name} differs by at most {agreement}")),
+            Ok(agreement) => output::line(&format!("verified: {name} differs by at most {agreement}"))?,
             Err(problem) => {
                 return Err(Error::in_file(&options.model, format!("output `{name}`: {problem}")));
             }

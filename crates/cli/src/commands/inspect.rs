@@ -1,26 +1,23 @@
 //! `tconvc inspect`.
 
-use super::load;
+use super::{load, shaped};
 use crate::args::Inspect;
 use crate::error::{Error, Result};
-use crate::output;
+use crate::{output, stop};
 use std::process::ExitCode;
 use tconvc::Compiler;
 
 /// Prints the graph as it was read, or as it is after a pass.
 pub fn run(options: &Inspect) -> Result<ExitCode> {
-    let model = load(&options.model)?;
+    let budget = stop::begin(&options.limits);
+    let model = load(&options.model, &budget)?;
     let Some(pass) = &options.after else {
-        output::print(&model.to_text());
+        output::print(&model.to_text())?;
         return Ok(ExitCode::SUCCESS);
     };
-    let compiler = Compiler::new().stop_after(pass);
-    let compiler = options
-        .shapes
-        .iter()
-        .fold(compiler, |compiler, (name, shape)| compiler.input_shape(name, shape.clone()));
+    let compiler = shaped(Compiler::new().budget(&budget).stop_after(pass), &options.shapes)?;
     let rewritten = compiler.rewrite(&model).map_err(|error| Error::in_file(&options.model, error))?;
     output::warnings(rewritten.warnings());
-    output::print(&rewritten.to_text());
+    output::print(&rewritten.to_text())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,18 +3,19 @@
 use super::{compiler, load, tuned};
 use crate::args::Run;
 use crate::error::{Error, Result};
-use crate::{arrays, inputs, output};
+use crate::{arrays, inputs, output, stop};
 use std::process::ExitCode;
 use tconvc::PortInfo;
 
 /// Runs a model, writes its outputs, and prints their shapes.
 pub fn run(options: &Run) -> Result<ExitCode> {
-    let model = load(&options.model)?;
+    let budget = stop::begin(&options.options.limits);
+    let model = load(&options.model, &budget)?;
     let in_model = |error| Error::in_file(&options.model, error);
-    let given = inputs::given(&model.inputs(), &options.inputs, &options.input)?;
-    let compiler = tuned(compiler(&options.options), &options.options, &model, &given)?;
+    let given = inputs::given(&model.inputs(), &options.inputs, &options.input, &budget)?;
+    let compiler = tuned(compiler(&options.options, &budget)?, &options.options, &model, &given)?;
     let compiled = compiler.compile(&model).map_err(in_model)?;
-    let tensors = inputs::or_seeded(given, compiled.inputs())?;
+    let tensors = inputs::or_seeded(given, compiled.inputs(), &budget)?;
     if options.output.is_some() {
         // Before anything runs.
         let note = |port: &PortInfo| Some(format!("output `{}`: {}", port.name, arrays::note(port.dtype?)?));
@@ -23,7 +24,7 @@ pub fn run(options: &Run) -> Result<ExitCode> {
     let outputs = compiled.run(inputs::views(&tensors)).map_err(in_model)?;
     output::warnings(&compiled.report().warnings);
     for (name, tensor) in outputs.iter() {
-        output::line(&format!("{name}: {}{:?}", tensor.dtype(), tensor.shape()));
+        output::line(&format!("{name}: {}{:?}", tensor.dtype(), tensor.shape()))?;
     }
     if let Some(path) = &options.output {
         let left_out = arrays::write_npz(path, outputs.iter())?;

@@ -3,11 +3,11 @@
 use super::{compiler, load, tuned};
 use crate::args::{CompileOptions, Verify};
 use crate::error::{Error, Result};
-use crate::{arrays, inputs, output};
+use crate::{arrays, inputs, output, stop};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tconvc::{Agreement, PortInfo, Tensor, Tolerance, compare};
+use tconvc::{Agreement, Budget, PortInfo, Tensor, Tolerance, compare};
 
 /// What is checked: a model, or a case in the layout of ONNX's backend tests.
 enum Case {
@@ -17,6 +17,7 @@ enum Case {
 
 /// Checks every case, a line each; status 1 when one failed.
 pub fn run(options: &Verify) -> Result<ExitCode> {
+    let budget = stop::begin(&options.options.limits);
     let mut cases = vec![];
     for path in &options.paths {
         let before = cases.len();
@@ -33,8 +34,8 @@ pub fn run(options: &Verify) -> Result<ExitCode> {
         };
         bar.set_message(path.display().to_string());
         let result = match case {
-            Case::Model(path) => model(path, &options.options),
-            Case::Backend(path) => backend(path, &options.options),
+            Case::Model(path) => model(path, &options.options, &budget),
+            Case::Backend(path) => backend(path, &options.options, &budget),
         };
         let line = match result {
             Ok(what) => {
@@ -49,11 +50,11 @@ pub fn run(options: &Verify) -> Result<ExitCode> {
                 format!("FAILED  {path}: {problem}")
             }
         };
-        bar.suspend(|| output::line(&line));
+        bar.suspend(|| output::line(&line))?;
         bar.inc(1);
     }
     bar.finish_and_clear();
-    output::line(&format!("{passed} passed, {failed} failed"));
+    output::line(&format!("{passed} passed, {failed} failed"))?;
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
@@ -89,23 +90,23 @@ fn entries(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// A model on the arrays beside it and against the outputs among them, else on seeded inputs against the interpreter.
-fn model(path: &Path, options: &CompileOptions) -> Result<String> {
-    let model = load(path)?;
+fn model(path: &Path, options: &CompileOptions, budget: &Budget) -> Result<String> {
+    let model = load(path, budget)?;
     let stored = inputs::stored(path);
     let mut given = vec![];
     if let Some(file) = &stored {
         let ports = model.inputs();
-        given = inputs::pick(&ports, "input", &arrays::read_npz(file)?)?;
+        given = inputs::pick(&ports, "input", &arrays::read_npz(file)?, budget)?;
         let is_given = |port: &PortInfo| given.iter().any(|(name, _)| *name == port.name);
         if !ports.iter().all(|port| port.optional || is_given(port)) {
             return Err(Error::in_file(file, "it does not hold every input of the model"));
         }
     }
-    let compiled = tuned(compiler(options), options, &model, &given)?.compile(&model)?;
-    let tensors = inputs::or_seeded(given, compiled.inputs())?;
+    let compiled = tuned(compiler(options, budget)?, options, &model, &given)?.compile(&model)?;
+    let tensors = inputs::or_seeded(given, compiled.inputs(), budget)?;
     let got = compiled.run(inputs::views(&tensors))?;
     let mut expected: Vec<(String, Tensor)> = match &stored {
-        Some(file) => inputs::pick(compiled.outputs(), "output", &arrays::read_npz(file)?)?,
+        Some(file) => inputs::pick(compiled.outputs(), "output", &arrays::read_npz(file)?, budget)?,
         None => vec![],
     };
     let against = if expected.is_empty() { "the reference interpreter" } else { "stored outputs" };
@@ -127,14 +128,14 @@ fn model(path: &Path, options: &CompileOptions) -> Result<String> {
 }
 
 /// A case of ONNX's backend tests: every data set in its folder.
-fn backend(folder: &Path, options: &CompileOptions) -> Result<String> {
-    let model = load(&folder.join("model.onnx"))?;
+fn backend(folder: &Path, options: &CompileOptions, budget: &Budget) -> Result<String> {
+    let model = load(&folder.join("model.onnx"), budget)?;
     let mut sets = 0;
     for set in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
         let tensors = tensors(&set, "input", &model.inputs())?;
-        let shaped = tensors
-            .iter()
-            .fold(compiler(options), |compiler, (name, tensor)| compiler.input_shape(name, tensor.shape()));
+        let shaped = tensors.iter().fold(compiler(options, budget)?, |compiler, (name, tensor)| {
+            compiler.input_shape(name, tensor.shape())
+        });
         let got = tuned(shaped, options, &model, &[])?.compile(&model)?.run(inputs::views(&tensors))?;
         for (name, expected) in self::tensors(&set, "output", &model.outputs())? {
             let Some(got) = got.get(&name) else {

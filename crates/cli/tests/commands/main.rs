@@ -11,6 +11,7 @@ mod exports;
 mod graphs;
 mod help;
 mod interpreted;
+mod limits;
 mod runs;
 #[cfg(test)]
 mod support;

@@ -377,6 +377,7 @@ impl<'a> Builder<'a> {
             return Err(CompileError::Workspace { bytes, limit });
         }
         let bytes = self.weights.bytes();
+        tconvc_ir::budget::ask(bytes)?;
         let taken = AlignedBytes::zeroed(bytes);
         let taken = taken.ok_or(CompileError::Memory { what: "packed weights", bytes })?;
         for task in self.weights.write(memory.insert(taken).as_mut_slice()) {

@@ -43,8 +43,21 @@ impl LoweredModule {
         if !self.target.runs_here() {
             return Err(CodeError::Foreign { target: self.target.to_string() });
         }
+        check_executable()?;
         JitCode::place(self.functions, self.isa)
     }
+}
+
+/// Tries to make a page executable. A system may refuse that to a process (`MemoryDenyWriteExecute`, SELinux), which would be the
+/// end of it in the middle of placing code.
+fn check_executable() -> Result<(), CodeError> {
+    let page = memmap2::MmapMut::map_anon(1).and_then(memmap2::MmapMut::make_exec);
+    page.map(drop).map_err(|error| CodeError::Memory {
+        message: format!(
+            "{error}; the system refuses it to this process (systemd: MemoryDenyWriteExecute=no allows it); \
+             `compile --emit onnx` needs none"
+        ),
+    })
 }
 
 impl JitCode {

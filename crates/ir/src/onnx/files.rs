@@ -2,6 +2,7 @@
 
 use super::proto::StringStringEntryProto;
 use super::raw::from_raw;
+use crate::budget::{self, Charge};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::pages::{LARGE_BYTES, Pages};
@@ -154,8 +155,11 @@ fn load(path: &Path, read_bytes: u64) -> Result<Bytes> {
         return Err(Error::Io { path: path.display().to_string(), problem });
     }
     let file = File::open(path).map_err(|error| io(path, &error))?;
+    budget::grow(taken(&about));
     if about.len() <= read_bytes {
-        return read(file, about.len() as usize).map_err(|error| io(path, &error));
+        let size = about.len() as usize;
+        let charge = budget::take(size)?;
+        return read(file, size, charge).map_err(|error| io(path, &error));
     }
     // SAFETY: the mapping is read-only and private to us. Were another process to shorten the file meanwhile, reading
     // would stop this process; as with every program that maps its inputs, files in use must not be truncated.
@@ -163,14 +167,37 @@ fn load(path: &Path, read_bytes: u64) -> Result<Bytes> {
     Ok(Bytes::from_owner(map))
 }
 
+/// Bytes of a file on the disk, which are fewer than it is long where most of it was never written.
+fn taken(about: &std::fs::Metadata) -> usize {
+    #[cfg(unix)]
+    let blocks = std::os::unix::fs::MetadataExt::blocks(about).saturating_mul(512);
+    #[cfg(not(unix))]
+    let blocks = u64::MAX;
+    // Small files may stand where no blocks are counted.
+    usize::try_from(about.len().min(blocks.max(1 << 16))).unwrap_or(usize::MAX)
+}
+
+/// Bytes of a file, and what they take of a budget.
+struct Loaded<B> {
+    bytes: B,
+    _charge: Charge,
+}
+
+impl<B: AsRef<[u8]>> AsRef<[u8]> for Loaded<B> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+}
+
 /// The first bytes of a file, fewer where it has become shorter.
-fn read(file: File, size: usize) -> std::io::Result<Bytes> {
+fn read(file: File, size: usize, charge: Charge) -> std::io::Result<Bytes> {
     let mut file = file.take(size as u64);
     let pages = if size >= LARGE_BYTES { Pages::zeroed(size) } else { None };
     let Some(mut pages) = pages else {
-        let mut bytes = Vec::with_capacity(size);
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(size).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
         file.read_to_end(&mut bytes)?;
-        return Ok(bytes.into());
+        return Ok(Bytes::from_owner(Loaded { bytes, _charge: charge }));
     };
     let mut filled = 0;
     loop {
@@ -181,7 +208,7 @@ fn read(file: File, size: usize) -> std::io::Result<Bytes> {
             Err(error) => return Err(error),
         }
     }
-    Ok(Bytes::from_owner(pages).slice(..filled))
+    Ok(Bytes::from_owner(Loaded { bytes: pages, _charge: charge }).slice(..filled))
 }
 
 fn io(path: &Path, error: &std::io::Error) -> Error {

@@ -18,6 +18,7 @@ mod types;
 mod wire;
 
 use crate::attributes::Attributes;
+use crate::budget;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::tensor::Tensor;
@@ -31,6 +32,7 @@ use std::path::Path;
 /// When the file cannot be read, is no ONNX model, or holds what this program does not accept; names the file, and the
 /// node, attribute or tensor at fault.
 pub fn read_path(path: impl AsRef<Path>) -> Result<Graph> {
+    let _budget = budget::current_or_default();
     let path = path.as_ref();
     let bytes = files::load_model(path)?;
     let graph = foreign::refuse(&bytes)
@@ -44,6 +46,8 @@ pub fn read_path(path: impl AsRef<Path>) -> Result<Graph> {
 /// # Errors
 /// As [`read_path`], without the file's name.
 pub fn read_bytes(bytes: &[u8]) -> Result<Graph> {
+    let _budget = budget::current_or_default();
+    budget::grow(bytes.len());
     foreign::refuse(bytes)?;
     import::model(&Bytes::copy_from_slice(bytes), &Files::none())
 }

@@ -7,10 +7,9 @@ use super::wire::decode;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::packed::pack;
-use crate::tensor::{MAX_TENSOR_BYTES, Tensor, element_count};
+use crate::tensor::{LargeVec, MAX_TENSOR_BYTES, Tensor, element_count};
 use crate::{bf16, dispatch_numeric, f16};
 use prost::bytes::Bytes;
-use std::sync::Arc;
 
 /// Reads a tensor that stands in encoded form, and its name.
 pub(super) fn read(bytes: &Bytes, files: &Files) -> Result<(String, Tensor)> {
@@ -69,7 +68,7 @@ pub(super) fn extents(dims: &[i64]) -> Result<Vec<usize>> {
 
 /// From the field that holds elements of this type.
 fn from_typed(dtype: DType, shape: Vec<usize>, count: usize, proto: TensorProto) -> Result<Tensor> {
-    let bytes = |data: Vec<u8>| Tensor::from_shared(dtype, shape.clone(), Arc::new(data), 0);
+    let bytes = |data: Vec<u8>| Tensor::from_bytes(dtype, shape.clone(), data);
     match dtype {
         DType::F32 => Tensor::from_vec(shape, expect(proto.float_data, "float_data", count)?),
         DType::F64 => Tensor::from_vec(shape, expect(proto.double_data, "double_data", count)?),
@@ -233,6 +232,11 @@ fn densify(values: &Tensor, indices: &Tensor, shape: &[usize]) -> Result<Tensor>
         )));
     }
     .ok_or_else(|| Error::Size(format!("an index is outside the shape {shape:?}")))?;
+    let mut sorted = flat.clone();
+    sorted.sort_unstable();
+    if let Some([twice, _]) = sorted.array_windows().find(|[one, next]| one == next) {
+        return Err(Error::Malformed(format!("element {twice} of shape {shape:?} is given twice")));
+    }
     dispatch_numeric!(values.dtype(), T => scatter(&values.elements::<T>()?, &flat, shape, size))
 }
 
@@ -240,11 +244,12 @@ fn scatter<T: Element>(values: &[T], flat: &[usize], shape: &[usize], size: usiz
     // The limit on tensors holds before the memory is taken.
     let bytes = T::DTYPE.bytes_for(size).filter(|&bytes| bytes <= MAX_TENSOR_BYTES);
     bytes.ok_or_else(|| Error::Size(format!("shape {shape:?} is too large")))?;
-    let mut dense = vec![T::zeroed(); size];
+    let mut dense = LargeVec::<T>::zeroed(size)?;
+    let elements = dense.as_mut_slice();
     for (&value, &position) in values.iter().zip(flat) {
-        dense[position] = value;
+        elements[position] = value;
     }
-    Tensor::from_vec(shape, dense)
+    dense.into_tensor(shape)
 }
 
 #[cfg(test)]

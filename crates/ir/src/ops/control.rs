@@ -7,6 +7,7 @@
 use super::control_scan::Scan;
 use super::{InputInfo, Op};
 use crate::attributes::{AttributeValue, Attributes};
+use crate::budget::{self, Limit};
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -302,6 +303,7 @@ fn repeat(
     let mut collected: Vec<Vec<Tensor>> = vec![vec![]; body.outputs().len() - 1 - carried];
     let (mut round, mut bytes) = (0i64, 0usize);
     while go_on && most.is_none_or(|most| round < most) {
+        budget::count(Limit::Rounds, 1)?;
         let own = [
             Tensor::scalar(round).reshaped(own_shape(body, 0))?,
             Tensor::from_bools(own_shape(body, 1), vec![go_on])?,
@@ -350,9 +352,13 @@ pub(super) fn stack(rows: &[Tensor]) -> Result<Tensor> {
             other.shape()
         )));
     }
-    let bytes: Vec<u8> = rows.iter().flat_map(Tensor::bytes).copied().collect();
-    let shape = [&[rows.len()], first.shape()].concat();
-    Tensor::from_shared(first.dtype(), shape, std::sync::Arc::new(bytes), 0)
+    let total = rows.iter().fold(0usize, |total, row| total.saturating_add(row.bytes().len()));
+    budget::ask(total)?;
+    let mut bytes = Vec::with_capacity(total);
+    for row in rows {
+        bytes.extend_from_slice(row.bytes());
+    }
+    Tensor::from_bytes(first.dtype(), [&[rows.len()], first.shape()].concat(), bytes)
 }
 
 /// What runs the graphs of an operator: the name of the attribute, the graph, and values for its inputs, in order.

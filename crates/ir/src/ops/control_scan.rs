@@ -5,6 +5,7 @@ use super::control::{RunGraph, stack, typed};
 use super::movement::pick;
 use super::support::inputs::resolve_axis;
 use crate::attributes::{AttributeValue, Attributes};
+use crate::budget::{self, Limit};
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -178,6 +179,7 @@ impl Scan {
         let mut collected: Vec<Vec<Tensor>> = vec![vec![]; self.collected.len()];
         let mut bytes = 0usize;
         for round in 0..length {
+            budget::count(Limit::Rounds, 1)?;
             let slices = scanned.iter().map(|(tensor, axis, backwards)| {
                 slice(tensor, *axis, if *backwards { length - 1 - round } else { round })
             });

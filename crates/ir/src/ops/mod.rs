@@ -123,6 +123,7 @@ pub use variadic::Variadic;
 pub use window_functions::{MelWeightMatrix, Window, WindowKind};
 
 use crate::attributes::Attributes;
+use crate::budget;
 use crate::dim::Dim;
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -382,7 +383,23 @@ impl Op {
         self.as_operator().infer_extents(inputs)
     }
 
-    /// See [`Operator::eval`]; the inputs are checked by inference first.
+    /// Whether its results share the memory of its inputs, or are made by the operators of graphs inside of it.
+    fn gives_what_it_takes(&self) -> bool {
+        matches!(
+            self,
+            Self::Opaque(_)
+                | Self::Identity(_)
+                | Self::Dropout(_)
+                | Self::Reshape(_)
+                | Self::Flatten(_)
+                | Self::Squeeze(_)
+                | Self::Unsqueeze(_)
+                | Self::BitCast(_)
+        )
+    }
+
+    /// See [`Operator::eval`]; the inputs are checked by inference first, and the budget of the thread is asked for what
+    /// it will make.
     ///
     /// # Errors
     /// As there, and as [`Op::infer`].
@@ -390,7 +407,13 @@ impl Op {
         let types: Vec<Option<ValueType>> = inputs.iter().map(|input| input.map(ValueType::of)).collect();
         let info = |i: usize| Some(InputInfo { ty: types[i].as_ref()?, constant: inputs[i], extents: None });
         let infos: Vec<Option<InputInfo<'_>>> = (0..inputs.len()).map(info).collect();
-        self.infer(&infos, outputs)?;
+        budget::check()?;
+        let results = self.infer(&infos, outputs)?;
+        // Before any of it is allocated. What is not known depends on data, and counts when it is made.
+        if !self.gives_what_it_takes() {
+            let bytes = results.iter().filter_map(ValueType::known_bytes);
+            budget::ask(bytes.fold(0, usize::saturating_add))?;
+        }
         self.as_operator().eval(inputs, outputs)
     }
 }

@@ -5,7 +5,6 @@ use crate::error::{Error, Result};
 use crate::packed;
 use crate::tensor::{Tensor, element_count};
 use std::borrow::Cow;
-use std::sync::Arc;
 
 /// Elements of one type as bytes, the same number for each; elements of less than a byte take one each.
 #[derive(Debug, Clone)]
@@ -70,7 +69,7 @@ impl<'a> Raw<'a> {
         } else {
             self.bytes.into_owned()
         };
-        Tensor::from_shared(self.dtype, shape, Arc::new(bytes), 0)
+        Tensor::from_bytes(self.dtype, shape, bytes)
     }
 }
 
@@ -123,6 +122,7 @@ fn copy_each<const SIZE: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     #[test]
     fn every_type_moves() {

@@ -11,7 +11,6 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use crate::value_type::ValueType;
-use std::sync::Arc;
 
 /// ONNX `Where`: `condition (bool), X, Y -> output`, broadcast; X where the condition is true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +86,7 @@ impl Operator for Where {
             let (from, k) = if condition.bytes()[at] != 0 { (x, i) } else { (y, j) };
             bytes.extend_from_slice(&from.bytes()[k * size..][..size]);
         }
-        Ok(vec![Tensor::from_shared(x.dtype(), shape, Arc::new(bytes), 0)?])
+        Ok(vec![Tensor::from_bytes(x.dtype(), shape, bytes)?])
     }
 }
 
@@ -104,7 +103,7 @@ fn choose_words(condition: &Tensor, sides: [&Tensor; 2], shape: &[usize]) -> Opt
     let questions = condition.bytes().iter().enumerate();
     words.extend(questions.map(|(i, &holds)| if holds != 0 { x[i * dx] } else { y[i * dy] }));
     let bytes = bytemuck::allocation::cast_vec(words);
-    Some(Tensor::from_shared(sides[0].dtype(), shape.to_vec(), Arc::new(bytes), 0))
+    Some(Tensor::from_bytes(sides[0].dtype(), shape.to_vec(), bytes))
 }
 
 impl Identity {

@@ -8,7 +8,6 @@ use crate::error::Result;
 use crate::tensor::Tensor;
 use half::{bf16, f16};
 use std::fmt::Write;
-use std::sync::Arc;
 
 /// A number type of the text form.
 pub(super) trait Literal: Element {
@@ -192,7 +191,7 @@ pub(super) fn read_hex(cursor: &mut Cursor<'_>) -> Result<Vec<u8>> {
 /// A tensor of bytes that are not elements we know.
 pub(super) fn tensor_of_bytes(dtype: DType, shape: &[usize], bytes: Vec<u8>) -> Result<Tensor> {
     let given = bytes.len();
-    let tensor = Tensor::from_shared(dtype, shape.to_vec(), Arc::new(bytes), 0)?;
+    let tensor = Tensor::from_bytes(dtype, shape.to_vec(), bytes)?;
     if tensor.bytes().len() != given {
         let problem = format!(
             "a {dtype} tensor of shape {shape:?} takes {} bytes, {given} are given",

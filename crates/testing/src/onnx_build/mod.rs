@@ -1,6 +1,7 @@
 //! Builds ONNX models field by field, also ones that no exporter would write.
 
 pub mod damage;
+pub mod hostile;
 mod seeds;
 
 pub use seeds::with_external;

@@ -8,16 +8,13 @@ use super::super::wire::decode;
 use super::instance::{Scope, decode_attributes};
 use super::source::Source;
 use super::{CANONICAL_OPSET, domain};
+use crate::budget::{self, Limit};
 use crate::error::{Error, Result};
 use prost::bytes::Bytes;
-use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
 /// Deepest nesting of functions that is accepted.
 const MAX_DEPTH: usize = 16;
-
-/// Most nodes that a model may have once its functions are inlined.
-const MAX_NODES: usize = 1 << 18;
 
 /// Domain, name and overload.
 type Key = (String, String, String);
@@ -26,8 +23,6 @@ type Key = (String, String, String);
 #[derive(Default)]
 pub(super) struct Functions {
     known: HashMap<Key, FunctionProto>,
-    /// Nodes so far, those of graphs inside of operators included.
-    nodes: Cell<usize>,
 }
 
 impl Functions {
@@ -36,9 +31,13 @@ impl Functions {
         for bytes in functions {
             let function: FunctionProto = decode(bytes)?;
             let key = (domain(&function.domain).into(), function.name.clone(), function.overload.clone());
-            known.insert(key, function);
+            if let Some(same) = known.insert(key, function) {
+                let problem =
+                    format!("function `{}` of domain `{}` is defined twice", same.name, same.domain);
+                return Err(Error::Malformed(problem));
+            }
         }
-        Ok(Self { known, nodes: Cell::new(0) })
+        Ok(Self { known })
     }
 
     /// Decodes nodes, which stand `depth` functions deep, and inlines those that call a function.
@@ -78,10 +77,6 @@ impl Functions {
     }
 }
 
-fn too_many() -> Error {
-    Error::Size(format!("more than {MAX_NODES} nodes"))
-}
-
 struct Expansion<'a> {
     functions: &'a Functions,
     sources: Vec<Source>,
@@ -102,10 +97,7 @@ impl Expansion<'_> {
                 .inline(function, &node, &name, opset, depth)
                 .map_err(|error| error.at(&name, &op_type));
         }
-        self.functions.nodes.set(self.functions.nodes.get() + 1);
-        if self.functions.nodes.get() > MAX_NODES {
-            return Err(too_many());
-        }
+        budget::count(Limit::Nodes, 1)?;
         self.sources.push(Source::new(name, node, opset, depth)?);
         Ok(())
     }
@@ -130,6 +122,8 @@ impl Expansion<'_> {
                 function.output.len()
             )));
         }
+        budget::count(Limit::Calls, 1)?;
+        budget::check()?;
         let prefix = format!("{name}/");
         let mut values: HashMap<String, String> = HashMap::new();
         for (index, formal) in function.input.iter().enumerate() {
@@ -161,6 +155,10 @@ impl Expansion<'_> {
                 made.remove(output.as_str());
             }
             scope.instantiate(&mut node)?;
+            let names = node.input.iter().chain(&node.output).chain([&node.name]);
+            let named = names.fold(prefix.len(), |bytes, name| bytes.saturating_add(name.len()));
+            let attributes = node.attribute.iter().map(Bytes::len).sum::<usize>();
+            budget::count(Limit::Names, named.saturating_add(attributes))?;
             self.add(node, opset, &prefix, depth + 1)?;
         }
         if let Some(missing) = made.into_iter().min() {

@@ -17,6 +17,7 @@ use super::proto::{AttributeProto, GraphProto, ModelProto, OperatorSetIdProto};
 use super::types::Symbols;
 use super::wire::decode;
 use super::{tensors, types};
+use crate::budget;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::value_type::ValueType;
@@ -93,6 +94,7 @@ fn subgraph(
     depth: usize,
     around: &Reader<'_>,
 ) -> Result<Graph> {
+    budget::check()?;
     let reader = Reader { nesting: around.nesting + 1, ..*around };
     if reader.nesting > MAX_NESTING {
         return Err(Error::Unsupported(format!("graphs nested more than {MAX_NESTING} deep")));
@@ -126,6 +128,18 @@ pub(super) fn canonical_subgraph(attribute: &Bytes, captured: &[String]) -> Resu
 
 /// The model's opset of ONNX's own domain.
 fn opset(imports: &[OperatorSetIdProto]) -> Result<Option<i64>> {
+    let mut versions: HashMap<&str, i64> = HashMap::new();
+    for import in imports {
+        let domain = domain(&import.domain);
+        let before = *versions.entry(domain).or_insert(import.version);
+        if before != import.version {
+            let domain = if domain.is_empty() { "ai.onnx" } else { domain };
+            return Err(Error::Malformed(format!(
+                "opsets {before} and {} of domain {domain} are imported; expected is one of each domain",
+                import.version
+            )));
+        }
+    }
     let own = imports.iter().find(|import| domain(&import.domain).is_empty());
     match own {
         None => Ok(None),

@@ -17,7 +17,6 @@ use crate::tensor::Tensor;
 use crate::value_type::ValueType;
 use prost::bytes::Bytes;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 /// Adds the values that a node makes; a `Constant` is one right away.
 pub(super) fn declare_outputs(
@@ -64,7 +63,7 @@ fn constant(node: &NodeProto, files: &Files) -> Result<Tensor> {
     };
     let strings = |shape: Vec<usize>, texts: &[String]| {
         let bytes = tensors::pack_strings(texts.iter().map(String::as_bytes));
-        Tensor::from_shared(crate::dtype::DType::String, shape, Arc::new(bytes), 0)
+        Tensor::from_bytes(crate::dtype::DType::String, shape, bytes)
     };
     match (name, value) {
         ("value", AttributeValue::Tensor(tensor)) => Ok(tensor.clone()),

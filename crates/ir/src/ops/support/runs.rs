@@ -42,7 +42,7 @@ pub(in crate::ops) fn zip_f32(
     shape: &[usize],
     f: impl Fn(f32, f32) -> f32 + Copy,
 ) -> Result<Option<Tensor>> {
-    zip(a, b, shape, f).map(|results| results.into_tensor(shape)).transpose()
+    zip(a, b, shape, f)?.map(|results| results.into_tensor(shape)).transpose()
 }
 
 /// As [`zip_f32`], for questions.
@@ -52,7 +52,7 @@ pub(in crate::ops) fn compare_f32(
     shape: &[usize],
     f: impl Fn(&f32, &f32) -> bool + Copy,
 ) -> Result<Option<Tensor>> {
-    let results = zip(a, b, shape, |x, y| u8::from(f(&x, &y)));
+    let results = zip(a, b, shape, |x, y| u8::from(f(&x, &y)))?;
     results.map(|results| results.into_tensor_of(DType::Bool, shape)).transpose()
 }
 
@@ -61,12 +61,12 @@ fn zip<R: Element>(
     b: &Tensor,
     shape: &[usize],
     f: impl Fn(f32, f32) -> R + Copy,
-) -> Option<LargeVec<R>> {
+) -> Result<Option<LargeVec<R>>> {
     if a.dtype() != DType::F32 || b.dtype() != DType::F32 {
-        return None;
+        return Ok(None);
     }
     let count = shape.iter().product();
-    let mut results = LargeVec::<R>::zeroed(count);
+    let mut results = LargeVec::<R>::zeroed(count)?;
     // Read by bytes, because the weights of a file need not be aligned.
     let (x, y): (&[[u8; 4]], &[[u8; 4]]) = (bytemuck::cast_slice(a.bytes()), bytemuck::cast_slice(b.bytes()));
     let strides = [broadcast_strides(a.shape(), shape), broadcast_strides(b.shape(), shape)];
@@ -78,7 +78,7 @@ fn zip<R: Element>(
     let walk = |side: usize| Walk::new(&shape[..outer], &strides[side][..outer]);
     let block = runs.len * inner_count;
     if block == 0 {
-        return Some(results);
+        return Ok(Some(results));
     }
     let blocks = results.as_mut_slice()[..count].chunks_exact_mut(block);
     for (block, (i, j)) in blocks.zip(walk(0).zip(walk(1))) {
@@ -87,7 +87,7 @@ fn zip<R: Element>(
             one_run(run, &x[i..], &y[j..], runs.moves, f);
         }
     }
-    Some(results)
+    Ok(Some(results))
 }
 
 fn one_run<R: Element>(

@@ -37,7 +37,7 @@ impl Steps {
 
     /// The elements of `x` at these places; `None` where an element is not so many whole bytes.
     pub(in crate::ops) fn apply(&self, x: &Tensor, shape: &[usize]) -> Option<Result<Tensor>> {
-        let bytes = match x.dtype().bits() {
+        let copied = match x.dtype().bits() {
             8 => self.copied::<1>(x.bytes()),
             16 => self.copied::<2>(x.bytes()),
             32 => self.copied::<4>(x.bytes()),
@@ -45,20 +45,20 @@ impl Steps {
             128 => self.copied::<16>(x.bytes()),
             _ => return None,
         };
-        Some(bytes.into_tensor_of(x.dtype(), shape))
+        Some(copied.and_then(|bytes| bytes.into_tensor_of(x.dtype(), shape)))
     }
 
     /// Elements of so many bytes, which a file need not align.
-    fn copied<const SIZE: usize>(&self, from: &[u8]) -> LargeVec<u8>
+    fn copied<const SIZE: usize>(&self, from: &[u8]) -> Result<LargeVec<u8>>
     where
         [u8; SIZE]: bytemuck::Pod,
     {
         let bytes = SIZE * self.axes.iter().map(|(count, _)| count).product::<usize>();
-        let mut into = LargeVec::<u8>::zeroed(bytes);
+        let mut into = LargeVec::<u8>::zeroed(bytes)?;
         let (from, _) = from.as_chunks::<SIZE>();
         let (elements, _) = into.as_mut_slice()[..bytes].as_chunks_mut::<SIZE>();
         copy(from, self.first as isize, &self.axes, elements);
-        into
+        Ok(into)
     }
 }
 

@@ -75,11 +75,13 @@ impl Axis {
         let shift = |kernel: usize| (kernel * axis.dilation()) as i64 - axis.pad() - offset;
         let (count, last) = (axis.output(), (input as i64 - 1) * input_dilation as i64);
         // A tap that only ever reads zeros is no tap.
+        let (stride, apart) = (axis.stride() as i64, input_dilation as i64);
         let reads = |tap: &PhaseTap| {
-            (0..count).any(|q| {
-                let position = (q * axis.stride()) as i64 + tap.shift;
-                (0..=last).contains(&position) && position % input_dilation as i64 == 0
-            })
+            // The steps at which it reads a position between the first input and the last.
+            let from = (-tap.shift).max(0).div_euclid(stride) + i64::from((-tap.shift).max(0) % stride != 0);
+            let to = (last - tap.shift).div_euclid(stride).min(count as i64 - 1);
+            // Whether that is an input and no zero repeats from there on, so a few of these steps tell.
+            (from..=to).take(input_dilation).any(|q| (q * stride + tap.shift) % apart == 0)
         };
         let taps = (0..axis.kernel())
             .map(|kernel| PhaseTap { kernel, shift: shift(kernel) })

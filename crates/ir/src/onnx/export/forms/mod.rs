@@ -6,7 +6,6 @@ pub(super) mod zero_insert;
 
 use crate::error::{Error, Result};
 use crate::tensor::{MAX_TENSOR_BYTES, Tensor, element_count};
-use std::sync::Arc;
 
 /// A tensor of that shape whose elements stand at these places of another one, or are zero.
 fn arranged(
@@ -27,7 +26,7 @@ fn arranged(
             to.copy_from_slice(from);
         }
     }
-    Tensor::from_shared(tensor.dtype(), shape, Arc::new(bytes), 0)
+    Tensor::from_bytes(tensor.dtype(), shape, bytes)
 }
 
 /// A value for each spatial axis; empty stands for `default` on each.
