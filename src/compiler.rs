@@ -5,10 +5,11 @@ use crate::error::{Error, Result};
 use crate::explain::Explanation;
 use crate::given::Given;
 use crate::inside::Inside;
+use crate::interpreted::InterpretedStep;
 use crate::limits::default_budget;
 use crate::model::Model;
 use crate::report::Report;
-use crate::stages::Rest;
+use crate::stages::{MOST_CUTS, Rest};
 use crate::threads::Threads;
 use crate::tune::Tuning;
 use std::collections::BTreeMap;
@@ -239,6 +240,48 @@ impl Compiler {
         Ok(Explanation::new(self, &journal, warnings, survey))
     }
 
+    /// What is known of the steps of a rewritten graph whose shapes are bound, with `cuts` before it, without code.
+    fn survey(&self, graph: &Graph, cuts: usize) -> Result<Survey> {
+        let parts = cut(graph)?;
+        let before = parts.as_ref().map_or(graph, |parts| &parts.before);
+        let estimates = compile::survey(before, &plan(before, &self.operand_limits())?, &self.target);
+        let mut survey = Survey { estimates, undecided: 0 };
+        let Some(parts) = parts else { return Ok(survey) };
+        survey.estimates.extend(Estimate::of_data(&parts.middle, &self.target));
+        let mut after = parts.after;
+        let is_bound = after.inputs().iter().all(|&id| after.ty(id).known_shape().is_some());
+        // Values that extents follow from are not known here.
+        if is_bound && parts.values.is_empty() && after.node_count() > 0 && cuts < MOST_CUTS {
+            self.optimise(&mut after)?;
+            let next = self.survey(&after, cuts + 1)?;
+            survey.estimates.extend(next.estimates);
+            survey.undecided += next.undecided;
+        } else {
+            survey.undecided += after.node_count();
+        }
+        Ok(survey)
+    }
+
+    /// Refuses interpreted steps where they are denied: those of a program, of the nodes behind it, and others.
+    fn check_denied(
+        &self,
+        program: &[Estimate],
+        behind: &[Estimate],
+        others: Vec<InterpretedStep>,
+    ) -> Result<()> {
+        if !self.deny_interpreted {
+            return Ok(());
+        }
+        let mut steps = self.interpreted(&[program, behind].concat());
+        steps.extend(others);
+        if steps.is_empty() { Ok(()) } else { Err(Error::Interpreted(steps)) }
+    }
+
+    /// The interpreted ones of these, with their shares of the time.
+    pub(crate) fn interpreted(&self, estimates: &[Estimate]) -> Vec<InterpretedStep> {
+        InterpretedStep::of_estimates(estimates, &self.target, self.threads.count())
+    }
+
     /// The network, of which every input has to be given that the options have a shape for.
     pub(crate) fn with_shapes_required(&self, model: &Model) -> Graph {
         let mut graph = model.graph().clone();
@@ -323,11 +366,9 @@ impl Compiler {
         let mut behind = vec![];
         if is_bound && let Some(parts) = cut(&graph)? {
             graph = parts.before;
-            behind = Estimate::of_data(&parts.middle);
-            compiler.survey_inside(&parts.middle, &mut behind, 0);
+            behind = Estimate::of_data(&parts.middle, &self.target);
         }
-        let mut code = compiler.generate(&graph, &plan(&graph, &compiler.operand_limits())?)?;
-        compiler.survey_inside(&graph, &mut code.estimates, 0);
+        let code = compiler.generate(&graph, &plan(&graph, &compiler.operand_limits())?)?;
         compiler.check_denied(&code.estimates, &behind, vec![])?;
         Ok(if clif { code.functions.clif() } else { code.functions.asm() })
     }
@@ -342,9 +383,8 @@ impl Compiler {
         if let Some(mut parts) = cut(&graph)? {
             let texts = constant_texts(&graph);
             graph = std::mem::take(&mut parts.before);
-            behind = Estimate::of_data(&parts.middle);
-            self.survey_inside(&parts.middle, &mut behind, cuts);
-            match Rest::new(self, parts, (behind.clone(), texts), cuts + 1, &inside) {
+            behind = Estimate::of_data(&parts.middle, &self.target);
+            match Rest::new(self, parts, texts, cuts + 1, &inside) {
                 Ok(made) => rest = Some(made),
                 Err(Error::Interpreted(steps)) => denied = steps,
                 Err(error) => return Err(error),
@@ -355,8 +395,7 @@ impl Compiler {
             return Err(Error::Workspace { bytes: plan.arena_bytes, limit: self.workspace_limit });
         }
         let mut artifact = self.generate(&graph, &plan)?;
-        let mut estimates = std::mem::take(&mut artifact.estimates);
-        self.survey_inside(&graph, &mut estimates, cuts);
+        let estimates = std::mem::take(&mut artifact.estimates);
         let declined = artifact.declined.iter().map(ToString::to_string).collect();
         self.check_denied(&estimates, &behind, denied)?;
         let program = artifact.load()?;
@@ -367,6 +406,14 @@ impl Compiler {
         let report = Report { declined, warnings, ..report };
         Ok(Specialised { given, program, report, inside, rest, _charge: charge })
     }
+}
+
+/// What is known of the steps of a network before code is made.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    pub estimates: Vec<Estimate>,
+    /// Nodes behind extents that follow from data, of whose steps nothing is known yet.
+    pub undecided: usize,
 }
 
 /// Gives the named inputs their shapes, and the symbols in these their values; gives warnings.

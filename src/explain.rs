@@ -1,8 +1,7 @@
 //! Why each transposed convolution is computed as it is, and whether it paints checkerboards.
 
-use crate::compiler::Compiler;
+use crate::compiler::{Compiler, Survey};
 use crate::interpreted::{self, InterpretedStep};
-use crate::survey::Survey;
 use serde::Serialize;
 use std::fmt;
 use tconvc_passes::{Candidate, Journal, Verdict};

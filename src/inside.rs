@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use tconvc_ir::ops::interpret;
 use tconvc_ir::{DType, Graph, Node, Op, Tensor, ValueType, infer};
+use tconvc_machine::Target;
 use tconvc_passes::cost::graph_cost;
 use tconvc_runtime::executor::Executor;
 use tconvc_runtime::subgraphs::{Subgraph, Subgraphs};
@@ -60,6 +61,11 @@ impl Inside {
         // The shapes that a caller gave are those of the network around.
         let compiler = Compiler { shapes: BTreeMap::new(), ..compiler.clone() };
         Self { compiler, cuts, graphs: Mutex::default() }
+    }
+
+    /// What code is made for.
+    pub(crate) fn target(&self) -> &Target {
+        &self.compiler.target
     }
 
     /// Evaluates a node by its definition, but for the graphs inside of it; `constants` are those of its inputs that are constant.

@@ -19,7 +19,7 @@ pub struct InterpretedStep {
     /// Its share of the time of all steps, in per cent: measured where steps were timed, else estimated. What has extents that
     /// nobody knows before it runs counts too little in an estimate.
     pub share_percent: f64,
-    /// The `If`, `Loop` or `Scan` whose graph it is in.
+    /// The `If`, `Loop` or `Scan` whose graph it is in, whose share has its own in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub within: Option<String>,
 }
@@ -31,27 +31,25 @@ const WARNING_PERCENT: f64 = 10.0;
 const NAMED: usize = 8;
 
 impl InterpretedStep {
-    /// A step that takes so much of the time of all, both in the same unit, and the steps inside of it; not those that are compiled.
+    /// A step that takes so much of the time of all, both in the same unit, and what is inside of it; nothing where it is compiled.
     pub(crate) fn listed(estimate: &Estimate, time: f64, total: f64) -> Vec<Self> {
-        Self::within(estimate, time, total, None)
-    }
-
-    fn within(estimate: &Estimate, time: f64, total: f64, within: Option<&str>) -> Vec<Self> {
-        let mut all = vec![];
-        if let Some(refusal) = &estimate.refusal {
-            all.push(Self {
-                node: refusal.node.clone(),
-                op: refusal.op.clone(),
-                family: refusal.family.to_owned(),
-                reason: refusal.reason.clone(),
-                share_percent: share(time, total),
-                within: within.map(str::to_owned),
-            });
-        }
+        let Some(refusal) = &estimate.refusal else { return vec![] };
+        let step = Self {
+            node: refusal.node.clone(),
+            op: refusal.op.clone(),
+            family: refusal.family.to_owned(),
+            reason: refusal.reason.clone(),
+            share_percent: share(time, total),
+            within: None,
+        };
+        let name = step.node.clone();
+        let mut all = vec![step];
         for inner in &estimate.inside {
             let part =
                 if estimate.nanoseconds > 0.0 { inner.nanoseconds / estimate.nanoseconds } else { 0.0 };
-            all.extend(Self::within(inner, part * time, total, Some(&estimate.node)));
+            let first = all.len();
+            all.extend(Self::listed(inner, part * time, total));
+            all.iter_mut().skip(first).take(1).for_each(|inner| inner.within = Some(name.clone()));
         }
         all
     }
@@ -78,9 +76,14 @@ pub(crate) fn share(time: f64, total: f64) -> f64 {
     if total > 0.0 { 100.0 * time / total } else { 0.0 }
 }
 
+/// The steps that are not within others.
+pub(crate) fn outermost(steps: &[InterpretedStep]) -> impl Iterator<Item = &InterpretedStep> {
+    steps.iter().filter(|step| step.within.is_none())
+}
+
 /// A sentence that names the steps, where they are expected to take over a tenth of the time.
 pub(crate) fn warning(steps: &[InterpretedStep]) -> Option<String> {
-    let mut all: Vec<_> = steps.iter().collect();
+    let mut all: Vec<_> = outermost(steps).collect();
     let share: f64 = all.iter().map(|step| step.share_percent).sum();
     if share <= WARNING_PERCENT {
         return None;
@@ -108,7 +111,8 @@ pub(crate) fn denied(steps: &[InterpretedStep]) -> String {
 impl fmt::Display for InterpretedStep {
     /// ``rows (Where), 31.2 % of the time: Where has no kernel; ..``
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node, op, family, reason, share_percent, .. } = self;
-        write!(f, "{node} ({op}), {share_percent:.1} % of the time: {family}: {reason}")
+        let Self { node, op, family, reason, share_percent, within } = self;
+        let indent = if within.is_some() { "  " } else { "" };
+        write!(f, "{indent}{node} ({op}), {share_percent:.1} % of the time: {family}: {reason}")
     }
 }

@@ -58,7 +58,6 @@ mod model;
 mod report;
 mod session;
 mod stages;
-mod survey;
 mod threads;
 mod tune;
 

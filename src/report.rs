@@ -1,12 +1,12 @@
 //! What was compiled, as data: text, JSON and snapshots print the same value.
 
 use crate::compiler::Compiler;
-use crate::interpreted::{self, InterpretedStep};
+use crate::interpreted::{self, InterpretedStep, outermost};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use tconvc_codegen::compile::Estimate;
-use tconvc_ir::{Graph, Op};
+use tconvc_ir::Graph;
 use tconvc_passes::cost::{Machine, step_cost};
 use tconvc_passes::plan::Plan;
 use tconvc_passes::{Candidate, Journal};
@@ -119,23 +119,23 @@ impl Report {
             .iter()
             .enumerate()
             .map(|(number, step)| {
+                let (estimated_us, estimate) = of_steps.next().unwrap_or((0.0, None));
+                let is_refused = estimate.is_some_and(|known| known.refusal.is_some());
                 let (kernel, threads) = match &step.work {
                     Work::Kernel(kernel) => (kernel.name.clone(), kernel.partition.len().saturating_sub(1)),
                     Work::Interpreted(interpreted) => {
                         let names: Vec<&str> =
                             interpreted.stages.iter().map(|stage| stage.op.name()).collect();
-                        let how = interpreted.stages.first().map_or("interpreted", |stage| how(&stage.op));
+                        // What is inside of an If is compiled when it runs.
+                        let how = if is_refused { "interpreted" } else { "control" };
                         (format!("{how} {}", names.join("+")), 1)
                     }
                     Work::Copy { .. } => ("copy".into(), 1),
                 };
                 let (node, schedule) = (step.node.clone(), step.schedule.clone());
                 let roofline_us = rooflines.get(node.as_str()).copied().unwrap_or(0.0) / parts(&node) as f64;
-                let (estimated_us, estimate) = of_steps.next().unwrap_or((0.0, None));
                 refused.extend(
-                    estimate
-                        .filter(|known| known.refusal.is_some() || !known.inside.is_empty())
-                        .map(|known| (number, known.clone())),
+                    estimate.filter(|known| known.refusal.is_some()).map(|known| (number, known.clone())),
                 );
                 StepReport { node, kernel, schedule, threads, roofline_us, estimated_us, measured_us: None }
             })
@@ -176,18 +176,18 @@ impl Report {
         report.with_shares()
     }
 
-    /// Of nodes that run between two programs, each with its estimate.
-    pub(crate) fn of_middle(middle: &Graph, estimates: Vec<Estimate>) -> Self {
-        let step = |(id, estimate): (_, &Estimate)| StepReport {
+    /// Of nodes that run between two programs.
+    pub(crate) fn of_middle(estimates: Vec<Estimate>) -> Self {
+        let step = |estimate: &Estimate| StepReport {
             node: estimate.node.clone(),
-            kernel: format!("{} {}", how(&middle.node(id).op), middle.node(id).op.name()),
+            kernel: format!("interpreted {}", estimate.refusal.as_ref().map_or("", |refusal| &refusal.op)),
             schedule: String::new(),
             threads: 1,
             roofline_us: 0.0,
             estimated_us: estimate.nanoseconds / 1e3,
             measured_us: None,
         };
-        let steps = middle.order().unwrap_or_default().into_iter().zip(&estimates).map(step).collect();
+        let steps = estimates.iter().map(step).collect();
         Self { steps, refused: estimates.into_iter().enumerate().collect(), ..Self::default() }.with_shares()
     }
 
@@ -262,13 +262,10 @@ impl Report {
         if self.interpreted.is_empty() {
             return String::new();
         }
-        let share: f64 = self.interpreted.iter().map(|step| step.share_percent).sum();
+        let share: f64 = outermost(&self.interpreted).map(|step| step.share_percent).sum();
         let how = if self.is_measured() { "measured" } else { "estimated" };
-        let inside = self.interpreted.iter().filter(|step| step.within.is_some()).count();
-        let (count, all) = (self.interpreted.len() - inside, self.steps.len());
-        let inside = if inside > 0 { format!(" and {inside} inside of others") } else { String::new() };
-        let mut text =
-            format!("interpreted: {count} of {all} steps{inside}, {share:.1} % of the time ({how})\n");
+        let (count, all) = (outermost(&self.interpreted).count(), self.steps.len());
+        let mut text = format!("interpreted: {count} of {all} steps, {share:.1} % of the time ({how})\n");
         for step in &self.interpreted {
             let _ = writeln!(text, "  {step}");
         }
@@ -292,11 +289,6 @@ impl Report {
             layer.measured_us = Some(times.sum());
         }
     }
-}
-
-/// What becomes of an operator that is no kernel.
-fn how(op: &Op) -> &'static str {
-    if matches!(op, Op::Opaque(_)) { "control" } else { "interpreted" }
 }
 
 impl fmt::Display for Report {

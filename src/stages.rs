@@ -28,21 +28,19 @@ pub(crate) struct Rest {
     after: Option<After>,
     /// Outputs that are constants of text.
     texts: Vec<(String, Tensor)>,
-    /// What is known of the nodes between.
-    between: Vec<Estimate>,
     /// What runs graphs inside of the operators between.
     inside: Arc<Inside>,
 }
 
 impl Rest {
-    /// Of the two graphs, with what is known of the nodes of the first, and `cuts` before the second; `inside` runs what is in operators of the first.
+    /// Of the two graphs, with `cuts` before the second; `inside` runs what is in operators of the first.
     ///
     /// # Errors
     /// When an operator is unknown, or there are too many cuts.
     pub fn new(
         compiler: &Compiler,
         parts: Cut,
-        (between, texts): (Vec<Estimate>, Vec<(String, Tensor)>),
+        texts: Vec<(String, Tensor)>,
         cuts: usize,
         inside: &Arc<Inside>,
     ) -> Result<Self> {
@@ -61,12 +59,17 @@ impl Rest {
             (true, true) => Some(After::Shapes(CompiledModel::of_graph(compiler, after, cuts)?)),
             (true, false) => Some(After::values(compiler, after, &values, cuts)?),
         };
-        Ok(Self { middle: Arc::new(middle), after, texts, between, inside: Arc::clone(inside) })
+        Ok(Self { middle: Arc::new(middle), after, texts, inside: Arc::clone(inside) })
+    }
+
+    /// What is known of the nodes that run between the programs.
+    pub fn estimates(&self) -> Vec<Estimate> {
+        Estimate::of_data(&self.middle, self.inside.target())
     }
 
     /// The nodes in the middle, and what was compiled last.
     pub fn report(&self) -> Report {
-        let middle = Report::of_middle(&self.middle, self.between.clone());
+        let middle = Report::of_middle(self.estimates());
         middle.followed_by(self.after.as_ref().map(After::report).unwrap_or_default())
     }
 

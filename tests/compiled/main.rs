@@ -36,6 +36,7 @@ mod memory;
 mod models;
 mod networks;
 mod products;
+mod run_time_weights;
 #[cfg(test)]
 mod schedules;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! From a planned graph to a program.
 
 use crate::artifact::Artifact;
-use crate::builder::Builder;
+use crate::builder::{Builder, Numbers};
 use crate::declined::Declined;
 use crate::error::CompileError;
 use crate::kernels;
@@ -43,6 +43,7 @@ pub fn compile(
 ) -> Result<Artifact, CompileError> {
     let mut weights = None;
     let memory = &mut weights;
+    let numbers = Numbers::new(plan.steps.len());
     let make_ready = || module::make_ready(&options.target);
     let (Made { layout, choices, declined, estimates }, module) =
         tasks::with_helpers(executor, expected_ns(graph, plan), make_ready, |queue| {
@@ -52,7 +53,8 @@ pub fn compile(
             if options.keep_text {
                 module = module.keep_text();
             }
-            build(Builder::new((graph, plan), options, module, queue), memory, options.workspace_limit)
+            let builder = Builder::new((graph, plan), options, &numbers, module, queue);
+            build(builder, memory, options.workspace_limit)
         })?;
     let (functions, weights) = (module.lower()?, weights.into_iter().collect());
     let (bytes, most) =

@@ -1,8 +1,10 @@
 //! What the makers of kernels share: the module that collects code, packed weights, places of values, [`names`], [`steps`].
 
 mod names;
+mod run_time;
 mod steps;
 
+pub(crate) use run_time::Numbers;
 pub(crate) use steps::WorkItems;
 
 use crate::declined::Declined;
@@ -49,6 +51,12 @@ pub(crate) struct Builder<'a> {
     steps: Steps,
     /// Bytes behind the plan's arena that the current step has taken, and the most that any has.
     shared: [usize; 2],
+    /// Numbers in the place of weights that are made at run time, those that are taken, and where the weights of the layer at hand lie.
+    numbers: &'a Numbers,
+    numbered: usize,
+    pub(crate) made_weights: Option<Operand>,
+    /// Where its bias lies, if that is made at run time.
+    pub(crate) made_bias: Option<Operand>,
     /// Node at which the current step's errors are reported.
     at: Option<NodeId>,
 }
@@ -58,6 +66,7 @@ impl<'a> Builder<'a> {
     pub(crate) fn new(
         (graph, plan): (&'a Graph, &'a Plan),
         options: &'a Options,
+        numbers: &'a Numbers,
         module: CodeModule,
         queue: &Arc<Queue<'a>>,
     ) -> Self {
@@ -79,6 +88,10 @@ impl<'a> Builder<'a> {
             names: Names::default(),
             steps: Steps::default(),
             shared: [0; 2],
+            numbers,
+            numbered: 0,
+            made_weights: None,
+            made_bias: None,
             at: None,
         }
     }
@@ -187,6 +200,30 @@ impl<'a> Builder<'a> {
     /// Appends weights, aligned to a cache line, which are written by tasks.
     pub(crate) fn pack_later(&mut self, pack: impl Pack + 'a) -> Operand {
         self.weights.pack(pack)
+    }
+
+    /// Packs weights of a layer: in tasks, or at run time before the kernels that come next.
+    ///
+    /// # Errors
+    /// When the code that packs them at run time cannot be made.
+    pub(crate) fn pack_weights(&mut self, pack: impl Pack + 'a) -> Result<Operand, CompileError> {
+        let packed = self.pack_later(pack);
+        match self.made_weights {
+            None => Ok(packed),
+            Some(source) => self.pack_at_run_time(packed, source),
+        }
+    }
+
+    /// As [`Builder::pack_weights`], of the bias of a layer, as it is.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn pack_bias(&mut self, bias: &[f32]) -> Result<Operand, CompileError> {
+        let packed = self.pack(bias);
+        match self.made_bias {
+            None => Ok(packed),
+            Some(source) => self.pack_at_run_time(packed, source),
+        }
     }
 
     /// A tile builder for the target.

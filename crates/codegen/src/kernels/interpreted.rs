@@ -43,7 +43,7 @@ pub(super) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<(), Compil
 const NS_OF_MAC: f64 = 1.5;
 const NS_OF_ELEMENT: f64 = 4.0;
 
-/// Nanoseconds that a step takes, about, without what runs inside of its nodes.
+/// Nanoseconds that a step takes, about, without what runs [inside](super::inside) of its nodes.
 pub(super) fn cost_ns(graph: &Graph, step: &Step) -> f64 {
     let elements: f64 = step.inputs.iter().chain(&step.outputs).map(|&value| elements(graph, value)).sum();
     step_cost(graph, step, &Machine::default()).macs as f64 * NS_OF_MAC + elements * NS_OF_ELEMENT

@@ -9,6 +9,7 @@ mod conv;
 mod family;
 mod fused_elementwise;
 mod gemm;
+mod inside;
 mod interpreted;
 mod movement;
 mod none;
@@ -76,7 +77,8 @@ fn casts_floats(graph: &Graph, step: &Step) -> bool {
 pub(crate) fn build(builder: &mut Builder<'_>, step: &Step) -> Result<Vec<Estimate>, CompileError> {
     let (graph, before) = (builder.graph, builder.steps_made());
     let estimate = |builder: &Builder<'_>, nanoseconds, refusal| {
-        vec![Estimate { steps: builder.steps_made() - before, ..estimate(graph, step, nanoseconds, refusal) }]
+        let estimate = estimate(graph, builder.target, step, nanoseconds, refusal);
+        vec![Estimate { steps: builder.steps_made() - before, ..estimate }]
     };
     let refusal = match attempt(builder, step)? {
         Ok(nanoseconds) => return Ok(estimate(builder, nanoseconds, None)),
@@ -104,20 +106,35 @@ pub(crate) fn survey(graph: &Graph, target: &Target, step: &Step) -> Vec<Estimat
         Ok(plan.cost_ns(site.target))
     });
     match (planned, parts(site.graph, step)) {
-        (Ok(nanoseconds), _) => vec![estimate(site.graph, step, nanoseconds, None)],
+        (Ok(nanoseconds), _) => vec![estimate(site.graph, target, step, nanoseconds, None)],
         (Err(_), Some(parts)) => {
             [parts.product, parts.others].iter().flat_map(|part| survey(graph, target, part)).collect()
         }
         (Err(reason), None) => {
             let nanoseconds = interpreted::cost_ns(site.graph, step);
-            vec![estimate(site.graph, step, nanoseconds, Some(refusal(site.graph, step, &reason)))]
+            vec![estimate(site.graph, target, step, nanoseconds, Some(refusal(site.graph, step, &reason)))]
         }
     }
 }
 
-fn estimate(graph: &Graph, step: &Step, nanoseconds: f64, refusal: Option<Refusal>) -> Estimate {
+/// Of a step that takes so long by itself; what is inside of its nodes comes on top, and is said to be interpreted where it is.
+fn estimate(
+    graph: &Graph,
+    target: &Target,
+    step: &Step,
+    nanoseconds: f64,
+    refused: Option<Refusal>,
+) -> Estimate {
     let node = step.nodes.last().map(|&node| graph.node(node).name.clone()).unwrap_or_default();
-    Estimate { node, nanoseconds, refusal, steps: 0, inside: vec![] }
+    let (mut nanoseconds, mut inside) = (nanoseconds, vec![]);
+    for &node in &step.nodes {
+        let within = inside::of_node(graph, node, target);
+        nanoseconds += within.nanoseconds;
+        inside.extend(within.interpreted);
+    }
+    let holds = || refusal(graph, step, &Reason::Holds);
+    let refusal = refused.or_else(|| (!inside.is_empty()).then(holds));
+    Estimate { node, nanoseconds, refusal, steps: 0, inside }
 }
 
 fn refusal(graph: &Graph, step: &Step, reason: &Reason) -> Refusal {

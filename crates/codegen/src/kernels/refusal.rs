@@ -1,9 +1,10 @@
 //! How long a step takes, and why it is interpreted: plain values, which reports, errors and tests print alike.
 
-use super::interpreted;
+use super::{inside, interpreted};
 use crate::error::CompileError;
 use std::fmt;
-use tconvc_ir::{DType, Graph, Op};
+use tconvc_ir::{DType, Graph};
+use tconvc_machine::Target;
 use tconvc_tile::{TileError, TileErrorKind};
 
 /// What a family of kernels does not take. Each says what would be accepted.
@@ -21,6 +22,8 @@ pub(crate) enum Reason {
     Tile(TileErrorKind),
     /// Extents that are only known once it has run.
     Data,
+    /// Nodes in the graphs that it holds.
+    Holds,
     /// No family computes this operator.
     NoKernel { op: String },
     /// An operand that is not there, or a shape that is not known; or what the graph has wrong.
@@ -76,6 +79,9 @@ impl fmt::Display for Reason {
             Self::Data => {
                 f.write_str("extents follow from data; what has extents that follow from shapes is compiled")
             }
+            Self::Holds => {
+                f.write_str("nodes inside of it are interpreted; what has a kernel there is compiled")
+            }
             Self::NoKernel { op } => {
                 write!(
                     f,
@@ -113,7 +119,7 @@ pub struct Refusal {
 }
 
 impl fmt::Display for Refusal {
-    /// ``node `up` (ConvTranspose): convolution: weights are made at run time; constant weights are compiled``
+    /// ``node `up` (ConvTranspose): convolution: slopes are made at run time; constant slopes are compiled``
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "node `{}` ({}): {}: {}", self.node, self.op, self.family, self.reason)
     }
@@ -130,44 +136,42 @@ pub struct Estimate {
     pub refusal: Option<Refusal>,
     /// Steps of the program that it has become.
     pub steps: usize,
-    /// Steps of the graphs inside of it, where they are known, whose time is part of its own: of an `If`, a `Loop` or a `Scan`.
+    /// Nodes inside of it, whose time is part of its own: those of the graphs of an `If`, a `Loop` or a `Scan`.
     pub inside: Vec<Estimate>,
 }
 
 impl Estimate {
     /// Of the nodes that run between two programs, in their order, because the extents of what they make follow from data. What is
-    /// not known of these counts nothing. Nodes of control flow decide what runs, there as elsewhere.
-    pub fn of_data(middle: &Graph) -> Vec<Self> {
+    /// not known of these counts nothing.
+    pub fn of_data(middle: &Graph, target: &Target) -> Vec<Self> {
         let of_node = |id| {
             let node = middle.node(id);
-            let decides = matches!(&node.op, Op::Opaque(op) if op.control().is_ok());
-            let refusal = || Refusal {
-                node: node.name.clone(),
-                op: node.op.name().to_owned(),
-                family: "no family",
-                reason: Reason::Data.to_string(),
-            };
-            Self {
-                node: node.name.clone(),
-                nanoseconds: interpreted::node_cost_ns(middle, id),
-                refusal: (!decides).then(refusal),
-                steps: 1,
-                inside: vec![],
-            }
+            let (name, op) = (node.name.clone(), node.op.name().to_owned());
+            let refusal =
+                Refusal { node: name.clone(), op, family: "no family", reason: Reason::Data.to_string() };
+            let inside = inside::of_node(middle, id, target);
+            let nanoseconds = interpreted::node_cost_ns(middle, id) + inside.nanoseconds;
+            Self { node: name, nanoseconds, refusal: Some(refusal), steps: 1, inside: inside.interpreted }
         };
         middle.order().unwrap_or_default().into_iter().map(of_node).collect()
     }
 
-    /// The same inside of a node, to whose graph the path leads, and which runs that so often.
-    #[must_use]
-    pub fn inside_of(self, path: &str, times: f64) -> Self {
-        let named = |name: String| format!("{path}/{name}");
-        Self {
-            node: named(self.node),
-            nanoseconds: times * self.nanoseconds,
-            refusal: self.refusal.map(|refusal| Refusal { node: named(refusal.node), ..refusal }),
-            steps: 0,
-            inside: self.inside.into_iter().map(|estimate| estimate.inside_of(path, times)).collect(),
+    /// With the way to the node that holds it before the names of nodes.
+    pub(crate) fn put_under(&mut self, path: &str) {
+        self.node = format!("{path}/{}", self.node);
+        if let Some(refusal) = &mut self.refusal {
+            refusal.node = format!("{path}/{}", refusal.node);
+        }
+        for estimate in &mut self.inside {
+            estimate.put_under(path);
+        }
+    }
+
+    /// The same, so many times.
+    pub(crate) fn scale(&mut self, times: f64) {
+        self.nanoseconds *= times;
+        for estimate in &mut self.inside {
+            estimate.scale(times);
         }
     }
 }

@@ -55,8 +55,8 @@ impl KernelFamily for Convolution {
         let (x, w, y) = (family::input(first, 0)?, family::input(core, 1)?, family::output(last, 0)?);
         let bias = if step.kind == StepKind::Scatter { last.input(1) } else { core.input(2) };
         site.all_f32([x, w])?;
-        let tensor = site.constant(w, "weights")?;
-        let bias = bias.map(|bias| site.constant(bias, "biases")).transpose()?;
+        let made_at_run_time = site.graph.constant(w).is_none().then_some(w);
+        site.all_f32(bias)?;
         let (x_shape, w_shape) = (site.shape(x)?, site.shape(w)?);
         let (computed, layout, epilogue) = match (&first.op, &last.op) {
             (Op::ColumnGemm(columns), Op::OverlapAdd(add)) => {
@@ -93,8 +93,9 @@ impl KernelFamily for Convolution {
         }
         let macs = step_cost(graph, step, &Machine::default()).macs;
         let exact = matches!(&core.op, Op::Conv(conv) if conv.exact);
-        let values = [x, y];
-        Ok(Box::new(Plan { computed, tensor, layout, bias, epilogue, operands, values, macs, exact }))
+        let exact = exact || made_at_run_time.is_some();
+        let values = [x, w, y];
+        Ok(Box::new(Plan { computed, layout, bias, epilogue, operands, values, macs, exact }))
     }
 }
 
@@ -109,16 +110,16 @@ enum Computed {
 /// A convolution and its operands.
 struct Plan<'a> {
     computed: Computed,
-    tensor: &'a Tensor,
     layout: Layout,
-    bias: Option<&'a Tensor>,
+    bias: Option<ValueId>,
     epilogue: &'a Epilogue,
     /// Of the post-ops.
     operands: &'a [Option<ValueId>],
-    /// Input and output.
-    values: [ValueId; 2],
+    /// Input, weights and output.
+    values: [ValueId; 3],
     macs: u64,
-    /// Whether sums are of integers, which Winograd's transforms would round.
+    /// Whether sums are of integers, which Winograd's transforms would round, or weights are made at run time, where nobody
+    /// transforms them.
     exact: bool,
 }
 
@@ -133,7 +134,32 @@ impl<'a> KernelPlan<'a> for Plan<'a> {
     }
 
     fn steps(self: Box<Self>, builder: &mut Builder<'a>, _: String, _: &Codes) -> Result<(), CompileError> {
-        let Self { computed, tensor, layout, bias, epilogue, operands, values: [x, y], exact, .. } = *self;
+        let w = self.values[1];
+        let tensor = match builder.graph.constant(w) {
+            Some(tensor) => tensor,
+            None => {
+                builder.made_weights = Some(builder.operand(w)?);
+                builder.numbers(&builder.shape(w)?)?
+            }
+        };
+        if let Some(bias) = self.bias.filter(|&bias| builder.graph.constant(bias).is_none()) {
+            builder.made_bias = Some(builder.operand(bias)?);
+        }
+        let fast_math = builder.fast_math;
+        if self.exact {
+            builder.fast_math = FastMath::Off;
+        }
+        let made = self.kernels(builder, tensor);
+        builder.fast_math = fast_math;
+        (builder.made_weights, builder.made_bias) = (None, None);
+        made
+    }
+}
+
+impl<'a> Plan<'a> {
+    /// Adds the kernels; `tensor` holds the weights, or their numbers.
+    fn kernels(self, builder: &mut Builder<'a>, tensor: &'a Tensor) -> Result<(), CompileError> {
+        let Self { computed, layout, bias, epilogue, operands, values: [x, _, y], .. } = self;
         let (label, mut problem) = match computed {
             Computed::Taps(label, problem) => (label, *problem),
             Computed::Patches(geometry) => {
@@ -167,20 +193,16 @@ impl<'a> KernelPlan<'a> for Plan<'a> {
         let (input, output) = (builder.operand(x)?, builder.operand(y)?);
         let name = describe(&problem);
         let layer = Layer { name, problem, weights, bias, post_ops, post_op_operands, input, output };
-        let fast_math = builder.fast_math;
-        if exact {
-            builder.fast_math = FastMath::Off;
-        }
-        let made = algorithms::build(builder, label, &layer);
-        builder.fast_math = fast_math;
-        made
+        algorithms::build(builder, label, &layer)
     }
 }
 
-/// Bias of each channel, zero where there is none, with room to read whole vectors.
-fn bias_of(builder: &Builder<'_>, bias: Option<&Tensor>, channels: usize) -> Result<Vec<f32>, CompileError> {
-    let mut bias = match bias {
-        Some(bias) => bias.elements::<f32>()?.into_owned(),
+/// Bias of each channel, or numbers in its place; zero where there is none; with room to read whole vectors.
+fn bias_of(builder: &Builder<'_>, bias: Option<ValueId>, channels: usize) -> Result<Vec<f32>, CompileError> {
+    let mut bias = match bias.map(|bias| builder.graph.constant(bias)) {
+        Some(Some(bias)) => bias.elements::<f32>()?.into_owned(),
+        // Made at run time: numbers from 1 on, as those of weights.
+        Some(None) => (1..=channels as u32).map(f32::from_bits).collect(),
         None => vec![0.0; channels],
     };
     post_ops::pad(&mut bias, builder.target);

@@ -189,7 +189,10 @@ impl KernelPlan {
                 });
                 // As early as can be, so that others pack while tiles are made; but if registers do not suffice, it mostly shows
                 // by the first ones.
-                packed = Ok(packed.unwrap_or_else(|blocks| builder.pack_later(blocks)));
+                packed = Ok(match packed {
+                    Ok(packed) => packed,
+                    Err(blocks) => builder.pack_weights(blocks)?,
+                });
             }
             let (z, y) = group.row_phases[0];
             self.groups.push(Group {
@@ -202,7 +205,7 @@ impl KernelPlan {
                 taps_per_channel: group.taps.len(),
             });
         }
-        Ok(packed.unwrap_or_else(|blocks| builder.pack_later(blocks)))
+        packed.or_else(|blocks| builder.pack_weights(blocks))
     }
 
     /// The tiles of an x-block; those of the last end with the row.
@@ -494,7 +497,7 @@ impl KernelPlan {
         layer: &Layer<'a>,
         packed: Operand,
     ) -> Result<(), CompileError> {
-        let bias = builder.pack(&layer.bias);
+        let bias = builder.pack_bias(&layer.bias)?;
         let operands = operands([layer.input, layer.output, packed, bias], &layer.post_op_operands);
         let counts = WorkItems::new(&layer.problem, &self.schedule);
         let how = if self.schedule.dataflow == Dataflow::Phases { "_phases" } else { "" };

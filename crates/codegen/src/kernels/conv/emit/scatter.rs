@@ -95,7 +95,7 @@ pub(crate) fn build<'a>(builder: &mut Builder<'a>, layer: &Layer<'a>) -> Result<
     let full_block = block_bytes.first().copied().unwrap_or(0) as i64;
     let group_bytes = block_bytes.iter().take(shape.blocks()).sum::<usize>() as i64;
 
-    let (packed, bias) = (builder.pack_later(columns), builder.pack(&layer.bias));
+    let (packed, bias) = (builder.pack_weights(columns)?, builder.pack_bias(&layer.bias)?);
     let operands = operands([layer.input, layer.output, packed, bias], &layer.post_op_operands);
     let name = builder.unique(&layer.name);
     let emit = Emit {

@@ -41,8 +41,8 @@ pub(crate) fn build<'w>(
         m: schedule.channels,
     };
     let plan = KernelPlan::new(builder, layer, schedule, &weights)?;
-    let packed = builder.pack_later(weights);
-    let bias = builder.pack(&layer.bias);
+    let packed = builder.pack_weights(weights)?;
+    let bias = builder.pack_bias(&layer.bias)?;
     let operands = operands([layer.input, layer.output, packed, bias], &layer.post_op_operands);
     let name = builder.unique(&layer.name);
     let function = builder.add_step(&name, |f| plan.step(f))?;
