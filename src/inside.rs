@@ -8,7 +8,7 @@ use crate::session::Session;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use tconvc_ir::ops::interpret;
-use tconvc_ir::{DType, Graph, Node, Op, Tensor, ValueType, infer};
+use tconvc_ir::{DType, Graph, Node, Op, Tensor, ValueId, ValueType, infer};
 use tconvc_machine::Target;
 use tconvc_passes::cost::graph_cost;
 use tconvc_runtime::executor::Executor;
@@ -77,9 +77,9 @@ impl Inside {
         executor: &Arc<dyn Executor>,
     ) -> tconvc_ir::Result<Vec<Tensor>> {
         let Op::Opaque(op) = &node.op else { return node.op.eval(inputs, node.outputs().len()) };
-        let own = constants.len().saturating_sub(op.captures);
-        let constants: Vec<Option<Tensor>> = constants[own..].iter().map(|tensor| tensor.cloned()).collect();
-        op.control()?.eval_with(inputs, &mut |attribute, graph, inputs| {
+        let control = op.control()?;
+        let constants = control.constant_inputs(constants, op.captures);
+        control.eval_with(inputs, &mut |attribute, graph, inputs| {
             self.run(
                 &Subgraph { node: &node.name, attribute, graph, constants: &constants },
                 inputs,
@@ -160,9 +160,12 @@ impl Subgraphs for Inside {
         inputs: Vec<Option<Tensor>>,
         executor: &Arc<dyn Executor>,
     ) -> tconvc_ir::Result<Vec<Tensor>> {
-        let first = inputs.len().saturating_sub(subgraph.constants.len());
-        let is_constant =
-            |index: usize| index >= first && subgraph.constants[index - first].as_ref().is_some();
+        let passed = passed_on(subgraph.graph);
+        let all_passed = passed.iter().map(|from| inputs.get((*from)?)?.clone());
+        if let Some(outputs) = all_passed.collect::<Option<Vec<Tensor>>>() {
+            return Ok(outputs);
+        }
+        let is_constant = |index: usize| subgraph.constants.get(index).is_some_and(Option::is_some);
         let described = inputs.iter().enumerate().map(|(index, input)| {
             let tensor = input.as_ref().filter(|_| !is_constant(index))?;
             Some((tensor.dtype(), tensor.shape().to_vec()))
@@ -175,7 +178,17 @@ impl Subgraphs for Inside {
         let mut session = session.on(executor);
         let views: Option<Vec<_>> = inputs.iter().map(|input| Some(input.as_ref()?.view())).collect();
         let outputs = match views.map(|views| session.run(&views)) {
-            Some(Ok(outputs)) => outputs.iter().map(|(_, tensor)| tensor.clone()).collect(),
+            Some(Ok(outputs)) => {
+                let mut made = outputs.iter().map(|(_, tensor)| tensor.clone());
+                let all = passed.into_iter().map(|from| match from {
+                    Some(input) => inputs[input].clone(),
+                    None => made.next(),
+                });
+                match all.collect::<Option<Vec<Tensor>>>() {
+                    Some(all) => all,
+                    None => return interpret(subgraph.graph, inputs),
+                }
+            }
             // What the definition says is wrong names the node.
             _ => return interpret(subgraph.graph, inputs),
         };
@@ -187,15 +200,22 @@ impl Subgraphs for Inside {
     }
 }
 
+/// The input that each output of a graph is, where it is one: nothing need be done for it.
+fn passed_on(graph: &Graph) -> Vec<Option<usize>> {
+    let place = |id: &ValueId| graph.inputs().iter().position(|input| input == id);
+    graph.outputs().iter().map(place).collect()
+}
+
 /// The graph with inputs of these types and shapes, and with what is constant around it.
 fn bound(subgraph: &Subgraph<'_>, key: &Key) -> Result<Graph> {
     let mut graph = subgraph.graph.clone();
     let inputs = graph.inputs().to_vec();
-    let first = inputs.len().saturating_sub(subgraph.constants.len());
+    let passed = passed_on(&graph);
+    graph.retain_outputs(|place| passed[place].is_none());
     for (index, (&id, described)) in inputs.iter().zip(key).enumerate() {
         if let Some((dtype, shape)) = described {
             graph.set_ty(id, ValueType::new(*dtype, shape.clone()));
-        } else if let Some(tensor) = index.checked_sub(first).and_then(|at| subgraph.constants[at].as_ref()) {
+        } else if let Some(tensor) = subgraph.constants.get(index).and_then(Option::as_ref) {
             graph.replace_input(id, tensor.clone());
         }
     }

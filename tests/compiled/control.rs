@@ -217,6 +217,41 @@ fn branches_and_bodies_that_come_again_are_compiled() {
     }
 }
 
+/// Some exporters carry weights from round to round as they are: they are constant in the body, and outputs that are inputs are no work.
+#[test]
+fn weights_that_are_carried_are_constant() {
+    let weights: Vec<f32> = (0..36).map(|i| (i % 5) as f32 - 2.0).collect();
+    let body = Graph {
+        inputs: vec![untyped("i"), untyped("go"), untyped("h"), untyped("k"), untyped("other")],
+        outputs: vec![untyped("go"), untyped("next"), untyped("k"), untyped("h"), untyped("h")],
+        nodes: vec![
+            node("Conv", &["h", "k"], &["c"], &[ints_attribute("pads", &[1, 1, 1, 1])]),
+            node("Sub", &["c", "other"], &["next"], &[]),
+        ],
+        ..Graph::default()
+    };
+    let graph = Graph {
+        inputs: vec![value("x", &["1", "2", "5", "6"])],
+        outputs: vec![untyped("y"), untyped("k2"), untyped("o"), untyped("rows")],
+        initializers: vec![floats("w", &[2, 2, 3, 3], &weights), ints("n", &[], &[3])],
+        nodes: vec![node(
+            "Loop",
+            &["n", "", "x", "w", "x"],
+            &["y", "k2", "o", "rows"],
+            &[graph_attribute("body", &body.encode())],
+        )],
+    };
+    let model = Model::from_bytes(&graph.model(17)).unwrap();
+    let compiled = compiler().compile(&model).unwrap();
+    let mut session = compiled.session();
+    for seed in [1, 2, 3] {
+        let data: Vec<f32> = (0..60).map(|i| ((i * seed) % 7) as f32 - 3.0).collect();
+        let x = Tensor::from_vec([1, 2, 5, 6], data).unwrap();
+        let expected = model.interpret([("x", x.view())]).unwrap();
+        assert_eq!(session.run(&[x.view()]).unwrap(), expected);
+    }
+}
+
 /// A state that grows in every round has a shape of its own in each.
 #[test]
 fn bodies_whose_state_grows() {

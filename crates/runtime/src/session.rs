@@ -252,15 +252,13 @@ impl Session {
         let (Some(subgraphs), Op::Opaque(op)) = (&self.subgraphs, &stage.op) else {
             return stage.op.eval(arguments, stage.outputs);
         };
-        let captured = stage.inputs.len().saturating_sub(op.captures);
-        let constants: Vec<Option<Tensor>> = stage.inputs[captured..]
-            .iter()
-            .map(|input| match input {
-                Some(StageInput::Constant(tensor)) => Some(tensor.clone()),
-                _ => None,
-            })
-            .collect();
-        op.control()?.eval_with(arguments, &mut |attribute, graph, inputs| {
+        let given = stage.inputs.iter().map(|input| match input {
+            Some(StageInput::Constant(tensor)) => Some(tensor),
+            _ => None,
+        });
+        let control = op.control()?;
+        let constants = control.constant_inputs(&given.collect::<Vec<_>>(), op.captures);
+        control.eval_with(arguments, &mut |attribute, graph, inputs| {
             let subgraph = Subgraph { node, attribute, graph, constants: &constants };
             subgraphs.run(&subgraph, inputs, &self.executor)
         })

@@ -10,9 +10,9 @@ pub struct Subgraph<'a> {
     pub node: &'a str,
     /// Name of the attribute: `then_branch`, `else_branch`, `body`.
     pub attribute: &'static str,
-    /// The graph. What it reads of the graph around it stands behind its other inputs.
+    /// The graph.
     pub graph: &'a Graph,
-    /// Of the inputs that it reads of the graph around it, in order, those that are constant there.
+    /// For each of its inputs, in order, the tensor that it holds in every run, where that is constant in the graph around it.
     pub constants: &'a [Option<Tensor>],
 }
 

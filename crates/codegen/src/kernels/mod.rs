@@ -9,6 +9,7 @@ mod conv;
 mod family;
 mod fused_elementwise;
 mod gemm;
+mod grid_sample;
 mod inside;
 mod interpreted;
 mod movement;
@@ -53,6 +54,7 @@ fn family_of(graph: &Graph, step: &Step) -> &'static dyn KernelFamily {
         Some(Op::Pool(_)) => &pool::Pooling,
         Some(Op::GlobalPool(_) | Op::Reduce(_)) => &reduce::Reductions,
         Some(Op::MatMul(_) | Op::Gemm(_)) => &gemm::MatrixProduct,
+        Some(Op::GridSample(_)) => &grid_sample::Sampling,
         Some(Op::Recurrent(_)) => &recurrent::RecurrentCells,
         Some(Op::Softmax(_)) => &softmax::Softmaxes,
         Some(

@@ -104,3 +104,66 @@ fn regions_are_interpreted() {
     ];
     Case { op, inputs, outputs: 1, tolerance: 1e-6, native: false }.check();
 }
+
+/// Places inside, at borders and halves, far outside, and no numbers.
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
+fn places(shape: &[usize], seed: u64) -> Tensor {
+    let mut data = seeded(shape, seed).elements::<f32>().unwrap().into_owned();
+    let special = [
+        -1.0,
+        1.0,
+        0.0,
+        -0.0,
+        0.5,
+        -0.5,
+        1.2,
+        -1.2,
+        1.0001,
+        -1.0001,
+        1e30,
+        -1e30,
+        f32::NAN,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        0.25,
+        0.75,
+        -0.25,
+        1.5,
+        -1.5,
+        0.333_333_34,
+    ];
+    for (i, value) in data.iter_mut().enumerate() {
+        *value *= 1.4;
+        if i % 3 == 0 {
+            *value = special[i / 3 % special.len()];
+        }
+    }
+    Tensor::from_vec(shape.to_vec(), data).unwrap()
+}
+
+#[test]
+fn sampling_at_places_that_are_data() {
+    for (data, grid) in [
+        ([1, 3, 5, 7], [1, 9, 11, 2]),
+        ([2, 1, 1, 1], [2, 4, 5, 2]),
+        ([2, 4, 8, 3], [2, 20, 30, 2]),
+        ([1, 2, 6, 1], [1, 3, 3, 2]),
+    ] {
+        for mode in ["linear", "nearest"] {
+            for border in ["zeros", "border"] {
+                for corners in [0i64, 1] {
+                    let attributes = Attributes::new()
+                        .with("mode", mode)
+                        .with("padding_mode", border)
+                        .with("align_corners", corners);
+                    let inputs = vec![Input::Given(seeded(&data, 1)), Input::Given(places(&grid, 2))];
+                    let op = op("GridSample", attributes);
+                    Case { op, inputs, outputs: 1, tolerance: 1e-6, native: true }.check();
+                }
+            }
+        }
+    }
+    let inputs = vec![Input::Given(seeded(&[1, 1, 4, 4], 1)), Input::Given(places(&[1, 3, 3, 2], 2))];
+    let cubic = op("GridSample", Attributes::new().with("mode", "cubic"));
+    Case { op: cubic, inputs, outputs: 1, tolerance: 0.0, native: false }.check();
+}

@@ -292,6 +292,17 @@ impl Graph {
         self.outputs.push(id);
     }
 
+    /// Keeps those of the graph's outputs, by their places, that `keep` asks for.
+    pub fn retain_outputs(&mut self, mut keep: impl FnMut(usize) -> bool) {
+        for (place, id) in std::mem::take(&mut self.outputs).into_iter().enumerate() {
+            if keep(place) {
+                self.outputs.push(id);
+            } else {
+                self.value_mut(id).outputs -= 1;
+            }
+        }
+    }
+
     /// True when the value is a graph output.
     pub fn is_output(&self, id: ValueId) -> bool {
         self.value(id).outputs > 0

@@ -6,11 +6,12 @@ use super::support::values::{from_scalars, scalars, short_from_scalars};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
 use crate::dim::Dim;
-use crate::dtype::DType;
+use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::packed::{self, PowerRounding};
 use crate::tensor::Tensor;
 use crate::value_type::ValueType;
+use half::{bf16, f16};
 
 /// ONNX `Cast`: `input -> output` of type `to`.
 ///
@@ -58,6 +59,9 @@ fn cast_rounded(input: &Tensor, to: DType, rounding: ShortRounding) -> Result<Te
     if input.dtype() == to {
         return Ok(input.clone());
     }
+    if let Some(wide) = widened(input, to)? {
+        return Ok(wide);
+    }
     let unsupported = |_| Error::Unsupported(format!("a cast from {} to {to}", input.dtype()));
     let values = scalars(input).map_err(unsupported)?;
     if to == DType::Bool {
@@ -69,6 +73,26 @@ fn cast_rounded(input: &Tensor, to: DType, rounding: ShortRounding) -> Result<Te
     }
     from_scalars(to, input.shape(), &values)
         .map_err(|error| if to.is_numeric() { error } else { unsupported(error) })
+}
+
+/// Numbers of few bits in f32, which holds all of them: the weights of whole networks, element by element without detours.
+fn widened(input: &Tensor, to: DType) -> Result<Option<Tensor>> {
+    macro_rules! widen {
+        ($($ty:ty),*) => {
+            match input.dtype() {
+                $(<$ty as Element>::DTYPE => {
+                    let elements = input.elements::<$ty>()?;
+                    let wide = elements.iter().map(|&element| f32::from(element)).collect::<Vec<f32>>();
+                    Ok(Some(Tensor::from_vec(input.shape(), wide)?))
+                })*
+                _ => Ok(None),
+            }
+        };
+    }
+    if to != DType::F32 {
+        return Ok(None);
+    }
+    widen!(f16, bf16, i8, u8, i16, u16)
 }
 
 const POWERS: [(&str, PowerRounding); 3] =
@@ -179,7 +203,6 @@ impl Operator for CastLike {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use half::f16;
 
     #[test]
     fn numbers_convert_without_detours() {

@@ -214,6 +214,23 @@ impl Control {
         self.eval_with(inputs, &mut |_, graph, inputs| interpret(graph, inputs))
     }
 
+    /// For each input of its graphs, in order, the tensor that it holds in every round, where it is a constant of the graph around:
+    /// one that is captured, or carried by a loop that leaves it as it is. `given` are the node's inputs that are constant, of which
+    /// the last `captures` are captured.
+    pub fn constant_inputs(&self, given: &[Option<&Tensor>], captures: usize) -> Vec<Option<Tensor>> {
+        let captured = given.len().saturating_sub(captures);
+        let stays = |index: usize| match self {
+            Self::If { .. } | Self::Scan(_) => index >= captured,
+            Self::Loop { body, carried } => {
+                let is_carried = (2..2 + carried).contains(&index);
+                index >= captured || (is_carried && body.outputs().get(index - 1) == body.inputs().get(index))
+            }
+        };
+        // Its condition is no input of the graphs of an If.
+        let first = usize::from(matches!(self, Self::If { .. }));
+        (first..given.len()).map(|index| given[index].filter(|_| stays(index)).cloned()).collect()
+    }
+
     /// Evaluates the operator; `run` runs its graphs, of which it gets the name of the attribute, the graph, and values for its
     /// inputs, in order.
     ///
