@@ -1,7 +1,7 @@
 //! Transposed convolution as ONNX spells it. Its axes are [`crate::geometry::DeconvAxis`]; the forms it is rewritten into
 //! are in [`super::forms`].
 
-use super::epilogue::{Epilogue, Finish};
+use super::epilogue::{Epilogue, PostOps};
 use super::support::inputs::required;
 use super::support::sums::Sums;
 use super::support::taps::{Extents, Line, PlaneTaps, add_tap};
@@ -175,12 +175,8 @@ impl Operator for ConvTranspose {
 
     fn infer(&self, inputs: &[Option<InputInfo<'_>>], _outputs: usize) -> Result<Vec<ValueType>> {
         let extent = |i: usize, axes, input: &Dim, kernel: &Dim| self.extent(i, axes, input, kernel);
-        let mut ty = infer_deconv(inputs, self.group, &self.kernel_shape, extent)?;
-        if let Some([x, w]) = window::known_shapes(inputs) {
-            ty.shape = Some(self.geometry(&x, &w)?.output_shape().into_iter().map(Dim::from).collect());
-        }
-        self.epilogue.check(inputs, Some(2), 3, ty.dtype, ty.shape.as_deref())?;
-        Ok(vec![ty])
+        let ty = infer_deconv(inputs, self.group, &self.kernel_shape, extent)?;
+        self.epilogue.infer_behind(inputs, ty, |x, w| Ok(self.geometry(x, w)?.output_shape()))
     }
 
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
@@ -190,8 +186,8 @@ impl Operator for ConvTranspose {
         let axes = three(geometry.axes());
         let (plane, extents) = (deconv_taps(&axes), Extents(axes.map(|axis| axis.output())));
         let output = dispatch_numeric!(x.dtype(), T => {
-            let finish = Finish::<T>::new(&self.epilogue, inputs, Some(2), 3, &shape)?;
-            deconv_planes(&geometry, &[plane], extents, [x, w], &finish, shape)
+            let post_ops = PostOps::<T>::new(&self.epilogue, inputs, Some(2), 3, &shape)?;
+            deconv_planes(&geometry, &[plane], extents, [x, w], &post_ops, shape)
         })?;
         Ok(vec![output])
     }
@@ -269,7 +265,7 @@ pub(super) fn deconv_planes<T: Sums>(
     planes: &[PlaneTaps],
     into: Extents,
     [x, w]: [&Tensor; 2],
-    finish: &Finish<'_, T>,
+    post_ops: &PostOps<'_, T>,
     shape: Vec<usize>,
 ) -> Result<Tensor> {
     let channels = geometry.channels();
@@ -295,7 +291,7 @@ pub(super) fn deconv_planes<T: Sums>(
                     }
                 }
                 let start = ((image * outputs + c) * planes.len() + number) * into.len();
-                finish.store(start, &mut sums, &mut output)?;
+                post_ops.store(start, &mut sums, &mut output)?;
             }
         }
     }

@@ -153,12 +153,6 @@ pub(in crate::ops) fn write_slid(
     attributes
 }
 
-/// Shapes of data and weights, inputs 0 and 1, where both are known.
-pub(in crate::ops) fn known_shapes(inputs: &[Option<InputInfo<'_>>]) -> Option<[Vec<usize>; 2]> {
-    let known = |index: usize| inputs.get(index)?.as_ref()?.ty.known_shape();
-    Some([known(0)?, known(1)?])
-}
-
 /// Strides or dilations in their shortest spelling: all 1 is empty.
 pub(in crate::ops) fn short_steps(steps: Vec<usize>) -> Vec<usize> {
     if steps.iter().all(|&step| step == 1) { vec![] } else { steps }
