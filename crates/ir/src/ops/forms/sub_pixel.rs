@@ -38,7 +38,7 @@ pub struct PhaseConv {
 
 /// Phases put in order: `P [N, C * S, Q..], epilogue operands.. -> Y [N, C, ..]` with `S` the product of the strides.
 ///
-/// `y[n, c, o] = epilogue(p[n, c * S + o mod stride, floor(o / stride)])` (for each axis; residues are counted row-major
+/// `y[n, c, o] = epilogue(p[n, c * S + o mod stride, floor(o / stride)])` (for each axis; phases are counted row-major
 /// over the axes). This is `DepthToSpace` in its CRD mode for any number of axes and any stride, with what lies past
 /// `output` left out.
 #[derive(Debug, Clone, PartialEq)]
