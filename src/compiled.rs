@@ -9,7 +9,7 @@ use crate::model::{Model, PortInfo};
 use crate::report::Report;
 use crate::session::Session;
 use crate::stages::Rest;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Index;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -237,8 +237,9 @@ impl CompiledModel {
     ) -> Result<Vec<TensorView<'v>>> {
         let ports = self.inputs();
         let mut slots: Vec<Option<TensorView<'v>>> = vec![None; ports.len()];
+        let by_name: HashMap<&str, usize> = ports.iter().map(|port| port.name.as_str()).zip(0..).collect();
         for (name, view) in inputs {
-            let Some(index) = ports.iter().position(|port| port.name == name) else {
+            let Some(&index) = by_name.get(name) else {
                 let known = given::listing(ports);
                 return Err(Error::Arguments(format!(
                     "the model has no input `{name}`; its inputs are {known}"

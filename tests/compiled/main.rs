@@ -35,6 +35,8 @@ mod memory;
 #[cfg(test)]
 mod models;
 mod networks;
+#[cfg(test)]
+mod numerics;
 mod products;
 mod run_time_weights;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use crate::arrays::{self, Array};
 use crate::error::{Error, Result};
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use tconvc::{Budget, DType, PortInfo, Tensor, TensorView};
 
@@ -31,8 +31,10 @@ pub fn from_files(
         let port = ports.iter().find(|port| port.name == *name);
         given.push((name.clone(), array.tensor(port, budget)?));
     }
+    let known: HashSet<&str> = ports.iter().map(|port| port.name.as_str()).collect();
+    let named: HashSet<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
     for (name, _) in &given {
-        if !ports.iter().any(|port| port.name == *name) {
+        if !known.contains(name.as_str()) {
             return Err(Error::new(format!(
                 "the model has no input `{name}`; its inputs are {}",
                 list(ports)
@@ -40,7 +42,7 @@ pub fn from_files(
         }
     }
     for port in ports.iter().filter(|port| !port.optional) {
-        if !given.iter().any(|(name, _)| *name == port.name) {
+        if !named.contains(port.name.as_str()) {
             let found = if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
             let from = npz.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
             let place = if from.is_empty() { String::new() } else { format!(" in {from}") };

@@ -2,6 +2,7 @@
 
 use crate::cost::Cost;
 use serde::Serialize;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 /// Outcome of an [`Entry`].
@@ -79,6 +80,9 @@ pub struct Entry {
 #[serde(transparent)]
 pub struct Journal {
     entries: Vec<Entry>,
+    /// What is refused, by pass: node, operator and reason, so that one that is known is found at once.
+    #[serde(skip)]
+    refusals: HashMap<String, HashSet<[String; 3]>>,
 }
 
 impl Journal {
@@ -119,13 +123,20 @@ impl Journal {
 
     fn push(&mut self, pass: &str, node: &str, op: &str, verdict: Verdict, decision: Decision) {
         let entry = Entry { pass: pass.into(), node: node.into(), op: op.into(), verdict, decision };
-        if verdict == Verdict::Applied || !self.entries.contains(&entry) {
+        let is_new = verdict == Verdict::Applied || {
+            let refused = [entry.node.clone(), entry.op.clone(), entry.decision.reason.clone()];
+            self.refusals.entry(entry.pass.clone()).or_default().insert(refused)
+        };
+        if is_new {
             self.entries.push(entry);
         }
     }
 
     /// Forgets what a pass refused: it is about to look again.
     pub fn forget_refusals(&mut self, pass: &str) {
+        if self.refusals.remove(pass).is_none() {
+            return;
+        }
         self.entries.retain(|entry| entry.verdict == Verdict::Applied || entry.pass != pass);
     }
 }

@@ -8,6 +8,7 @@ use crate::limits::Limits;
 use std::collections::HashMap;
 use tconvc_ir::{Graph, NodeId, Result, ValueId};
 
+mod in_order;
 mod place;
 mod steps;
 

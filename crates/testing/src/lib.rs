@@ -1,10 +1,12 @@
 //! What the tests of several crates share: random graphs, comparison of results, the runner of file tests, ONNX models built
-//! field by field and damaged, named layers, memory between pages that must not be touched, processes that may end at those,
-//! and the machine that tests make code for.
+//! field by field and damaged, named layers, memory between pages that must not be touched, processes that may end at those
+//! or from which the system takes something, and the machine that tests make code for.
 //! Only ever a dev-dependency.
 
 mod child;
 mod compare;
+#[cfg(target_os = "linux")]
+pub mod confined;
 pub mod filetest;
 mod graphs;
 #[cfg(unix)]

@@ -205,7 +205,7 @@ impl TileBuilder {
         self.select(Cmp::Gt, x, 0.0, result, not_positive)
     }
 
-    /// 1 / (1 + e^-x). Error below 1e-7, and 2.1 ulp where x is above -87; never below 1.6e-38.
+    /// 1 / (1 + e^-x). Error below 1e-7, and 2.1 ulp where x is above -87; 0 below, so that products with x go to zero, too.
     pub fn sigmoid(&mut self, x: Vector) -> Vector {
         let magnitude = self.unary(UnaryOp::Abs, x);
         let negative = self.unary(UnaryOp::Neg, magnitude);
@@ -214,6 +214,8 @@ impl TileBuilder {
         let sum = self.add(e, one);
         // Of the magnitude this is what is missing to one. It keeps its digits near one, where 1 + e has lost e.
         let rest = self.div(e, sum);
+        let zero = self.zero();
+        let rest = self.select(Cmp::Lt, negative, -87.0, zero, rest);
         let above = self.sub(one, rest);
         self.select(Cmp::Lt, x, 0.0, rest, above)
     }
@@ -230,8 +232,9 @@ impl TileBuilder {
         let double = self.add(e, e);
         let rest = self.div(double, sum);
         let far = self.sub(one, rest);
-        let far = self.with_sign_of(far, x);
-        self.select(Cmp::Lt, magnitude, TANH_NEAR, near, far)
+        let result = self.select(Cmp::Lt, magnitude, TANH_NEAR, near, far);
+        // The polynomial loses that of zero.
+        self.with_sign_of(result, x)
     }
 
     /// tanh x for |x| below [`TANH_NEAR`].
@@ -275,7 +278,7 @@ impl TileBuilder {
         self.select(Cmp::Lt, magnitude, ERF_NEAR, near, far)
     }
 
-    /// `y`, which is not negative, with the sign of `x`.
+    /// `y`, which is not negative where `x` is not, with the sign of `x`.
     fn with_sign_of(&mut self, y: Vector, x: Vector) -> Vector {
         let sign = self.binary(BinaryOp::And, x, Operand::Bits(1 << 31));
         self.binary(BinaryOp::Or, sign, y)

@@ -2,6 +2,7 @@
 
 use crate::support::Folder;
 use std::fs;
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tconvc_testing::onnx_build::{
@@ -213,4 +214,50 @@ fn threads_that_are_refused_are_said() {
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     assert!(output.status.success(), "{text}");
     assert!(text.contains("the system gave 1 of 3 threads") && text.contains("1 thread(s)"), "{text}");
+}
+
+/// As a service under systemd's `MemoryDenyWriteExecute` runs.
+#[cfg(target_os = "linux")]
+#[test]
+fn executable_memory_that_is_refused_is_an_error() {
+    use tconvc_testing::confined::without_executable_memory;
+    let folder = Folder::new();
+    folder.model("relu.onnx", "input %x : f32[2]\n%y : f32[2] = Relu(%x)\noutput %y\n");
+    let run = |arguments: &[&str]| {
+        let mut command = program();
+        command.args(arguments).current_dir(folder.path("."));
+        without_executable_memory(&mut command).output()
+    };
+    let Ok(output) = run(&["run", "relu.onnx"]) else {
+        let _ = writeln!(std::io::stderr(), "skipped: this system refuses executable memory to nobody");
+        return;
+    };
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("no executable memory") && text.contains("MemoryDenyWriteExecute"), "{text}");
+    assert_eq!(output.status.code(), Some(1));
+    let written = run(&["compile", "relu.onnx", "--emit", "onnx", "-o", "out.onnx"]).unwrap();
+    assert!(written.status.success());
+}
+
+/// The default limit follows from what the process may have, and what goes beyond is an error, not an abort.
+#[cfg(target_os = "linux")]
+#[test]
+fn small_address_spaces_are_respected() {
+    use tconvc_testing::confined::with_address_space;
+    let folder = Folder::new();
+    let outputs = Graph {
+        inputs: vec![value("x", &["1"])],
+        outputs: (0..12).map(|index| untyped(&format!("y{index}"))).collect(),
+        initializers: vec![ints("n", &[1], &[1 << 24])],
+        nodes: (0..12).map(|index| node("Expand", &["x", "n"], &[&format!("y{index}")], &[])).collect(),
+    };
+    fs::write(folder.path("outputs.onnx"), outputs.model(17)).unwrap();
+    for megabytes in [300, 500, 900] {
+        let mut command = program();
+        command.args(["run", "outputs.onnx"]).current_dir(folder.path("."));
+        let output = with_address_space(&mut command, megabytes << 20).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{megabytes} MiB: {text}");
+        assert!(text.contains("the memory limit allows"), "{megabytes} MiB: {text}");
+    }
 }

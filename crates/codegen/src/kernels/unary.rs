@@ -16,7 +16,7 @@ pub(super) fn apply(b: &mut TileBuilder, op: Unary, x: Vector) -> Vector {
         }
         Unary::ThresholdedRelu { alpha } => {
             let zero = b.zero();
-            b.select(Cmp::Le, x, alpha, zero, x)
+            b.select(Cmp::Gt, x, alpha, x, zero)
         }
         Unary::Clamp { min, max } => clamp(b, x, min, max),
         Unary::HardSigmoid { alpha, beta } => {
@@ -43,7 +43,10 @@ pub(super) fn apply(b: &mut TileBuilder, op: Unary, x: Vector) -> Vector {
         Unary::Sign => {
             let one = b.splat(1.0);
             let minus = b.splat(-1.0);
-            let negative = b.select(Cmp::Lt, x, 0.0, minus, x);
+            // Zero of either sign gives zero.
+            let zero = b.zero();
+            let neither = b.add(x, zero);
+            let negative = b.select(Cmp::Lt, x, 0.0, minus, neither);
             b.select(Cmp::Gt, x, 0.0, one, negative)
         }
         Unary::Softsign => {
@@ -97,7 +100,7 @@ pub(super) fn apply(b: &mut TileBuilder, op: Unary, x: Vector) -> Vector {
         Unary::Selu { alpha, gamma } => {
             let negative = b.exp_minus_one(x);
             let negative = b.mul(negative, alpha);
-            let y = b.select(Cmp::Le, x, 0.0, negative, x);
+            let y = b.select(Cmp::Lt, x, 0.0, negative, x);
             b.mul(y, gamma)
         }
         Unary::FakeQuantize { scale, low, high } => {

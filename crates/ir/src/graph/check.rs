@@ -107,12 +107,16 @@ impl Graph {
 
     /// Users of each value are the inputs that name it, and no others.
     fn check_users(&self) -> Result<()> {
+        let users: HashSet<(ValueId, NodeId, u32)> = self
+            .values()
+            .flat_map(|(id, value)| value.users.iter().map(move |&(node, position)| (id, node, position)))
+            .collect();
         let mut uses = 0;
         for id in self.dag.node_indices().map(super::node_id) {
             for (position, input) in self.node(id).inputs.iter().enumerate() {
                 let Some(input) = *input else { continue };
                 uses += 1;
-                if !self.value(input).users.contains(&(id, position as u32)) {
+                if !users.contains(&(input, id, position as u32)) {
                     let (value, node) = (&self.value(input).name, &self.node(id).name);
                     return Err(broken("values know their users", format!("`{value}` misses node `{node}`")));
                 }

@@ -152,10 +152,10 @@ impl Unary {
                 }
             }
             Self::ThresholdedRelu { alpha } => {
-                if x <= f(alpha) {
-                    0.0
-                } else {
+                if x > f(alpha) {
                     x
+                } else {
+                    0.0
                 }
             }
             Self::Elu { alpha } => {
@@ -200,7 +200,9 @@ impl Unary {
             Self::Neg => -x,
             Self::Abs => x.abs(),
             Self::Sign => {
-                if x == 0.0 || x.is_nan() {
+                if x == 0.0 {
+                    0.0
+                } else if x.is_nan() {
                     x
                 } else {
                     x.signum()

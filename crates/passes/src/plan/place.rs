@@ -1,16 +1,16 @@
 //! Gives every value its place: views and in-place steps first, then offsets in the arena by liveness, largest first.
 
 use super::steps::Grouped;
-use super::{ALIGNMENT, Place, Plan, StepKind};
-use std::collections::HashMap;
+use super::{ALIGNMENT, Place, Plan, StepKind, in_order};
+use std::collections::{BTreeMap, HashMap};
 use tconvc_ir::{Definition, Error, Graph, Result, ValueId};
 
 /// A buffer of its own: one value, and the values that are views of it.
-struct Buffer {
-    bytes: usize,
+pub(super) struct Buffer {
+    pub bytes: usize,
     /// Steps from the one that writes it to the last that reads it, both counted.
-    live: (usize, usize),
-    offset: usize,
+    pub live: (usize, usize),
+    pub offset: usize,
 }
 
 pub(super) fn assign(graph: &Graph, grouped: Grouped) -> Result<Plan> {
@@ -60,24 +60,17 @@ pub(super) fn assign(graph: &Graph, grouped: Grouped) -> Result<Plan> {
         }
     }
     let arena_bytes = pack(&mut buffers)?;
-    let lower_bound_bytes = (0..=steps.len())
-        .map(|at| {
-            buffers
-                .values()
-                .filter(|buffer| (buffer.live.0..=buffer.live.1).contains(&at))
-                .fold(0usize, |sum, buffer| sum.saturating_add(buffer.bytes))
-        })
-        .max()
-        .unwrap_or(0);
+    let lower_bound_bytes = most_at_once(buffers.values().map(|buffer| (buffer.live, buffer.bytes)));
 
     let mut places = HashMap::new();
+    let inputs: HashMap<ValueId, usize> = graph.inputs().iter().copied().zip(0..).collect();
     let in_memory = steps.iter().flat_map(|step| step.inputs.iter().chain(&step.outputs));
     for &value in in_memory.chain(graph.outputs()) {
         let (root, offset) = resolve(&views, value);
         let place = match graph.value(root).definition() {
             Definition::Constant(_) => Place::Constant { value: root, offset },
             Definition::Input => {
-                let index = graph.inputs().iter().position(|&input| input == root);
+                let index = inputs.get(&root).copied();
                 Place::Input { index: index.ok_or_else(|| missing(graph, root))?, offset }
             }
             _ => match (outputs.get(&root), buffers.get(&root)) {
@@ -89,6 +82,23 @@ pub(super) fn assign(graph: &Graph, grouped: Grouped) -> Result<Plan> {
         places.insert(value, place);
     }
     Ok(Plan { steps, places, copies, arena_bytes, lower_bound_bytes })
+}
+
+/// Bytes of all that live at one step, at the step where they are most. Each lives from a step to another, that included.
+fn most_at_once(lives: impl Iterator<Item = ((usize, usize), usize)>) -> usize {
+    let mut changes: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
+    for ((first, last), bytes) in lives {
+        let begins = &mut changes.entry(first).or_default().0;
+        *begins = begins.saturating_add(bytes);
+        let ends = &mut changes.entry(last + 1).or_default().1;
+        *ends = ends.saturating_add(bytes);
+    }
+    let (mut live, mut most) = (0usize, 0);
+    for (begins, ends) in changes.into_values() {
+        live = live.saturating_sub(ends).saturating_add(begins);
+        most = most.max(live);
+    }
+    most
 }
 
 fn missing(graph: &Graph, value: ValueId) -> Error {
@@ -156,9 +166,15 @@ fn write_in_place(
     Ok(())
 }
 
+/// Buffers from which on they are placed in the order of steps: to look for the best gap among all takes time by their square.
+const MANY: usize = 4096;
+
 /// Offsets for all buffers: largest first, each into the smallest gap between those alive at the same time. Returns the
 /// size of the arena.
 fn pack(buffers: &mut HashMap<ValueId, Buffer>) -> Result<usize> {
+    if buffers.len() >= MANY {
+        return in_order::pack(buffers.iter_mut());
+    }
     let mut ids: Vec<ValueId> = buffers.keys().copied().collect();
     ids.sort_by_key(|id| (std::cmp::Reverse(buffers[id].bytes), *id));
     let mut placed: Vec<(usize, usize, (usize, usize))> = vec![];

@@ -152,7 +152,7 @@ fn near_one_functions_are_rounded_once() {
 fn limits_and_nan() {
     let functions: [(Function, [f32; 2]); 4] = [
         (TileBuilder::exp, [0.0, f32::INFINITY]),
-        (TileBuilder::sigmoid, [(-87_f32).exp(), 1.0]),
+        (TileBuilder::sigmoid, [0.0, 1.0]),
         (TileBuilder::tanh, [-1.0, 1.0]),
         (TileBuilder::erf, [-1.0, 1.0]),
     ];
