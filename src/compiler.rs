@@ -156,7 +156,7 @@ impl Compiler {
     }
 
     /// Makes it an error when a step is interpreted, for want of kernels that take it: the error names node, operator and
-    /// reason. By default such steps run by their definition, which is slow, and stand in [`Report::interpreted`].
+    /// reason. By default such steps are interpreted, which is slow, and stand in [`Report::interpreted`].
     #[must_use]
     pub fn deny_interpreted(mut self, deny: bool) -> Self {
         self.deny_interpreted = deny;
@@ -314,9 +314,9 @@ impl Compiler {
     pub(crate) fn setting(&self) -> String {
         let caches = self.target.caches();
         let kib = [caches.l1d.bytes, caches.l2.bytes, caches.l3.bytes].map(|bytes| (bytes >> 10).to_string());
-        let filtering = if self.fast_math { "" } else { ", fast math off" };
+        let fast_math = if self.fast_math { "" } else { ", fast math off" };
         format!(
-            "{}, caches of {} KiB, {} thread(s){filtering}",
+            "{}, caches of {} KiB, {} thread(s){fast_math}",
             self.target,
             kib.join(", "),
             self.threads.count()

@@ -116,7 +116,7 @@ fn sine_and_cosine() {
     {
         within(errors(function, exact, &both(6.5e6, 2003)), 1.2e-7, f64::INFINITY);
         within(errors(function, exact, &both(800.0, 701)), 1.2e-7, f64::INFINITY);
-        // Every number of some stretches where the multiple of 256 goes up.
+        // Every number of some ranges where the multiple of 256 goes up.
         for middle in [128.5, 384.5, 32_640.5, 4_194_176.5_f32] {
             let middle = middle * std::f32::consts::FRAC_PI_2;
             within(

@@ -1,6 +1,6 @@
 //! Tiles to x86-64 machine code: AVX2 with FMA (VEX, 8 lanes) and AVX-512 (EVEX, 16 lanes) from one source.
 //!
-//! The calling convention is that of the target, System V or Win64; registers that it wants kept are given out last, and
+//! The calling convention is that of the target, System V or Win64; registers that it wants kept are allocated last, and
 //! saved where they are used. AVX-512 masks live in `k1` for the length of one instruction.
 
 mod asm;
