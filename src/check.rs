@@ -1,12 +1,14 @@
 //! Comparing results: with the reference interpreter's, or with stored ones.
 
-use crate::error::{Error, Result};
+use crate::compiler::Compiler;
+use crate::error::Result;
 use crate::model::Model;
 use crate::{Outputs, Tensor};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use tconvc_ir::ops::{Control, Opaque};
 use tconvc_ir::{DType, Graph, Node, Op, TensorView, ValueId, infer, interp};
+use tconvc_passes::{Compat, Journal, compat};
 
 /// How far a float may be from the expected one. Integers and booleans must be equal, save [`Tolerance::rounded`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -213,12 +215,36 @@ impl Model {
         inputs: impl IntoIterator<Item = (&'a str, TensorView<'a>)>,
     ) -> Result<Outputs> {
         let _budget = self.budget().enter();
-        let inputs: Vec<(&str, Tensor)> = inputs
-            .into_iter()
-            .map(|(name, view)| Ok((name, view.to_tensor()?)))
-            .collect::<Result<_, Error>>()?;
-        Ok(Outputs::new(interp::run(self.graph(), &inputs)?))
+        Ok(Outputs::new(interp::run(self.graph(), &owned(inputs)?)?))
     }
+}
+
+impl Compiler {
+    /// As [`Model::interpret`], with the meaning that [`Compiler::compat`] asks for.
+    ///
+    /// # Errors
+    /// As [`Model::interpret`].
+    pub fn interpret<'a>(
+        &self,
+        model: &Model,
+        inputs: impl IntoIterator<Item = (&'a str, TensorView<'a>)>,
+    ) -> Result<Outputs> {
+        let _budget = model.budget().enter();
+        let inputs = owned(inputs)?;
+        if self.compat == Compat::Onnx {
+            return Ok(Outputs::new(interp::run(model.graph(), &inputs)?));
+        }
+        let mut graph = model.graph().clone();
+        let shapes: BTreeMap<String, Vec<usize>> =
+            inputs.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.shape().to_vec())).collect();
+        self.bind(&mut graph, &shapes)?;
+        compat::apply(&mut graph, self.compat, &mut Journal::new())?;
+        Ok(Outputs::new(interp::run(&graph, &inputs)?))
+    }
+}
+
+fn owned<'a>(inputs: impl IntoIterator<Item = (&'a str, TensorView<'a>)>) -> Result<Vec<(&'a str, Tensor)>> {
+    inputs.into_iter().map(|(name, view)| Ok((name, view.to_tensor()?))).collect()
 }
 
 #[cfg(test)]

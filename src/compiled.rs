@@ -1,7 +1,7 @@
 //! A compiled network, shared between threads: programs for the shapes seen so far, and the calls that need no session.
 
 use crate::cache::Cache;
-use crate::compiler::{Compiler, bind};
+use crate::compiler::Compiler;
 use crate::error::{Error, Result};
 use crate::given::{self, Defaults, Given};
 use crate::inside::Inside;
@@ -141,7 +141,7 @@ impl CompiledModel {
         let mut open = None;
         if !model.graph().all_inputs_required() {
             let mut graph = compiler.with_shapes_required(model);
-            bind(&mut graph, &compiler.shapes)?;
+            compiler.bind(&mut graph, &compiler.shapes)?;
             open = Some(graph);
         }
         Self::of_graphs(compiler.clone(), graph, open, warnings, 0)
@@ -359,7 +359,9 @@ impl CompiledModel {
             names.zip(inputs).map(|(name, view)| (name, view.shape().to_vec())).collect();
         if !small.is_empty() && !by_value.contains(&given.inputs) {
             let mut general = graph.clone();
-            if bind(&mut general, &named).is_err() || inner.compiler.asks_for_values(&mut general)? {
+            if inner.compiler.bind(&mut general, &named).is_err()
+                || inner.compiler.asks_for_values(&mut general)?
+            {
                 by_value.push(given.inputs.clone());
             }
         }
@@ -369,7 +371,7 @@ impl CompiledModel {
             }
             given.values = small;
         }
-        let mut warnings = bind(&mut graph, &named)?;
+        let mut warnings = inner.compiler.bind(&mut graph, &named)?;
         warnings.extend(
             inner.warnings.iter().filter(|known| !warnings.contains(known)).cloned().collect::<Vec<_>>(),
         );

@@ -25,7 +25,7 @@ use tconvc_machine::Target;
 use tconvc_passes::cost::Machine;
 use tconvc_passes::cut::{constant_texts, cut};
 use tconvc_passes::plan::{Plan, plan};
-use tconvc_passes::{Form, Journal, Limits as OperandLimits, Options, optimise};
+use tconvc_passes::{Compat, Form, Journal, Limits as OperandLimits, Options, compat, optimise};
 use tconvc_runtime::executor::Executor;
 
 /// Compiles models. Every option has a default: this machine, one thread, the form chosen for each layer.
@@ -34,6 +34,7 @@ pub struct Compiler {
     pub(crate) target: Target,
     pub(crate) threads: Threads,
     pub(crate) form: Form,
+    pub(crate) compat: Compat,
     pub(crate) shapes: BTreeMap<String, Vec<usize>>,
     pub(crate) disabled: Vec<String>,
     pub(crate) stop_after: Option<String>,
@@ -69,6 +70,7 @@ impl Compiler {
             target: Target::host(),
             threads: Threads::default(),
             form: Form::Auto,
+            compat: Compat::default(),
             shapes: BTreeMap::new(),
             disabled: vec![],
             stop_after: None,
@@ -115,6 +117,14 @@ impl Compiler {
         self
     }
 
+    /// Whose meaning operators have where engines disagree; by default what ONNX's text says. Where a model depends on it, the
+    /// report warns.
+    #[must_use]
+    pub fn compat(mut self, compat: Compat) -> Self {
+        self.compat = compat;
+        self
+    }
+
     /// Extents of an input that the model leaves open.
     #[must_use]
     pub fn input_shape(mut self, name: &str, shape: impl Into<Vec<usize>>) -> Self {
@@ -146,7 +156,7 @@ impl Compiler {
     }
 
     /// Makes it an error when a step is interpreted, for want of kernels that take it: the error names node, operator and
-    /// reason. By default such steps run by their definition, which is slow, and stand in [`Report::interpreted`].
+    /// reason. By default such steps are interpreted, which is slow, and stand in [`Report::interpreted`].
     #[must_use]
     pub fn deny_interpreted(mut self, deny: bool) -> Self {
         self.deny_interpreted = deny;
@@ -223,7 +233,7 @@ impl Compiler {
     pub(crate) fn bound(&self, model: &Model) -> Result<(Graph, Vec<String>)> {
         let mut graph = self.with_shapes_required(model);
         graph.fix_defaults(|_| false);
-        let warnings = bind(&mut graph, &self.shapes)?;
+        let warnings = self.bind(&mut graph, &self.shapes)?;
         Ok((graph, warnings))
     }
 
@@ -304,13 +314,28 @@ impl Compiler {
     pub(crate) fn setting(&self) -> String {
         let caches = self.target.caches();
         let kib = [caches.l1d.bytes, caches.l2.bytes, caches.l3.bytes].map(|bytes| (bytes >> 10).to_string());
-        let filtering = if self.fast_math { "" } else { ", fast math off" };
+        let fast_math = if self.fast_math { "" } else { ", fast math off" };
         format!(
-            "{}, caches of {} KiB, {} thread(s){filtering}",
+            "{}, caches of {} KiB, {} thread(s){fast_math}",
             self.target,
             kib.join(", "),
             self.threads.count()
         )
+    }
+
+    /// Gives the named inputs their shapes, and the symbols in these their values; gives warnings.
+    pub(crate) fn bind(
+        &self,
+        graph: &mut Graph,
+        shapes: &BTreeMap<String, Vec<usize>>,
+    ) -> Result<Vec<String>> {
+        let shapes: Vec<(&str, &[usize])> =
+            shapes.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
+        let mut warnings = infer::set_input_shapes(graph, &shapes)?;
+        if self.compat == Compat::Onnx {
+            warnings.extend(compat::warnings(graph));
+        }
+        Ok(warnings)
     }
 
     pub(crate) fn optimise(&self, graph: &mut Graph) -> Result<Journal> {
@@ -321,6 +346,7 @@ impl Compiler {
     pub(crate) fn pass_options(&self) -> Result<Options> {
         Ok(Options {
             form: self.form,
+            compat: self.compat,
             machine: Machine::new(self.target.rates(), self.threads.count()),
             algorithms: Arc::new(KernelCosts::new(&self.code_options())),
             limits: self.operand_limits(),
@@ -414,13 +440,6 @@ pub(crate) struct Survey {
     pub estimates: Vec<Estimate>,
     /// Nodes behind extents that follow from data, of whose steps nothing is known yet.
     pub undecided: usize,
-}
-
-/// Gives the named inputs their shapes, and the symbols in these their values; gives warnings.
-pub(crate) fn bind(graph: &mut Graph, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Vec<String>> {
-    let shapes: Vec<(&str, &[usize])> =
-        shapes.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
-    Ok(infer::set_input_shapes(graph, &shapes)?)
 }
 
 impl Rewritten {

@@ -168,7 +168,7 @@ mod tests {
                     assert_eq!(explanation.threads, threads);
                     let [layer] = explanation.layers.as_slice() else { panic!("{explanation}") };
                     assert_eq!(layer.chosen, alone.layers[0].chosen, "{explanation}");
-                    let us = |chosen: bool| {
+                    let us = |layer: &LayerExplanation, chosen: bool| {
                         let those = layer
                             .considered
                             .iter()
@@ -176,7 +176,12 @@ mod tests {
                         let times = those.filter_map(|candidate| candidate.cost?.predicted_us);
                         times.fold(f64::INFINITY, f64::min)
                     };
-                    let factor = us(false) / us(true);
+                    let factor = us(layer, false) / us(layer, true);
+                    let gain = us(&alone.layers[0], true) / us(layer, true);
+                    assert!(gain > 0.99 && gain < 1.01 * threads as f64, "{threads}: {gain}\n{explanation}");
+                    // The first layer is work enough for all of them.
+                    let least = if input == "1, 256, 16, 16" { 0.8 * threads as f64 } else { 0.99 };
+                    assert!(gain > least, "{threads}: {gain}\n{explanation}");
                     let said = match number_behind(&layer.reason, &format!("on {threads} threads ")) {
                         None if layer.reason.contains(" threads ") => {
                             let form = Form::ALL.into_iter().find(|form| {

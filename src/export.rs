@@ -1,6 +1,6 @@
 //! A network as an ONNX file for other runtimes: rewritten, and with everything that the model had.
 
-use crate::compiler::{Compiler, bind};
+use crate::compiler::Compiler;
 use crate::error::Result;
 use crate::model::Model;
 use tconvc_ir::{Graph, Op};
@@ -23,7 +23,7 @@ impl Compiler {
     pub fn export(&self, model: &Model) -> Result<Export> {
         let _budget = self.budget.enter();
         let mut graph = model.graph().clone();
-        let mut warnings = bind(&mut graph, &self.shapes)?;
+        let mut warnings = self.bind(&mut graph, &self.shapes)?;
         let options = Options { portable: true, ..self.pass_options()? };
         let journal = optimise(&mut graph, &options)?;
         if self.stop_after.is_none() {

@@ -66,7 +66,7 @@ impl InterpretedStep {
 
 /// Interpreted steps run on one thread, the others on as many as their work is worth.
 fn expected_ns(estimate: &Estimate, target: &Target, threads: usize) -> f64 {
-    let worth = (estimate.nanoseconds / target.rates().threads.worth_ns).floor();
+    let worth = (estimate.nanoseconds / target.rates().threads.grain_ns).floor();
     let threads = if estimate.refusal.is_some() { 1.0 } else { worth.clamp(1.0, threads.max(1) as f64) };
     estimate.nanoseconds / threads
 }

@@ -77,7 +77,7 @@ pub use tconvc_ir::budget::{Budget, CancelToken, Charge, Entered, Exceeded, Limi
 pub use tconvc_ir::onnx::read_tensor;
 pub use tconvc_ir::{DType, Element, Tensor, TensorView, TensorViewMut};
 pub use tconvc_machine::Target;
-pub use tconvc_passes::{Error as OptionError, Form, Journal};
+pub use tconvc_passes::{Compat, Error as OptionError, Form, Journal};
 pub use tconvc_runtime::executor::{Executor, Serial};
 pub use tconvc_runtime::thread_pool::ThreadPool;
 pub use tune::{TuneProgress, Tuning};

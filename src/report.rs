@@ -76,7 +76,7 @@ pub struct LayerReport {
 pub struct StepReport {
     /// Node whose result it makes.
     pub node: String,
-    /// What runs: the kernel's name, `interpreted OP` for an operator run by its definition, or `copy`.
+    /// What runs: the kernel's name, `interpreted OP` for one that has no kernel, or `copy`.
     pub kernel: String,
     /// Of a convolution: how it is cut up; else empty.
     pub schedule: String,

@@ -1,4 +1,4 @@
-//! The rest of a network behind extents that follow from data (`NonZero`): operators run by their definition, whose results
+//! The rest of a network behind extents that follow from data (`NonZero`): interpreted operators, whose results
 //! have the extents that only running them tells, and then a network that is compiled for these.
 
 use crate::cache::Cache;

@@ -1,4 +1,4 @@
-//! More operands, strides and taps than a target has registers for: the planner and the passes stop in time, algorithms give way
+//! More operands, strides and taps than a target has registers for: the planner and the passes stop in time, algorithms fall back
 //! to others, and results stay exact. Nothing here is interpreted.
 
 use crate::support::{FORMS, Random, targets};

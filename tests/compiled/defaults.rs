@@ -33,12 +33,12 @@ fn agree(what: &str, model: &Model, given: &[(&'static str, Tensor)]) -> Vec<Ten
     );
     let exported = again.interpret(views(given)).unwrap_or_else(|error| panic!("{what}, exported: {error}"));
     for (name, expected) in expected.iter() {
-        for (way, got) in [("compiled", &got), ("exported", &exported)] {
+        for (how, got) in [("compiled", &got), ("exported", &exported)] {
             let got = got.get(name).unwrap();
-            assert_eq!(got.shape(), expected.shape(), "{what}, {way}");
+            assert_eq!(got.shape(), expected.shape(), "{what}, {how}");
             let (got, expected) = (got.to_f64s().unwrap(), expected.to_f64s().unwrap());
             for (a, b) in got.iter().zip(&expected) {
-                assert!((a - b).abs() <= 1e-4 * b.abs().max(1.0), "{what}, {way}: {a} is not {b}");
+                assert!((a - b).abs() <= 1e-4 * b.abs().max(1.0), "{what}, {how}: {a} is not {b}");
             }
         }
     }

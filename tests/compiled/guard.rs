@@ -36,7 +36,7 @@ const TOGETHER: usize = 24;
 
 /// How a case is compiled.
 #[derive(Clone)]
-struct Way<'a> {
+struct Setting<'a> {
     form: Form,
     target: &'a Target,
     threads: usize,
@@ -44,13 +44,13 @@ struct Way<'a> {
     schedules: Schedules,
 }
 
-impl<'a> Way<'a> {
+impl<'a> Setting<'a> {
     fn new(form: Form, target: &'a Target, threads: usize) -> Self {
         Self { form, target, threads, fast_math: FastMath::WherePays, schedules: Schedules::default() }
     }
 }
 
-impl Display for Way<'_> {
+impl Display for Setting<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, {}, {} thread(s), {:?}", self.form, self.target, self.threads, self.schedules)
     }
@@ -73,10 +73,10 @@ fn check(
     about: &dyn Display,
     graph: &Graph,
     inputs: &[(String, Tensor)],
-    way: &Way<'_>,
+    setting: &Setting<'_>,
 ) -> Vec<Step> {
-    tell.begin(&format_args!("{way}: {about}"));
-    let &Way { form, target, threads, fast_math, ref schedules } = way;
+    tell.begin(&format_args!("{setting}: {about}"));
+    let &Setting { form, target, threads, fast_math, ref schedules } = setting;
     let compiler = Compiler::new().form(form).target(target.clone()).threads(threads);
     let compiler =
         inputs.iter().fold(compiler, |compiler, (name, tensor)| compiler.input_shape(name, tensor.shape()));
@@ -104,7 +104,7 @@ fn check(
             Memory::Own => session.run(&views, &mut outputs).unwrap(),
             Memory::ByPart => {
                 let (problems, shared) = session.run_parts_alone(&views, &mut outputs).unwrap();
-                assert!(problems.is_empty(), "{way}: {}\n{about}", problems.join("\n"));
+                assert!(problems.is_empty(), "{setting}: {}\n{about}", problems.join("\n"));
                 let several = |step: &Step| matches!(&step.work, Work::Kernel(k) if k.partition.len() > 2);
                 assert_eq!(shared, program.steps().iter().filter(|step| several(step)).count());
             }
@@ -128,7 +128,11 @@ fn check(
     for memory in Edge::ALL.map(Memory::Guarded).into_iter().chain(by_part) {
         let found = run(memory);
         for ((found, expected), port) in found.iter().zip(&expected).zip(program.outputs()) {
-            assert!(**found == **expected, "{way}: `{}` depends on where buffers are: {about}", port.name);
+            assert!(
+                **found == **expected,
+                "{setting}: `{}` depends on where buffers are: {about}",
+                port.name
+            );
         }
     }
     steps
@@ -140,7 +144,7 @@ fn has_kernel(step: &Step, part: &str) -> bool {
 }
 
 /// Layers compiled as one network: the kernels are the same, and compiling costs less.
-fn check_layers(tell: &mut Cases, layers: &[Layer], way: &Way<'_>) {
+fn check_layers(tell: &mut Cases, layers: &[Layer], setting: &Setting<'_>) {
     let mut graph = Graph::new("layers");
     let mut inputs = vec![];
     for (number, layer) in layers.iter().enumerate() {
@@ -149,7 +153,7 @@ fn check_layers(tell: &mut Cases, layers: &[Layer], way: &Way<'_>) {
         inputs.push((format!("x{number}"), layer.input()));
     }
     let list: Vec<String> = (0..).zip(layers).map(|(number, layer)| format!("up{number}: {layer}")).collect();
-    check(tell, &format_args!("layers\n{}", list.join("\n")), &graph, &inputs, way);
+    check(tell, &format_args!("layers\n{}", list.join("\n")), &graph, &inputs, setting);
 }
 
 /// The box of small geometries in one dimension, a part of it unless `TCONVC_GEOMETRIES` asks for all, and some of it in two
@@ -163,7 +167,7 @@ fn small_geometries(name: &str, form: Form) {
         let lines: Vec<Layer> = (0..count).map(|i| line(i * valid.len() / count)).collect();
         let layers = [lines, planes_and_volumes(cases(432) / 9)].concat();
         for (number, layers) in layers.chunks(TOGETHER).enumerate() {
-            check_layers(tell, layers, &Way::new(form, &targets[number % targets.len()], 1));
+            check_layers(tell, layers, &Setting::new(form, &targets[number % targets.len()], 1));
         }
     });
 }
@@ -183,13 +187,13 @@ fn small_geometries_as_scatter() {
     small_geometries("guard::small_geometries_as_scatter", Form::Scatter);
 }
 
-/// Random layers with activations and residuals behind them, each in these ways; counts those that have a step like this.
+/// Random layers with activations and residuals behind them, each in these settings; counts those that have a step like this.
 fn random_layers<'t>(
     tell: &mut Cases,
     targets: &'t [Target],
     count: usize,
     layer: impl Fn(u64) -> Layer,
-    ways: impl Fn(usize, &'t Target) -> Vec<Way<'t>>,
+    settings: impl Fn(usize, &'t Target) -> Vec<Setting<'t>>,
     is_wanted: impl Fn(&Step) -> bool,
 ) -> usize {
     let mut found = 0;
@@ -197,8 +201,8 @@ fn random_layers<'t>(
         let layer = layer(number as u64);
         let (graph, inputs) = with_epilogue(&layer, &mut Random::new(number as u64));
         // The rest of the number varies in each target.
-        for way in ways(number / targets.len(), &targets[number % targets.len()]) {
-            let steps = check(tell, &layer, &graph, &inputs, &way);
+        for setting in settings(number / targets.len(), &targets[number % targets.len()]) {
+            let steps = check(tell, &layer, &graph, &inputs, &setting);
             found += usize::from(steps.iter().any(&is_wanted));
         }
     }
@@ -210,8 +214,8 @@ fn random_layers<'t>(
 fn random_geometries() {
     in_child("guard::random_geometries", |tell| {
         let layer = |number| random_layer(4 << 32 | number);
-        let ways = |rest, target| FORMS.map(|form| Way::new(form, target, 1 + rest % 2)).to_vec();
-        random_layers(tell, &targets(), cases(80), layer, ways, |_| true);
+        let settings = |rest, target| FORMS.map(|form| Setting::new(form, target, 1 + rest % 2)).to_vec();
+        random_layers(tell, &targets(), cases(80), layer, settings, |_| true);
     });
 }
 
@@ -219,8 +223,8 @@ fn random_geometries() {
 fn many_channels_over_few_pixels() {
     in_child("guard::many_channels_over_few_pixels", |tell| {
         let layer = |number| deep_layer(5 << 32 | number);
-        let ways = |_, target| FORMS.map(|form| Way::new(form, target, 1)).to_vec();
-        random_layers(tell, &targets(), cases(60), layer, ways, |_| true);
+        let settings = |_, target| FORMS.map(|form| Setting::new(form, target, 1)).to_vec();
+        random_layers(tell, &targets(), cases(60), layer, settings, |_| true);
     });
 }
 
@@ -228,9 +232,9 @@ fn many_channels_over_few_pixels() {
 fn rows_that_follow_each_other() {
     in_child("guard::rows_that_follow_each_other", |tell| {
         let layer = |number| blockwise_layer(10 << 32 | number);
-        let ways = |rest, target| vec![Way::new(Form::SubPixel, target, 1 + rest % 2)];
+        let settings = |rest, target| vec![Setting::new(Form::SubPixel, target, 1 + rest % 2)];
         let folded = |step: &Step| step.schedule.contains("collapsed");
-        let found = random_layers(tell, &every_target(), cases(60), layer, ways, folded);
+        let found = random_layers(tell, &every_target(), cases(60), layer, settings, folded);
         assert!(4 * found > cases(60), "only {found} layers were folded");
     });
 }
@@ -239,9 +243,9 @@ fn rows_that_follow_each_other() {
 fn rows_of_few_channels() {
     in_child("guard::rows_of_few_channels", |tell| {
         let layer = |number| stacked_layer(11 << 32 | number);
-        let ways = |rest, target| vec![Way::new(FORMS[rest % 2], target, 1 + rest % 2)];
+        let settings = |rest, target| vec![Setting::new(FORMS[rest % 2], target, 1 + rest % 2)];
         let together = |step: &Step| step.schedule.contains("joint");
-        let found = random_layers(tell, &every_target(), cases(60), layer, ways, together);
+        let found = random_layers(tell, &every_target(), cases(60), layer, settings, together);
         assert!(4 * found > cases(60), "only {found} layers had tiles of several rows");
     });
 }
@@ -254,8 +258,8 @@ fn windows_that_roll() {
         let mut seen = 0;
         for number in 0..cases(80) {
             let layer = rolling_layer(12 << 32 | number as u64);
-            let way = Way::new(Form::SubPixel, &targets[number % targets.len()], 1 + number % 2);
-            seen += check_others(tell, &layer, number, &way, |_, name| name.contains("line-buffer"));
+            let setting = Setting::new(Form::SubPixel, &targets[number % targets.len()], 1 + number % 2);
+            seen += check_others(tell, &layer, number, &setting, |_, name| name.contains("line-buffer"));
         }
         assert!(seen > cases(80), "only {seen} schedules had windows that roll");
     });
@@ -268,8 +272,8 @@ fn tiles_over_rows() {
         for number in 0..cases(90) {
             let layers = [random_layer, stacked_layer, rolling_layer];
             let layer = layers[number % 3](13 << 32 | number as u64);
-            let way = Way::new(Form::SubPixel, &targets[number / 3 % targets.len()], 1 + number % 2);
-            seen += check_others(tell, &layer, number, &way, |_, name| has_tiles_over_rows(name));
+            let setting = Setting::new(Form::SubPixel, &targets[number / 3 % targets.len()], 1 + number % 2);
+            seen += check_others(tell, &layer, number, &setting, |_, name| has_tiles_over_rows(name));
         }
         assert!(seen > 2 * cases(90), "only {seen} schedules had tiles over rows");
     });
@@ -279,9 +283,10 @@ fn tiles_over_rows() {
 fn few_channels_at_large_strides() {
     in_child("guard::few_channels_at_large_strides", |tell| {
         let layer = |number| strided_layer(7 << 32 | number);
-        let ways = |rest, target| vec![Way::new(Form::SubPixel, target, 1 + rest % 3)];
-        let found =
-            random_layers(tell, &every_target(), cases(60), layer, ways, |step| has_kernel(step, "_phases"));
+        let settings = |rest, target| vec![Setting::new(Form::SubPixel, target, 1 + rest % 3)];
+        let found = random_layers(tell, &every_target(), cases(60), layer, settings, |step| {
+            has_kernel(step, "_phases")
+        });
         assert!(2 * found > cases(60), "only {found} layers had lanes along the phases");
     });
 }
@@ -290,10 +295,10 @@ fn few_channels_at_large_strides() {
 fn bands_for_threads() {
     in_child("guard::bands_for_threads", |tell| {
         let layer = |number| banded_layer(9 << 32 | number);
-        let ways = |rest, target| vec![Way::new(Form::Scatter, target, 2 + rest % 3)];
+        let settings = |rest, target| vec![Setting::new(Form::Scatter, target, 2 + rest % 3)];
         // The last word of a schedule is the number of bands.
         let is_cut = |step: &Step| has_kernel(step, "scatter") && !step.schedule.ends_with(" 1");
-        let found = random_layers(tell, &every_target(), cases(60), layer, ways, is_cut);
+        let found = random_layers(tell, &every_target(), cases(60), layer, settings, is_cut);
         assert!(3 * found > cases(60), "only {found} layers were cut into bands");
     });
 }
@@ -303,10 +308,12 @@ fn bands_for_threads() {
 fn winograd_layers() {
     in_child("guard::winograd_layers", |tell| {
         let layer = |number| wide_layer(6 << 32 | number);
-        let ways =
-            |_, target| vec![Way { fast_math: FastMath::Always, ..Way::new(Form::SubPixel, target, 1) }];
-        let found =
-            random_layers(tell, &every_target(), cases(60), layer, ways, |step| has_kernel(step, "winograd"));
+        let settings = |_, target| {
+            vec![Setting { fast_math: FastMath::Always, ..Setting::new(Form::SubPixel, target, 1) }]
+        };
+        let found = random_layers(tell, &every_target(), cases(60), layer, settings, |step| {
+            has_kernel(step, "winograd")
+        });
         assert!(10 * found > 8 * cases(60), "only {found} layers by Winograd");
     });
 }
@@ -317,18 +324,22 @@ fn check_others(
     tell: &mut Cases,
     layer: &Layer,
     number: usize,
-    way: &Way<'_>,
+    setting: &Setting<'_>,
     is_wanted: impl Fn(usize, &str) -> bool,
 ) -> usize {
     let (graph, inputs) = with_epilogue(layer, &mut Random::new(number as u64));
-    let compiler = Compiler::new().form(way.form).target(way.target.clone());
+    let compiler = Compiler::new().form(setting.form).target(setting.target.clone());
     let rewritten = compiler.rewrite(&Model::from_graph(graph.clone())).unwrap();
-    let others = others(rewritten.graph(), way.target).into_iter().enumerate();
+    let others = others(rewritten.graph(), setting.target).into_iter().enumerate();
     let wanted: Vec<_> = others.filter(|(index, (name, _))| is_wanted(*index, name)).collect();
     for (_, (_, schedules)) in &wanted {
         let schedules = schedules.clone();
-        let way = Way { fast_math: FastMath::Off, schedules, ..Way::new(way.form, way.target, way.threads) };
-        check(tell, layer, &graph, &inputs, &way);
+        let setting = Setting {
+            fast_math: FastMath::Off,
+            schedules,
+            ..Setting::new(setting.form, setting.target, setting.threads)
+        };
+        check(tell, layer, &graph, &inputs, &setting);
     }
     wanted.len()
 }
@@ -342,9 +353,9 @@ fn other_schedules() {
             let layers =
                 [random_layer, deep_layer, strided_layer, blockwise_layer, stacked_layer, rolling_layer];
             let layer = layers[number % 6](8 << 32 | number as u64);
-            let way = Way::new(FORMS[number / 2 % 2], &targets[number / 6 % targets.len()], 1);
+            let setting = Setting::new(FORMS[number / 2 % 2], &targets[number / 6 % targets.len()], 1);
             // A third of them each time: that is one of every kind.
-            seen += check_others(tell, &layer, number, &way, |index, _| index % 3 == number % 3);
+            seen += check_others(tell, &layer, number, &setting, |index, _| index % 3 == number % 3);
         }
         assert!(seen > 2 * cases(60), "only {seen} schedules");
     });
@@ -357,7 +368,7 @@ fn layers_that_were_wrong() {
         for (form, target) in
             FORMS.iter().flat_map(|form| targets().into_iter().map(move |target| (*form, target)))
         {
-            check_layers(tell, &layers, &Way::new(form, &target, 2));
+            check_layers(tell, &layers, &Setting::new(form, &target, 2));
         }
     });
 }
@@ -401,13 +412,13 @@ fn plain_convolutions() {
             let text = convolution(7 << 32 | number as u64);
             let graph: Graph = text.parse().unwrap();
             let target = &targets[number % targets.len()];
-            let way = Way::new(Form::Auto, target, 1 + number / targets.len() % 2);
+            let setting = Setting::new(Form::Auto, target, 1 + number / targets.len() % 2);
             check(
                 tell,
                 &format_args!("convolution\n{}", text.trim_end()),
                 &graph,
                 &tconvc_testing::inputs(&graph, 1).unwrap(),
-                &way,
+                &setting,
             );
         }
     });
@@ -423,13 +434,13 @@ fn random_networks() {
             let graph = live(graphs().new_tree(&mut runner).unwrap().current());
             let form = [FORMS.as_slice(), &[Form::Auto]].concat()[number % 4];
             let target = &targets[number % targets.len()];
-            let way = Way::new(form, target, 1 + number / targets.len() % 2);
+            let setting = Setting::new(form, target, 1 + number / targets.len() % 2);
             check(
                 tell,
                 &format_args!("network\n{}", print(&graph).trim_end()),
                 &graph,
                 &tconvc_testing::inputs(&graph, 3).unwrap(),
-                &way,
+                &setting,
             );
         }
     });
@@ -444,8 +455,8 @@ fn trained_networks() {
             let input = |port: &PortInfo| arrays.iter().find(|(name, _)| *name == port.name).unwrap().clone();
             let inputs: Vec<(String, Tensor)> = model.inputs().iter().map(input).collect();
             for target in targets() {
-                let way = Way::new(Form::Auto, &target, 2);
-                let program = check(tell, &path.display(), model.graph(), &inputs, &way);
+                let setting = Setting::new(Form::Auto, &target, 2);
+                let program = check(tell, &path.display(), model.graph(), &inputs, &setting);
                 let shared = |step: &Step| matches!(&step.work, Work::Kernel(k) if k.partition.len() > 2);
                 assert!(program.iter().any(shared), "{}: nothing is shared", path.display());
             }

@@ -5,6 +5,7 @@ use std::fmt;
 use tconvc::{Compiler, Form, Model, Report, Target, Tensor};
 use tconvc_ir::geometry::DeconvAxis;
 use tconvc_ir::{Attributes, DType, Graph, Op, ValueType};
+use tconvc_testing::add_products;
 
 /// One spatial axis, in ONNX's words.
 #[derive(Debug, Clone, Copy)]
@@ -189,13 +190,6 @@ pub fn check_extent(axis: &Axis) {
     let pads = [axis.pads[0], axis.pads[1] - axis.output_padding as i64];
     let checked = DeconvAxis::new(axis.input, axis.kernel, axis.stride, axis.dilation, pads);
     assert_eq!(checked.ok().map(|axis| axis.output()), axis.output(), "{axis:?}");
-}
-
-/// `y[o] += x[i] * w[k]` for every `[i, k, o]`.
-fn add_products(y: &mut [i32], x: &[i32], w: &[i32], patches: &[[u32; 3]]) {
-    for &[i, k, o] in patches {
-        y[o as usize] += x[i as usize] * w[k as usize];
-    }
 }
 
 impl fmt::Display for Layer {

@@ -38,6 +38,8 @@ mod networks;
 #[cfg(test)]
 mod numerics;
 mod products;
+#[cfg(test)]
+mod quantised_exports;
 mod run_time_weights;
 #[cfg(test)]
 mod schedules;

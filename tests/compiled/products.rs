@@ -72,7 +72,7 @@ fn tails_that_tiles_cannot_do() {
     let text =
         "const @w : f32[20, 37] = seeded(3)\n%a = MatMul(%x, @w)\n%b = Mul(%a, %v)\n%y = Add(%b, %z)\n";
     steps(text, [&[29, 20], &[29, 37], &[29, 1]]);
-    // A right side that is neither constant nor in rows is run by its definition.
+    // A right side that is neither constant nor in rows is interpreted.
     let plain = "%a = Gemm(%x, %z) {transB=1}\n%b = Relu(%a)\n%y = Add(%b, %v)\n";
     steps(plain, [&[6, 5], &[7, 5], &[7]]);
 }

@@ -1,4 +1,4 @@
-//! Text goes past the program: constants and inputs of it come out as they are, and what reads it runs by its definition.
+//! Text goes past the program: constants and inputs of it come out as they are, and what reads it is interpreted.
 
 use crate::support::compiler;
 use tconvc::{Model, Tensor, TensorViewMut};

@@ -6,7 +6,7 @@
 Each DIR holds NAME.onnx with NAME.in.npy (one input) or NAME.npz (input_0, input_1, ..). Every network runs in a fresh
 process of either runtime, with one thread. onnxruntime's figure is by how much its process grows from before the session is
 made to behind a few runs; tconvc's are the workspace and packed weights that it reports, and the growth of its process over
-the same stretch. Times are the median of five: making a session, which reads the file, and compiling, with and without
+the same range. Times are the median of five: making a session, which reads the file, and compiling, with and without
 reading. --write puts the table into the section "Memory" of a file. Needs numpy, onnx and onnxruntime.
 """
 

@@ -45,7 +45,7 @@ LEFT_OUT = [
     (r"(input|output) `[^`]*` is (a sequence|an optional)",
      "sequences and optionals as inputs or outputs: inside of a network they are taken apart when it is read"),
     (r"SplitToSequence.*known at run time only", "lists whose number of tensors follows from data"),
-    (r"Scan as it was before opset 9", "Scan of opset 8, with a batch of sequences of different lengths"),
+    (r"\(Scan\): the operator as it was before opset 9", "Scan of opset 8, with a batch of sequences of different lengths"),
 ]
 
 # What differs from the package's values, and why: a pattern of the name, the largest difference

@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
-use tconvc::{Form, Target};
+use tconvc::{Compat, Form, Target};
 
 /// Compiles neural networks that up-sample.
 #[derive(Parser)]
@@ -51,6 +51,9 @@ pub struct CompileOptions {
     /// Form of all transposed convolutions
     #[arg(long, default_value = "auto", value_parser = form, value_name = "auto|scatter|zero-insert|sub-pixel")]
     pub form: Form,
+    /// Whose meaning operators have where engines disagree
+    #[arg(long, default_value = "onnx", value_parser = compat, value_name = "onnx|onnxruntime")]
+    pub compat: Compat,
     /// Extents of an input that the model leaves open
     #[arg(long = "shape", value_parser = shape, value_name = "NAME=1x3x224x224")]
     pub shapes: Vec<(String, Vec<usize>)>,
@@ -212,6 +215,10 @@ pub struct Completions {
 }
 
 fn form(text: &str) -> Result<Form, String> {
+    text.parse().map_err(|error: tconvc::OptionError| error.to_string())
+}
+
+fn compat(text: &str) -> Result<Compat, String> {
     text.parse().map_err(|error: tconvc::OptionError| error.to_string())
 }
 

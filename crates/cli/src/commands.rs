@@ -20,6 +20,7 @@ fn compiler(options: &CompileOptions, budget: &Budget) -> Result<Compiler> {
     let compiler = Compiler::new()
         .budget(budget)
         .form(options.form)
+        .compat(options.compat)
         .target(options.target.clone())
         .threads(usize::from(options.threads))
         .workspace_limit((options.workspace_limit as usize) << 20)

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_are_complete_and_even() {
+    fn parts_are_complete_and_even() {
         assert_eq!(even(17, 2), [0, 8, 17]);
         assert_eq!(even(1, 4), [0, 1]);
         assert_eq!(even(0, 4), [0, 0]);
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_shared_out_and_not_units() {
+    fn weights_are_partitioned_and_not_items() {
         assert_eq!(weighted(&[8, 1, 1, 1, 1, 1, 1, 1, 1], 2), [0, 1, 9]);
         assert_eq!(weighted(&[4, 4, 4, 4, 1], 2), [0, 2, 5]);
         assert_eq!(weighted(&[1, 4, 4, 4, 4], 2), [0, 3, 5]);

@@ -22,7 +22,7 @@ fn scale(target: &Target, name: &str) -> Tile {
     b.finish().unwrap()
 }
 
-/// A step of rows: operand 0 in, 1 a scalar, 2 out; a unit is a row of two vectors, the second is written from the
+/// A step of rows: operand 0 in, 1 a scalar, 2 out; a work item is a row of two vectors, the second is written from the
 /// first vector's copy in scratch.
 #[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn row_step(module: &mut CodeModule, target: &Target) -> FunctionId {

@@ -60,7 +60,7 @@ fn span(count: usize, stride: usize, offset: i64, extent: usize) -> Range<usize>
 }
 
 macro_rules! axis_getters {
-    ($ty:ident) => {
+    ($ty:ident, $pad:ty) => {
         impl $ty {
             /// Input extent.
             pub fn input(&self) -> usize {
@@ -78,8 +78,8 @@ macro_rules! axis_getters {
             pub fn dilation(&self) -> usize {
                 self.dilation
             }
-            /// Pad at the beginning; may be negative.
-            pub fn pad(&self) -> i64 {
+            /// Pad at the beginning; may be negative, but of pooling.
+            pub fn pad(&self) -> $pad {
                 self.pad
             }
             /// Output extent, at least 1.

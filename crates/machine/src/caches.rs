@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// One cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,9 +67,10 @@ impl Caches {
         Self { l1d, l2, l3, line_bytes: 64 }
     }
 
-    /// Those of the first core of this machine; what it does not say is assumed.
+    /// Those of the first core of this machine, read once; what it does not say is assumed.
     pub(crate) fn of_this_machine() -> Self {
-        Self::read(Path::new("/sys/devices/system/cpu/cpu0/cache"))
+        static READ: OnceLock<Caches> = OnceLock::new();
+        *READ.get_or_init(|| Self::read(Path::new("/sys/devices/system/cpu/cpu0/cache")))
     }
 
     /// Reads a folder in which Linux lists the caches of a core, an `index*` each, in no order that can be relied on: level and

@@ -141,7 +141,7 @@ pub struct Threads {
     /// From handing a step to the threads to its end, without work.
     pub dispatch_ns: f64,
     /// Work that is worth a thread more: about ten times what it takes to hand it over.
-    pub worth_ns: f64,
+    pub grain_ns: f64,
     /// A time step of a recurrent layer from which on threads share each of them, rather than sequences.
     pub time_step_ns: f64,
     /// Multiply-adds a nanosecond for each lane that a convolution is taken to make: half of the peak, so that a step which is
@@ -156,7 +156,7 @@ pub struct Threads {
 pub struct Elementwise {
     /// Read by a loop over vectors, and added to others or weighed.
     pub reduced: f64,
-    /// Of an operand or a result of a fused elementwise chain.
+    /// Of an operand or a result of fused elementwise nodes.
     pub operand: f64,
     /// Copied in runs, by words of 32 bits.
     pub copied: f64,
@@ -174,7 +174,7 @@ pub struct Elementwise {
     pub converted_alone: f64,
     /// Around the elements of a work item that reduces or joins rows.
     pub reduced_item: f64,
-    /// Around the elements of a block of a chain.
+    /// Around the elements of a block of fused elementwise nodes.
     pub operand_item: f64,
     /// Around the elements of a run that is copied.
     pub copied_item: f64,
@@ -243,7 +243,7 @@ impl Rates {
             },
             threads: Threads {
                 dispatch_ns: 300.0,
-                worth_ns: 4000.0,
+                grain_ns: 4000.0,
                 time_step_ns: 3000.0,
                 macs_per_lane: 4.0,
                 winograd_macs_per_lane: 8.0,

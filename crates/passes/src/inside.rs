@@ -1,5 +1,5 @@
 //! Graphs inside of operators (`If`, `Loop`): rewritten by the same pipeline, with what is known of the values that they read.
-//! The operators around run by their definition, so that only files for other runtimes, and explanations, are made of this.
+//! The operators around are interpreted, so that only files for other runtimes, and explanations, are made of this.
 
 use crate::error::Result;
 use crate::journal::{Entry, Journal};

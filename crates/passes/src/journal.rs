@@ -15,7 +15,7 @@ pub enum Verdict {
     Refused,
 }
 
-/// One way of doing it that was weighed.
+/// One alternative that was weighed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Candidate {
     /// What it is, for example the name of a form.
@@ -34,7 +34,7 @@ pub struct Decision {
     pub subject: String,
     /// What was done, in few words.
     pub chosen: String,
-    /// The ways that were weighed; empty when there was only one.
+    /// The alternatives that were weighed; empty when there was only one.
     pub considered: Vec<Candidate>,
     /// Modelled cost of what was chosen, when it was weighed.
     pub cost: Option<Cost>,
@@ -46,7 +46,7 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// The only way there was.
+    /// The only one there was.
     pub fn only(chosen: impl Into<String>) -> Self {
         Self { chosen: chosen.into(), ..Self::default() }
     }

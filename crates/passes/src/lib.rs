@@ -8,6 +8,7 @@
 //! No stability is promised for this crate; depend on `tconvc`.
 
 mod check;
+pub mod compat;
 pub mod cost;
 pub mod cut;
 mod error;
@@ -30,6 +31,6 @@ pub use error::{Error, Result};
 pub use forms::ChooseForm;
 pub use journal::{Candidate, Decision, Entry, Journal, Verdict};
 pub use limits::Limits;
-pub use options::{Form, Options, StopAfter};
+pub use options::{Compat, Form, Options, StopAfter};
 pub use pass::{About, Context, Miss, Pass, Rewrite, Site, require};
 pub use pipeline::optimise;

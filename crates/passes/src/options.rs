@@ -56,6 +56,16 @@ impl FromStr for Form {
     }
 }
 
+/// Whose meaning an operator has where engines disagree; `docs/differences.md` of the repository lists where they do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Compat {
+    /// What ONNX's text and its reference evaluator say.
+    #[default]
+    Onnx,
+    /// What onnxruntime, OpenVINO and PyTorch do.
+    OnnxRuntime,
+}
+
 /// Where to stop, to find the pass (and the rewrite) that breaks something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopAfter {
@@ -86,6 +96,8 @@ impl FromStr for StopAfter {
 pub struct Options {
     /// Form of the transposed convolutions.
     pub form: Form,
+    /// Whose meaning operators have where engines disagree.
+    pub compat: Compat,
     /// The machine that the program will run on, for the cost model.
     pub machine: Machine,
     /// What the kernels of each form cost: code generation knows.
@@ -114,6 +126,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             form: Form::Auto,
+            compat: Compat::default(),
             machine: Machine::default(),
             algorithms: Arc::new(AtPeak(Machine::default().rates)),
             limits: Limits::default(),
@@ -133,6 +146,7 @@ impl fmt::Debug for Options {
         let custom: Vec<&str> = self.custom.iter().map(|pass| pass.about().name).collect();
         f.debug_struct("Options")
             .field("form", &self.form)
+            .field("compat", &self.compat)
             .field("machine", &self.machine)
             .field("algorithms", &self.algorithms)
             .field("limits", &self.limits)

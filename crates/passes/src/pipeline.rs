@@ -1,6 +1,7 @@
 //! The list of passes, in the order in which they run, and the loop that runs them.
 
 use crate::check::Signature;
+use crate::compat;
 use crate::error::{Error, Result};
 use crate::forms::ChooseForm;
 use crate::inside;
@@ -121,6 +122,8 @@ pub fn optimise(graph: &mut Graph, options: &Options) -> Result<Journal> {
     let mut journal = Journal::new();
     infer(graph)?;
     for stage in PIPELINE {
+        // Again and again: constants and extents become known on the way.
+        compat::apply(graph, options.compat, &mut journal)?;
         if stage.name == "forms" {
             let passes: Vec<&dyn Pass> = options.custom.iter().map(|pass| &**pass as &dyn Pass).collect();
             if run_stage("custom", &passes, graph, options, &mut journal)? {

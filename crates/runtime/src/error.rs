@@ -34,7 +34,7 @@ pub enum RunError {
         /// Name of it.
         name: String,
     },
-    /// An operator that is run by its definition refused its inputs.
+    /// An interpreted operator refused its inputs.
     #[error(transparent)]
     Interpreted(#[from] tconvc_ir::Error),
     /// The session's memory could not be had.

@@ -68,7 +68,7 @@ pub struct Step {
 pub enum Work {
     /// Machine code made for this step.
     Kernel(Kernel),
-    /// Operators that are not worth compiling, run by their definition.
+    /// Operators that no kernels are made for, interpreted.
     Interpreted(Interpreted),
     /// Bytes copied from one place to another.
     Copy {
@@ -84,7 +84,7 @@ pub enum Work {
 /// Machine code over a range of work items.
 ///
 /// Its C signature is `void step(uint8_t *const *operands, uint64_t begin, uint64_t end, uint8_t *scratch)`: operands in
-/// the order of [`Kernel::operands`], units `begin..end`, and scratch memory of the thread's own.
+/// the order of [`Kernel::operands`], work items `begin..end`, and scratch memory of the thread's own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Kernel {
     /// What it is, as reports and profiles show it: `f32_subpixel_p2x2_c8r1_avx512`.

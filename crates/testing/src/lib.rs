@@ -13,6 +13,7 @@ mod graphs;
 mod guarded;
 pub mod layers;
 pub mod onnx_build;
+mod products;
 mod target;
 
 pub use child::{Cases, in_child};
@@ -20,4 +21,5 @@ pub use compare::{check_close, check_same_meaning, inputs};
 pub use graphs::{graphs, symbolic_graphs};
 #[cfg(unix)]
 pub use guarded::{Edge, Guarded};
+pub use products::add_products;
 pub use target::{every_target, is_run, target, target_name, targets};

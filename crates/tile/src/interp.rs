@@ -109,6 +109,10 @@ impl<'a> Interpreter<'a> {
         let trips = match l.trips {
             Trips::Const(n) => u64::from(n),
             Trips::Param(n) => self.counts[n.0 as usize],
+            Trips::Any(v) => {
+                let lanes = &self.vectors[v.0 as usize][..self.tile.lanes];
+                u64::from(lanes.iter().any(|bits| bits >> 31 == 1))
+            }
         };
         for _ in 0..trips {
             self.block(&l.body)?;

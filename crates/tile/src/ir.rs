@@ -239,6 +239,8 @@ pub enum Trips {
     Const(u32),
     /// A parameter; none at all where it is 0.
     Param(Count),
+    /// Once where any lane has its sign bit set, else not at all: code for rare cases. Read before the first trip.
+    Any(Vector),
 }
 
 impl From<u32> for Trips {
@@ -253,7 +255,7 @@ impl From<Count> for Trips {
     }
 }
 
-/// A counted loop. What is defined in its body is not visible behind it.
+/// A counted loop, or a block that runs or does not. What is defined in its body is not visible behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loop {
     /// How often.

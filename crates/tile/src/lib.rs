@@ -21,6 +21,7 @@ mod ir;
 mod math;
 mod shuffle;
 mod text;
+mod trigonometry;
 mod verify;
 
 pub use builder::TileBuilder;

@@ -11,7 +11,7 @@ const LN2_HIGH: f32 = 355.0 / 512.0;
 const LN2_LOW: f32 = -2.121_944_4e-4;
 
 /// 1.5 * 2^23: adding it rounds to an integer, which then stands in the low bits.
-const ROUNDER: f32 = 12_582_912.0;
+pub(crate) const ROUNDER: f32 = 12_582_912.0;
 
 /// The bits of 1.0: an exponent of zero.
 const ONE: u32 = 0x3f80_0000;
@@ -55,80 +55,7 @@ const ERF_NEAR: f32 = 0.875;
 /// Above this erf is 1 in f32.
 const ERF_LIMIT: f32 = 4.0;
 
-/// A quarter turn in four parts: three of eight bits, so that products with numbers of 16 bits are exact, and the rest.
-const QUARTER: [f32; 4] = [201.0 / 128.0, 253.0 / 524_288.0, 170.0 / 134_217_728.0, 9.920_935e-10];
-/// A little more than half a quarter turn.
-const EIGHTH: f32 = 0.7855;
-
-/// (sin r - r) / r^3 for |r| up to [`EIGHTH`], as a polynomial in r^2, highest power first (Cephes).
-const SIN: [f32; 3] = [-1.951_529_6e-4, 8.332_161e-3, -1.666_665_5e-1];
-/// (cos r - 1 + r^2 / 2) / r^4, likewise.
-const COS: [f32; 3] = [2.443_315_7e-5, -1.388_731_6e-3, 4.166_664_6e-2];
-
 impl TileBuilder {
-    /// Sine. Error below 1.2e-7 where |x| is up to 6.5e6; above that, where numbers are half apart, a value from -1 to 1. NaN of
-    /// infinities.
-    pub fn sin(&mut self, x: Vector) -> Vector {
-        let (r, turns) = self.quarter_turns(x);
-        self.sin_of_turns(r, turns)
-    }
-
-    /// Cosine, with the errors of the sine.
-    pub fn cos(&mut self, x: Vector) -> Vector {
-        let (r, turns) = self.quarter_turns(x);
-        let turns = self.binary(BinaryOp::IntAdd, turns, Operand::Bits(1));
-        self.sin_of_turns(r, turns)
-    }
-
-    /// r and an integer n with x = r + n quarter turns, but for whole turns.
-    fn quarter_turns(&mut self, x: Vector) -> (Vector, Vector) {
-        let rounder = self.splat(ROUNDER);
-        // A multiple of 256, and the rest: no more than 16 bits each. The rest is found from what the multiple leaves.
-        let shifted = self.splat(ROUNDER);
-        self.fma(shifted, x, std::f32::consts::FRAC_2_PI / 256.0);
-        let high = self.sub(shifted, rounder);
-        let high = self.mul(high, 256.0);
-        let r = self.unary(UnaryOp::Copy, x);
-        self.fma_sub(r, high, QUARTER[0]);
-        let left = self.unary(UnaryOp::Copy, r);
-        for part in &QUARTER[1..] {
-            self.fma_sub(left, high, *part);
-        }
-        let shifted = self.splat(ROUNDER);
-        self.fma(shifted, left, std::f32::consts::FRAC_2_PI);
-        let low = self.sub(shifted, rounder);
-        self.fma_sub(r, low, QUARTER[0]);
-        for part in &QUARTER[1..3] {
-            self.fma_sub(r, high, *part);
-            self.fma_sub(r, low, *part);
-        }
-        let n = self.add(high, low);
-        self.fma_sub(r, n, QUARTER[3]);
-        // Where n has more bits than that, r is anything.
-        let (least, most) = (self.splat(-EIGHTH), self.splat(EIGHTH));
-        let r = self.max(least, r);
-        let r = self.min(most, r);
-        (r, self.binary(BinaryOp::IntSub, shifted, rounder))
-    }
-
-    /// sin(r + n quarter turns).
-    fn sin_of_turns(&mut self, r: Vector, n: Vector) -> Vector {
-        let square = self.mul(r, r);
-        let p = self.polynomial(square, &SIN);
-        let cube = self.mul(square, r);
-        let sine = self.unary(UnaryOp::Copy, r);
-        self.fma(sine, p, cube);
-        let cosine = self.polynomial(square, &COS);
-        self.horner(cosine, square, -0.5);
-        self.horner(cosine, square, 1.0);
-        let odd = self.binary(BinaryOp::And, n, Operand::Bits(1));
-        let odd = self.unary(UnaryOp::ToFloat, odd);
-        let result = self.select(Cmp::Gt, odd, 0.5, cosine, sine);
-        let half_turn = self.binary(BinaryOp::And, n, Operand::Bits(2));
-        let sign = self.shl(half_turn, 30);
-        self.binary(BinaryOp::Xor, result, sign)
-    }
-
     /// e^x. Error below 1.2 ulp, denormal results included; overflows to infinity.
     pub fn exp(&mut self, x: Vector) -> Vector {
         let (low, high) = (self.splat(-104.0), self.splat(88.8));

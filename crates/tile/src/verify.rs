@@ -32,6 +32,11 @@ impl Scope<'_> {
                     if l.trips == Trips::Const(0) {
                         return Err(range(show(), "number of trips", 0, "1 and up"));
                     }
+                    if let Trips::Any(v) = l.trips
+                        && !self.has_vector(v)
+                    {
+                        return Err(TileErrorKind::Undefined { name: v.to_string(), inst: show() });
+                    }
                     self.clone().block(&l.body)?;
                     if let Some(&(p, _)) = l.advances.iter().find(|&&(p, _)| !self.has_pointer(p)) {
                         let name = self.tile.pointer_name(p).to_owned();

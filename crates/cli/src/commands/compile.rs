@@ -114,7 +114,7 @@ fn check(
     let compiled = compiler.compile(model).map_err(in_model)?;
     let tensors = inputs::or_seeded(given, compiled.inputs(), budget)?;
     let got = compiled.run(inputs::views(&tensors)).map_err(in_model)?;
-    let expected = model.interpret(inputs::views(&tensors)).map_err(in_model)?;
+    let expected = compiler.interpret(model, inputs::views(&tensors)).map_err(in_model)?;
     for ((name, got), (_, expected)) in got.iter().zip(expected.iter()) {
         match compare(got, expected, model.tolerance(name, Tolerance::NETWORK)) {
             Ok(agreement) => output::line(&format!("verified: {name} differs by at most {agreement}"))?,

@@ -102,7 +102,8 @@ fn model(path: &Path, options: &CompileOptions, budget: &Budget) -> Result<Strin
             return Err(Error::in_file(file, "it does not hold every input of the model"));
         }
     }
-    let compiled = tuned(compiler(options, budget)?, options, &model, &given)?.compile(&model)?;
+    let compiler = tuned(compiler(options, budget)?, options, &model, &given)?;
+    let compiled = compiler.compile(&model)?;
     let tensors = inputs::or_seeded(given, compiled.inputs(), budget)?;
     let got = compiled.run(inputs::views(&tensors))?;
     let mut expected: Vec<(String, Tensor)> = match &stored {
@@ -111,7 +112,7 @@ fn model(path: &Path, options: &CompileOptions, budget: &Budget) -> Result<Strin
     };
     let against = if expected.is_empty() { "the reference interpreter" } else { "stored outputs" };
     if expected.is_empty() {
-        let outputs = model.interpret(inputs::views(&tensors))?;
+        let outputs = compiler.interpret(&model, inputs::views(&tensors))?;
         expected = outputs.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
     }
     let mut agreement = Agreement::default();

@@ -248,3 +248,33 @@ fn stale_shapes_are_warned_of_once() {
         "a contradiction inside stays an error: {text}"
     );
 }
+
+/// Where engines disagree, ONNX's meaning counts with a warning, or another one that is asked for.
+#[test]
+fn meanings_on_which_engines_disagree_are_told_and_chosen() {
+    let folder = Folder::new();
+    folder.model(
+        "up.onnx",
+        "input %x : f32[1, 1, n]\nconst @s : f32[3] = [1.0, 1.0, 1.9]\n\
+         %y = Resize(%x, _, @s) {coordinate_transformation_mode=\"align_corners\", mode=\"linear\"}\noutput %y",
+    );
+    folder.npz("x.npz", "x", &[1, 1, 3], 1f32);
+    let warning = "node `y`: Resize with align_corners";
+    for (line, expected, told) in [
+        ("run up.onnx --inputs x.npz", "y: f32[1, 1, 5]", true),
+        ("run up.onnx --inputs x.npz --compat onnxruntime", "y: f32[1, 1, 5]", false),
+        ("compile up.onnx --shape x=1x1x3", "compile", true),
+        ("compile up.onnx --shape x=1x1x3 --compat onnxruntime --verify", "verified", false),
+        ("compile up.onnx --shape x=1x1x3 --compat onnxruntime --emit onnx -o out.onnx", "", false),
+        ("run up.onnx --compat torch", "`torch` is not one of onnx, onnxruntime", false),
+        // Whole extents: nobody disagrees.
+        ("run up.onnx --shape x=1x1x10", "y: f32[1, 1, 19]", false),
+    ] {
+        let text = folder.run(&line.split(' ').collect::<Vec<_>>());
+        assert!(text.contains(expected), "{line}: {text}");
+        assert_eq!(text.contains(warning), told, "{line}: {text}");
+    }
+    // The file means the same to all: it has sizes.
+    let graph = tconvc_ir::onnx::read_path(folder.path("out.onnx")).unwrap();
+    assert!(graph.nodes().any(|node| node.op.name() == "Resize" && node.input(3).is_some()));
+}

@@ -46,7 +46,7 @@ pub(crate) struct Builder<'a> {
     queue: Arc<Queue<'a>>,
     constants: HashMap<ValueId, Operand>,
     /// Values without a place of their own, and whose they are made in.
-    guests: HashMap<ValueId, ValueId>,
+    aliases: HashMap<ValueId, ValueId>,
     names: Names,
     steps: Steps,
     /// Bytes behind the plan's arena that the current step has taken, and the most that any has.
@@ -75,7 +75,7 @@ impl<'a> Builder<'a> {
             plan,
             target: &options.target,
             threads: options.threads.max(1),
-            grain_ns: options.grain_ns.unwrap_or(options.target.rates().threads.worth_ns),
+            grain_ns: options.grain_ns.unwrap_or(options.target.rates().threads.grain_ns),
             fast_math: options.fast_math,
             schedules: options.schedules.clone(),
             choices: options.list_choices.then(Vec::new),
@@ -84,7 +84,7 @@ impl<'a> Builder<'a> {
             weights: Packing::default(),
             queue: Arc::clone(queue),
             constants: HashMap::new(),
-            guests: HashMap::new(),
+            aliases: HashMap::new(),
             names: Names::default(),
             steps: Steps::default(),
             shared: [0; 2],
@@ -135,7 +135,7 @@ impl<'a> Builder<'a> {
 
     /// Where a value lives; a constant is copied into the weights on first use.
     pub(crate) fn operand(&mut self, value: ValueId) -> Result<Operand, CompileError> {
-        let value = self.guests.get(&value).copied().unwrap_or(value);
+        let value = self.aliases.get(&value).copied().unwrap_or(value);
         let Some(&place) = self.plan.places.get(&value) else {
             return Err(
                 self.unsupported(format!("`{}` has no place in memory", self.graph.value(value).name))
@@ -162,8 +162,8 @@ impl<'a> Builder<'a> {
     }
 
     /// Makes a value that the plan gives no place in that of another one, which is of the same type.
-    pub(crate) fn place_in(&mut self, guest: ValueId, host: ValueId) {
-        self.guests.insert(guest, host);
+    pub(crate) fn place_in(&mut self, alias: ValueId, value: ValueId) {
+        self.aliases.insert(alias, value);
     }
 
     /// Memory for what the kernels of the current step hand to each other.
@@ -174,7 +174,7 @@ impl<'a> Builder<'a> {
         Operand::new(Space::Arena, start, bytes)
     }
 
-    /// Bytes of the arena: what the plan has given out, and what steps have taken behind it.
+    /// Bytes of the arena: what the plan has allocated, and what steps have taken behind it.
     pub(crate) fn arena_bytes(&self) -> usize {
         match self.shared[1] {
             0 => self.plan.arena_bytes,
@@ -243,7 +243,7 @@ impl<'a> Builder<'a> {
         Ok(id)
     }
 
-    /// As [`Builder::add_tile`], for code that has another way where the tile is refused or does not fit the target.
+    /// As [`Builder::add_tile`], for code that has an alternative where the tile is refused or does not fit the target.
     pub(crate) fn try_tile(
         &mut self,
         tile: Result<Tile, TileError>,

@@ -108,7 +108,7 @@ impl<'a> KernelPlan<'a> for Elements {
     ) -> Result<(), CompileError> {
         let Self { x, y, from, to, count, .. } = *self;
         let operands = vec![builder.operand(x)?, builder.operand(y)?];
-        let units = count.div_ceil(BLOCK);
+        let items = count.div_ceil(BLOCK);
         let function = builder.add_step(&name, |f| {
             let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
             let (read, write) = (f.pointer(table, 0), f.pointer(table, 1));
@@ -143,7 +143,7 @@ impl<'a> KernelPlan<'a> for Elements {
                 f.builder.ins().store(MemFlagsData::trusted(), value, write, 0);
             });
         })?;
-        let items = WorkItems { name, function, operands, scratch_bytes: 0, count: units };
+        let items = WorkItems { name, function, operands, scratch_bytes: 0, count: items };
         builder.push_work_items(items, self.cost_ns(builder.target));
         Ok(())
     }

@@ -103,13 +103,13 @@ impl<'a> KernelPlan<'a> for Plan {
         let function = builder.add_step(&name, |f| {
             let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
             let pointers: Vec<_> = (0..operands.len()).map(|i| f.pointer(table, i)).collect();
-            f.for_each(begin, end, |f, unit| {
+            f.for_each(begin, end, |f, item| {
                 let row = 4 * rows.length as i64;
-                let mut args = vec![f.element(pointers[0], unit, row), f.element(pointers[1], unit, row)];
+                let mut args = vec![f.element(pointers[0], item, row), f.element(pointers[1], item, row)];
                 for &parameter in &pointers[2..] {
                     args.push(match rows.channels {
                         Some((period, inner)) => {
-                            let group = indices(f, unit, &[rows.count / period, period])[1];
+                            let group = indices(f, item, &[rows.count / period, period])[1];
                             f.element(parameter, group, 4 * (rows.length / inner) as i64)
                         }
                         None => parameter,

@@ -112,7 +112,7 @@ impl Plan {
         self.axes[0].kernel() * self.axes[1].kernel()
     }
 
-    fn units(&self) -> usize {
+    fn items(&self) -> usize {
         self.planes * self.axes[0].output() * self.axes[1].output()
     }
 }
@@ -126,7 +126,7 @@ impl<'a> KernelPlan<'a> for Plan {
         let x = self.axes[2];
         let work = x.input() * self.whole() + x.output() * x.kernel();
         let rates = target.rates().elementwise;
-        (self.units() * work) as f64 * rates.reduced + self.units() as f64 * rates.reduced_item
+        (self.items() * work) as f64 * rates.reduced + self.items() as f64 * rates.reduced_item
     }
 
     fn tiles(&self, site: Site<'a>, name: &str) -> Result<Tiles, TileError> {
@@ -170,15 +170,15 @@ impl<'a> KernelPlan<'a> for Plan {
         operands.push(builder.pack(&divisors.along_x));
         operands.push(builder.pack(&divisors.rows));
         let extents = [planes, z.output(), y_axis.output()];
-        let units: usize = extents.iter().product();
+        let items: usize = extents.iter().product();
         let plane_bytes = 4 * (z.input() * y_axis.input() * plane_row) as i64;
         let row_bytes = 4 * x_axis.output() as i64;
         let function = builder.add_step(&name, |f| {
             let &[table, begin, end, scratch] = f.params.as_slice() else { return };
             let pointers: Vec<_> = (0..6).map(|i| f.pointer(table, i)).collect();
             f.call(border, &[scratch]);
-            f.for_each(begin, end, |f, unit| {
-                let place = indices(f, unit, &extents);
+            f.for_each(begin, end, |f, item| {
+                let place = indices(f, item, &extents);
                 let taps = |f: &mut crate::module::FunctionBuilder<'_>, table, index| {
                     let first = f.builder.ins().imul_imm_s(index, 2);
                     let offset = entry(f, table, first);
@@ -204,7 +204,7 @@ impl<'a> KernelPlan<'a> for Plan {
                         );
                     }
                 }
-                let target = f.element(pointers[1], unit, row_bytes);
+                let target = f.element(pointers[1], item, row_bytes);
                 let number = f.builder.ins().imul_imm_s(place[1], extents[2] as i64);
                 let number = f.builder.ins().iadd(number, place[2]);
                 let divisor = f.element(pointers[5], number, 4);
@@ -212,7 +212,7 @@ impl<'a> KernelPlan<'a> for Plan {
             });
         })?;
         let scratch_bytes = 4 * row.words();
-        builder.push_work_items(WorkItems { name, function, operands, scratch_bytes, count: units }, cost_ns);
+        builder.push_work_items(WorkItems { name, function, operands, scratch_bytes, count: items }, cost_ns);
         Ok(())
     }
 }

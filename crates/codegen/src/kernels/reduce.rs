@@ -82,7 +82,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// Columns of a unit, where they go down columns.
+    /// Columns of an item, where they go down columns.
     fn block(&self) -> usize {
         TURNS * self.lanes
     }
@@ -133,8 +133,8 @@ impl<'a> KernelPlan<'a> for Plan {
         let function = builder.add_step(&name, |f| {
             let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
             let (x, y) = (f.pointer(table, 0), f.pointer(table, 1));
-            f.for_each(begin, end, |f, unit| {
-                let place = indices(f, unit, &extents);
+            f.for_each(begin, end, |f, item| {
+                let place = indices(f, item, &extents);
                 let source = f.element(x, place[0], 4 * (reduced * inner) as i64);
                 let source = f.element(source, place[1], 4 * block as i64);
                 let target = f.element(y, place[0], 4 * inner as i64);

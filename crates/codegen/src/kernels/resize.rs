@@ -91,11 +91,11 @@ impl<'a> KernelPlan<'a> for Plan {
 
     fn cost_ns(&self, target: &Target) -> f64 {
         let Some((row, outer)) = self.axes.split_last() else { return 0.0 };
-        let units: usize = outer.iter().map(|axis| axis.output).product();
+        let items: usize = outer.iter().map(|axis| axis.output).product();
         let taps = self.rows.weights.len() as f64 / self.rows.starts.len().saturating_sub(1).max(1) as f64;
         let rates = target.rates().elementwise;
         let across = if row.is_identity() { 0.0 } else { row.output as f64 * rates.joined };
-        units as f64 * (row.input as f64 * taps * rates.reduced + across + rates.reduced_item)
+        items as f64 * (row.input as f64 * taps * rates.reduced + across + rates.reduced_item)
     }
 
     fn steps(
@@ -124,7 +124,7 @@ impl<'a> KernelPlan<'a> for Plan {
             operands.push(builder.pack_bytes(&across.table));
         }
         let extents: Vec<usize> = outer.iter().map(|axis| axis.output).collect();
-        let units: usize = extents.iter().product();
+        let items: usize = extents.iter().product();
         let row_bytes = 4 * row.output as i64;
         let function = builder.add_step(&name, |f| {
             let &[table, begin, end, scratch] = f.params.as_slice() else { return };
@@ -134,14 +134,14 @@ impl<'a> KernelPlan<'a> for Plan {
                 let at = f.add_constant(scratch, at);
                 f.builder.ins().store(MemFlagsData::trusted(), zero, at, 0);
             }
-            f.for_each(begin, end, |f, unit| {
-                let along = indices(f, unit, &extents);
+            f.for_each(begin, end, |f, item| {
+                let along = indices(f, item, &extents);
                 let (mut source, mut number) = (pointers[0], f.constant(0));
                 for (&index, &(stride, step)) in along.iter().zip(&rows.axes) {
                     source = if stride == 0 { source } else { f.element(source, index, 4 * stride as i64) };
                     number = if step == 0 { number } else { f.element(number, index, step as i64) };
                 }
-                let target = f.element(pointers[1], unit, row_bytes);
+                let target = f.element(pointers[1], item, row_bytes);
                 let joined = if across.is_some() { scratch } else { target };
                 let first = entry(f, pointers[2], number);
                 let next = f.add_constant(number, 1);
@@ -178,7 +178,7 @@ impl<'a> KernelPlan<'a> for Plan {
         let work = row.input as f64 * taps * rates.reduced
             + across.map_or(0.0, |across| across.nanoseconds)
             + rates.reduced_item;
-        let items = WorkItems { name, function, operands, scratch_bytes, count: units };
+        let items = WorkItems { name, function, operands, scratch_bytes, count: items };
         let nanoseconds = items.count as f64 * work;
         builder.push_work_items(items, nanoseconds);
         Ok(())

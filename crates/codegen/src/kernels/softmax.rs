@@ -92,8 +92,8 @@ impl<'a> KernelPlan<'a> for Rows {
         let function = builder.add_step(&name, |f| {
             let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
             let pointers = [f.pointer(table, 0), f.pointer(table, 1)];
-            f.for_each(begin, end, |f, unit| {
-                let place = indices(f, unit, &[outer, blocks]);
+            f.for_each(begin, end, |f, item| {
+                let place = indices(f, item, &[outer, blocks]);
                 let args = pointers.map(|pointer| {
                     let at = f.element(pointer, place[0], 4 * (along * inner) as i64);
                     f.element(at, place[1], 4 * lanes as i64)

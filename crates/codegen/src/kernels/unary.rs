@@ -1,4 +1,4 @@
-//! Elementwise functions as vector code, for chains and epilogues alike.
+//! Elementwise functions as vector code, for fused elementwise nodes and for post-ops.
 
 use tconvc_ir::ops::Unary;
 use tconvc_tile::{BinaryOp, Cmp, TileBuilder, UnaryOp, Vector};

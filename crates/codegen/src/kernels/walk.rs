@@ -1,4 +1,4 @@
-//! What step functions around rows share: a unit's number taken apart, choices, and vectors along a row.
+//! What step functions around rows share: an item's number taken apart, choices, and vectors along a row.
 
 use crate::module::FunctionBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;

@@ -77,7 +77,7 @@ fn maxima_pass_over_nan() {
 }
 
 #[test]
-fn indices_stay_plain() {
+fn indices_are_interpreted() {
     let attributes = Attributes::new().with("kernel_shape", &[2i64, 2][..]);
     let case = Case::new(op("MaxPool", attributes), seeded(&[1, 1, 4, 4], 1), vec![]);
     Case { outputs: 2, native: false, ..case }.check();

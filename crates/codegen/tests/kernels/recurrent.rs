@@ -3,7 +3,7 @@
 use crate::support::{Case, Input, op, seeded};
 use tconvc_ir::{Attributes, DType, Tensor};
 
-/// Steps, batch, inputs, hidden units; the last ones are computed in rounds.
+/// Steps, batch, inputs, hidden units; the last ones are computed time step by time step.
 const SIZES: [[usize; 4]; 9] = [
     [33, 1, 8, 4],
     [1, 33, 8, 8],
@@ -59,9 +59,9 @@ fn cells() {
     }
 }
 
-/// What differs from the usual cell is run by definition, not computed otherwise.
+/// What differs from the usual cell is interpreted, not computed otherwise.
 #[test]
-fn other_cells_stay_plain() {
+fn other_cells_are_interpreted() {
     let size = [3, 2, 4, 5];
     let plain = |op, inputs, outputs| Case { op, inputs, outputs, tolerance: 1e-5, native: false }.check();
     plain(op("GRU", Attributes::new()), inputs("GRU", 1, size, true), 2);

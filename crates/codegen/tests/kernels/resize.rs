@@ -93,7 +93,7 @@ fn infinities_stay() {
 }
 
 #[test]
-fn regions_stay_plain() {
+fn regions_are_interpreted() {
     let op = op("Resize", mode("linear", "tf_crop_and_resize"));
     let roi = Tensor::from_vec([8], vec![0f32, 0.0, 0.4, 0.6, 1.0, 1.0, 1.2, 1.7]).unwrap();
     let inputs = vec![

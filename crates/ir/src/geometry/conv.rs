@@ -16,7 +16,7 @@ pub struct ConvAxis {
     output: usize,
 }
 
-axis_getters!(ConvAxis);
+axis_getters!(ConvAxis, i64);
 
 impl ConvAxis {
     /// An axis with `pads` at the beginning and end.

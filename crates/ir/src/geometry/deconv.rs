@@ -53,7 +53,7 @@ impl Phase {
     }
 }
 
-axis_getters!(DeconvAxis);
+axis_getters!(DeconvAxis, i64);
 
 /// Largest stride: each of that many phases is computed with its own taps.
 pub const MAX_DECONV_STRIDE: usize = 1 << 16;

@@ -1,6 +1,6 @@
 //! Checked geometry of pooling: windows over an input that may reach into padding, and past it when extents are rounded up.
 
-use super::{check, check_output, times};
+use super::{axis_getters, check, check_output, times};
 use crate::dim::Dim;
 use crate::error::{Error, Result};
 use std::ops::Range;
@@ -17,6 +17,8 @@ pub struct PoolAxis {
     pad_end: usize,
     output: usize,
 }
+
+axis_getters!(PoolAxis, usize);
 
 /// Pads that make the output extent that of the input divided by the stride, rounded up; an odd one goes to the end, or to
 /// the beginning when `lower`.
@@ -74,39 +76,9 @@ impl PoolAxis {
         Ok(Self { input, kernel, stride, dilation, pad: begin, pad_end: end, output })
     }
 
-    /// Input extent.
-    pub fn input(&self) -> usize {
-        self.input
-    }
-
-    /// Kernel extent, without dilation.
-    pub fn kernel(&self) -> usize {
-        self.kernel
-    }
-
-    /// Stride.
-    pub fn stride(&self) -> usize {
-        self.stride
-    }
-
-    /// Distance between neighbouring taps.
-    pub fn dilation(&self) -> usize {
-        self.dilation
-    }
-
-    /// Pad at the beginning.
-    pub fn pad(&self) -> usize {
-        self.pad
-    }
-
     /// Pad at the end, as stated; the last window may reach past it or not to its end.
     pub fn pad_end(&self) -> usize {
         self.pad_end
-    }
-
-    /// Output extent, at least 1.
-    pub fn output(&self) -> usize {
-        self.output
     }
 
     /// Input that output `o` reads under tap `k`, when it is one.

@@ -1,13 +1,12 @@
 //! Convolution as ONNX spells it. Its axes are [`crate::geometry::ConvAxis`].
 
-use super::epilogue::{Epilogue, Finish};
+use super::epilogue::{Epilogue, PostOps};
 use super::support::inputs::required;
 use super::support::sums::Sums;
 use super::support::taps::{Line, add_line};
 use super::support::window::{self, Padding, may_equal, per_axis};
 use super::{InputInfo, Operator};
 use crate::attributes::Attributes;
-use crate::dim::Dim;
 use crate::dispatch_numeric;
 use crate::error::{Error, Result};
 use crate::geometry::{Channels, ConvAxis, ConvGeometry, conv_extent, same_pads, three};
@@ -149,12 +148,8 @@ impl Operator for Conv {
     }
 
     fn attributes(&self) -> Attributes {
-        let mut attributes = Attributes::new();
-        window::write_sizes(&mut attributes, "kernel_shape", &self.kernel_shape);
-        window::write_sizes(&mut attributes, "strides", &self.strides);
-        window::write_sizes(&mut attributes, "dilations", &self.dilations);
-        window::write_group(&mut attributes, self.group);
-        self.padding.write(&mut attributes);
+        let Self { kernel_shape, strides, dilations, padding, .. } = self;
+        let mut attributes = window::write_slid(kernel_shape, strides, dilations, self.group, padding);
         self.epilogue.write(&mut attributes);
         if self.exact {
             attributes.set("exact", true);
@@ -163,14 +158,8 @@ impl Operator for Conv {
     }
 
     fn infer(&self, inputs: &[Option<InputInfo<'_>>], _outputs: usize) -> Result<Vec<ValueType>> {
-        let mut ty = self.infer_partly(inputs)?;
-        let known =
-            |index: usize| inputs.get(index).copied().flatten().and_then(|input| input.ty.known_shape());
-        if let (Some(x), Some(w)) = (known(0), known(1)) {
-            ty.shape = Some(self.geometry(&x, &w)?.output_shape().into_iter().map(Dim::from).collect());
-        }
-        self.epilogue.check(inputs, Some(2), 3, ty.dtype, ty.shape.as_deref())?;
-        Ok(vec![ty])
+        let ty = self.infer_partly(inputs)?;
+        self.epilogue.infer_behind(inputs, ty, |x, w| Ok(self.geometry(x, w)?.output_shape()))
     }
 
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
@@ -178,8 +167,8 @@ impl Operator for Conv {
         let (x, w) = (required(inputs, 0, "X")?, required(inputs, 1, "W")?);
         let geometry = self.geometry(x.shape(), w.shape())?;
         let output = dispatch_numeric!(x.dtype(), T => {
-            let finish = Finish::<T>::new(&self.epilogue, inputs, Some(2), 3, &shape)?;
-            convolve(&geometry, &x.elements::<T>()?, &w.elements::<T>()?, &finish, shape)
+            let post_ops = PostOps::<T>::new(&self.epilogue, inputs, Some(2), 3, &shape)?;
+            convolve(&geometry, &x.elements::<T>()?, &w.elements::<T>()?, &post_ops, shape)
         })?;
         Ok(vec![output])
     }
@@ -193,7 +182,7 @@ fn convolve<T: Sums>(
     geometry: &ConvGeometry,
     x: &[T],
     w: &[T],
-    finish: &Finish<'_, T>,
+    post_ops: &PostOps<'_, T>,
     shape: Vec<usize>,
 ) -> Result<Tensor> {
     let channels = geometry.channels();
@@ -229,7 +218,7 @@ fn convolve<T: Sums>(
                 }
                 for (c, sums) in members.clone().zip(sums.chunks_exact_mut(width.output())) {
                     let start = ((image * outputs + c) * rows + row) * width.output();
-                    finish.store(start, sums, &mut output)?;
+                    post_ops.store(start, sums, &mut output)?;
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Transposed convolution as ONNX spells it. Its axes are [`crate::geometry::DeconvAxis`]; the forms it is rewritten into
 //! are in [`super::forms`].
 
-use super::epilogue::{Epilogue, Finish};
+use super::epilogue::{Epilogue, PostOps};
 use super::support::inputs::required;
 use super::support::sums::Sums;
 use super::support::taps::{Extents, Line, PlaneTaps, add_tap};
@@ -165,12 +165,8 @@ impl Operator for ConvTranspose {
     }
 
     fn attributes(&self) -> Attributes {
-        let mut attributes = Attributes::new();
-        window::write_sizes(&mut attributes, "kernel_shape", &self.kernel_shape);
-        window::write_sizes(&mut attributes, "strides", &self.strides);
-        window::write_sizes(&mut attributes, "dilations", &self.dilations);
-        window::write_group(&mut attributes, self.group);
-        self.padding.write(&mut attributes);
+        let Self { kernel_shape, strides, dilations, padding, .. } = self;
+        let mut attributes = window::write_slid(kernel_shape, strides, dilations, self.group, padding);
         window::write_sizes(&mut attributes, "output_padding", &self.output_padding);
         window::write_sizes(&mut attributes, "output_shape", &self.output_shape);
         self.epilogue.write(&mut attributes);
@@ -179,14 +175,8 @@ impl Operator for ConvTranspose {
 
     fn infer(&self, inputs: &[Option<InputInfo<'_>>], _outputs: usize) -> Result<Vec<ValueType>> {
         let extent = |i: usize, axes, input: &Dim, kernel: &Dim| self.extent(i, axes, input, kernel);
-        let mut ty = infer_deconv(inputs, self.group, &self.kernel_shape, extent)?;
-        let known =
-            |index: usize| inputs.get(index).copied().flatten().and_then(|input| input.ty.known_shape());
-        if let (Some(x), Some(w)) = (known(0), known(1)) {
-            ty.shape = Some(self.geometry(&x, &w)?.output_shape().into_iter().map(Dim::from).collect());
-        }
-        self.epilogue.check(inputs, Some(2), 3, ty.dtype, ty.shape.as_deref())?;
-        Ok(vec![ty])
+        let ty = infer_deconv(inputs, self.group, &self.kernel_shape, extent)?;
+        self.epilogue.infer_behind(inputs, ty, |x, w| Ok(self.geometry(x, w)?.output_shape()))
     }
 
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
@@ -196,8 +186,8 @@ impl Operator for ConvTranspose {
         let axes = three(geometry.axes());
         let (plane, extents) = (deconv_taps(&axes), Extents(axes.map(|axis| axis.output())));
         let output = dispatch_numeric!(x.dtype(), T => {
-            let finish = Finish::<T>::new(&self.epilogue, inputs, Some(2), 3, &shape)?;
-            deconv_planes(&geometry, &[plane], extents, [x, w], &finish, shape)
+            let post_ops = PostOps::<T>::new(&self.epilogue, inputs, Some(2), 3, &shape)?;
+            deconv_planes(&geometry, &[plane], extents, [x, w], &post_ops, shape)
         })?;
         Ok(vec![output])
     }
@@ -275,7 +265,7 @@ pub(super) fn deconv_planes<T: Sums>(
     planes: &[PlaneTaps],
     into: Extents,
     [x, w]: [&Tensor; 2],
-    finish: &Finish<'_, T>,
+    post_ops: &PostOps<'_, T>,
     shape: Vec<usize>,
 ) -> Result<Tensor> {
     let channels = geometry.channels();
@@ -301,7 +291,7 @@ pub(super) fn deconv_planes<T: Sums>(
                     }
                 }
                 let start = ((image * outputs + c) * planes.len() + number) * into.len();
-                finish.store(start, &mut sums, &mut output)?;
+                post_ops.store(start, &mut sums, &mut output)?;
             }
         }
     }

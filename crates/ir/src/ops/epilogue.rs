@@ -11,6 +11,7 @@ use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+use crate::value_type::ValueType;
 use std::borrow::Cow;
 
 /// Steps applied in order to `sum + bias`. Steps with an operand take it from the node's inputs behind the bias, in order.
@@ -86,6 +87,23 @@ impl Epilogue {
         if !self.is_empty() {
             attributes.set("epilogue", self.to_attribute());
         }
+    }
+
+    /// The type of what a convolution with a bias and this behind it gives: `ty`, with the extents that follow where those of data
+    /// and weights are known.
+    pub(super) fn infer_behind(
+        &self,
+        inputs: &[Option<InputInfo<'_>>],
+        mut ty: ValueType,
+        shape: impl FnOnce(&[usize], &[usize]) -> Result<Vec<usize>>,
+    ) -> Result<Vec<ValueType>> {
+        let known =
+            |index: usize| inputs.get(index).copied().flatten().and_then(|input| input.ty.known_shape());
+        if let (Some(x), Some(w)) = (known(0), known(1)) {
+            ty.shape = Some(shape(&x, &w)?.into_iter().map(Dim::from).collect());
+        }
+        self.check(inputs, Some(2), 3, ty.dtype, ty.shape.as_deref())?;
+        Ok(vec![ty])
     }
 
     /// Checks the bias, at input `bias` when the operator has one, and the operands from input `first` on, against an
@@ -168,7 +186,7 @@ fn is_slope(found: &[Dim], shape: &[Dim]) -> bool {
 }
 
 /// An epilogue with its bias and operands at hand: turns sums into elements of the output.
-pub(super) struct Finish<'a, T: Sums> {
+pub(super) struct PostOps<'a, T: Sums> {
     bias: Option<Cow<'a, [T]>>,
     steps: Vec<(EpilogueStep, Cow<'a, [T]>)>,
     /// Elements of a channel of the output, channels of the output.
@@ -178,7 +196,7 @@ pub(super) struct Finish<'a, T: Sums> {
     shared: usize,
 }
 
-impl<'a, T: Sums> Finish<'a, T> {
+impl<'a, T: Sums> PostOps<'a, T> {
     /// For an output of that shape; bias and operands stand in `inputs` as [`Epilogue::check`] says, and passed it.
     pub(super) fn new(
         epilogue: &Epilogue,

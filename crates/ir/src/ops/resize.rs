@@ -175,7 +175,10 @@ impl Resize {
     }
 
     /// The axes it speaks of, for an input of that rank.
-    fn named_axes(&self, rank: usize) -> Result<Vec<usize>> {
+    ///
+    /// # Errors
+    /// When an axis is out of range.
+    pub fn named_axes(&self, rank: usize) -> Result<Vec<usize>> {
         if self.axes.is_empty() { Ok((0..rank).collect()) } else { resolve_axes("axes", &self.axes, rank) }
     }
 

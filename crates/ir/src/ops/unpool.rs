@@ -45,7 +45,10 @@ impl MaxUnpool {
     }
 
     /// Extents that follow from an input of that shape.
-    fn pooled_from(&self, input: &[usize]) -> Result<Vec<usize>> {
+    ///
+    /// # Errors
+    /// When the input has other axes than the windows, or an extent overflows.
+    pub fn pooled_from(&self, input: &[usize]) -> Result<Vec<usize>> {
         let axes = self.kernel_shape.len();
         if input.len() != axes + 2 {
             let problem = format!("expected [N, C, ..] with {axes} spatial axes, found shape {input:?}");

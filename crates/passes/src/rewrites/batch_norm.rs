@@ -15,7 +15,7 @@ use tconvc_ir::{Graph, NodeId, Op, Tensor, ValueId};
 /// - Pattern: BatchNormalization.
 /// - Guard: scale, B, mean and variance are constants of the data's element type; the rank is known. In training mode the
 ///   batch is one, and nothing reads the running statistics.
-/// - Cost: stays; the two multiply-adds are one elementwise chain.
+/// - Cost: stays; the two multiply-adds are fused elementwise.
 pub struct BatchNorm;
 
 /// What a BatchNormalization is made of.
@@ -46,7 +46,7 @@ impl Rewrite for BatchNorm {
             name: "batch-norm",
             summary: "write batch normalisation as a multiplication and an addition a channel",
             pattern: "BatchNormalization with constant parameters",
-            claim: "stays: one elementwise chain",
+            claim: "stays: fused elementwise",
         }
     }
 

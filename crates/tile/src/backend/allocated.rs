@@ -1,4 +1,4 @@
-//! A tile with the registers of one backend given out.
+//! A tile with registers of one backend.
 
 use std::fmt::{self, Display, Formatter};
 

@@ -35,7 +35,7 @@ pub trait TileBackend: Debug + Send + Sync {
     /// [`LowerError::Cranelift`] where an assembler or Cranelift refuses: a bug of the lowering.
     fn lower(&self, tile: &AllocatedTile) -> Result<MachineCode, LowerError>;
 
-    /// Gives out registers, one to one: nothing is spilled.
+    /// Allocates registers, one to one: nothing is spilled.
     ///
     /// # Errors
     /// [`TileErrorKind::Lanes`] where the tile is made for other vectors, [`TileErrorKind::Registers`] where there are
@@ -108,7 +108,7 @@ pub struct MachineCode {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LowerError {
-    /// Registers were given out by a backend with others.
+    /// Registers were allocated by a backend with others.
     #[error("tile `{tile}` has registers of another backend than {isa}: allocate it again")]
     Foreign {
         /// Name of the tile.

@@ -195,8 +195,10 @@ impl<'a, F: Fn(&Inst) -> Needs> Liveness<'a, F> {
                 Stmt::Inst(inst) => self.inst(inst),
                 Stmt::Loop(l) => {
                     let head = self.next_position();
-                    if let Trips::Param(n) = l.trips {
-                        self.use_at(self.counts_at + n.0 as usize, head);
+                    match l.trips {
+                        Trips::Const(_) => {}
+                        Trips::Param(n) => self.use_at(self.counts_at + n.0 as usize, head),
+                        Trips::Any(v) => self.use_at(v.0 as usize, head),
                     }
                     self.open.push(Vec::new());
                     self.block(&l.body);

@@ -149,9 +149,18 @@ impl<'a> Parser<'a> {
     }
 
     fn a_loop(&mut self, depth: usize) -> Parsed<Loop> {
-        let trips = match self.count_or_number("a number of trips or a count")? {
-            Ok(n) => Trips::Param(n),
-            Err(n) => Trips::Const(n),
+        // A count may have that name.
+        let before = self.scan.rest;
+        let any = self.scan.eat("any");
+        self.scan.skip();
+        let trips = if any && self.scan.rest.starts_with('v') {
+            Trips::Any(self.vector()?)
+        } else {
+            self.scan.rest = before;
+            match self.count_or_number("a number of trips or a count")? {
+                Ok(n) => Trips::Param(n),
+                Err(n) => Trips::Const(n),
+            }
         };
         let mut advances = Vec::new();
         if self.scan.eat("step") {

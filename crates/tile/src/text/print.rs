@@ -59,6 +59,7 @@ impl Tile {
         let mut text = match l.trips {
             Trips::Const(n) => format!("loop {n}"),
             Trips::Param(n) => format!("loop {}", self.count_name(n)),
+            Trips::Any(v) => format!("loop any {v}"),
         };
         for (i, &(p, bytes)) in l.advances.iter().enumerate() {
             text += if i == 0 { " step " } else { ", " };

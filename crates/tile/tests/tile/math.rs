@@ -116,7 +116,7 @@ fn sine_and_cosine() {
     {
         within(errors(function, exact, &both(6.5e6, 2003)), 1.2e-7, f64::INFINITY);
         within(errors(function, exact, &both(800.0, 701)), 1.2e-7, f64::INFINITY);
-        // Every number of some stretches where the multiple of 256 goes up.
+        // Every number of some ranges where the multiple of 256 goes up.
         for middle in [128.5, 384.5, 32_640.5, 4_194_176.5_f32] {
             let middle = middle * std::f32::consts::FRAC_PI_2;
             within(
@@ -125,8 +125,13 @@ fn sine_and_cosine() {
                 f64::INFINITY,
             );
         }
-        // Far away it is anything, but no more than one; of what is no number it is none.
-        assert!(errors(function, |_| 0.0, &scan(6.5e6, f32::MAX, 9001)).0 <= 1.0 + 1e-6);
+        // Up to the largest number; of what is none it is none.
+        within(errors(function, exact, &both(f32::MAX, 4001)), 1.2e-7, f64::INFINITY);
+        for exponent in 21..128 {
+            let from = (exponent as f32).exp2();
+            within(errors(function, exact, &scan(from, from * 1.001, 1)), 1.2e-7, f64::INFINITY);
+            within(errors(function, exact, &scan(-from * 1.999, -from * 1.9999, 3)), 1.2e-7, f64::INFINITY);
+        }
         for x in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
             errors(function, exact, &[x; 16]);
         }

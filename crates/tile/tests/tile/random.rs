@@ -4,7 +4,7 @@ use crate::support::{Case, Random, agree_on, targets};
 use proptest::prelude::*;
 use tconvc_tile::{
     Address, BinaryOp, Cmp, Count, Elem, FmaOp, Inst, Lanes, Operand, Pattern, Pointer, ShiftOp, TileBuilder,
-    TileErrorKind, UnaryOp, Vector,
+    TileErrorKind, Trips, UnaryOp, Vector,
 };
 
 /// Vectors of the buffer that is read, and of the one that is written.
@@ -188,6 +188,7 @@ impl Writer<'_> {
             14 if depth < 2 => {
                 let trips = 1 + self.below(3) as u32;
                 let length = 1 + self.below(6);
+                let any = self.int();
                 let run_time = self.below(2) == 0;
                 let (before, step) = (self.x, self.b.vector_bytes());
                 // A pointer that starts low enough to move with the loop: reads stay in bounds behind it.
@@ -204,6 +205,8 @@ impl Writer<'_> {
                 };
                 if run_time {
                     b.repeat(count, &[], body);
+                } else if trips == 3 {
+                    b.repeat(Trips::Any(any), &[(moving, step)], body);
                 } else {
                     b.repeat(trips, &[(moving, step)], body);
                 }

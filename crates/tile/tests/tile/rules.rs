@@ -4,7 +4,7 @@ use crate::support::allocate;
 use tconvc_machine::Target;
 use tconvc_tile::backend::{self, LowerError, Settings};
 use tconvc_tile::{
-    Inst, Lanes, Pattern, Pointer, ShiftOp, Tile, TileBuilder, TileError, TileErrorKind, Vector,
+    Inst, Lanes, Pattern, Pointer, ShiftOp, Tile, TileBuilder, TileError, TileErrorKind, Trips, Vector,
 };
 
 fn build(name: &str, body: impl FnOnce(&mut TileBuilder)) -> Result<Tile, TileError> {
@@ -63,6 +63,12 @@ fn what_is_read_must_be_defined() {
         b.store(inside.unwrap(), out.at(0));
     };
     refused(undefined, "`v0` is read in `store [out], v0` but not defined there");
+    let condition = |b: &mut TileBuilder| {
+        let mut inside = None;
+        b.repeat(2, &[], |b| inside = Some(b.zero()));
+        b.repeat(Trips::Any(inside.unwrap()), &[], |_| {});
+    };
+    refused(condition, "`v0` is read in `loop any v0` but not defined there");
     let loop_pointer = |b: &mut TileBuilder| {
         let out = b.pointer("out");
         let mut inside = None;

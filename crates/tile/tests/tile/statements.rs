@@ -2,7 +2,7 @@
 
 use crate::support::{Case, Random, agree, specials};
 use tconvc_tile::{
-    BinaryOp, Cmp, FmaOp, Inst, Lanes, Operand, Pattern, ShiftOp, TileBuilder, UnaryOp, Vector,
+    BinaryOp, Cmp, FmaOp, Inst, Lanes, Operand, Pattern, ShiftOp, TileBuilder, Trips, UnaryOp, Vector,
 };
 
 /// Runs `body` on all pairs of special numbers: it gets vectors of both and the operand forms of the second.
@@ -303,4 +303,32 @@ fn the_destination_of_a_shuffle_may_be_a_source() {
         },
         |lanes| Case::new(vec![(0..2 * lanes).map(|i| i as f32).collect(), vec![9.0; 2 * lanes]], &[]),
     );
+}
+
+#[test]
+fn blocks_run_where_any_lane_has_its_sign_set() {
+    for lane in [None, Some(0), Some(3)] {
+        agree(
+            |b| {
+                let [x, out] = b.pointers(["x", "out"]);
+                let v = b.load(x.at(0));
+                let result = b.splat(1.0);
+                b.repeat(Trips::Any(v), &[(x, 4)], |b| {
+                    let next = b.load(x.at(0));
+                    b.push(Inst::Binary { op: BinaryOp::Add, dst: result, a: next, b: result.into() });
+                });
+                // The pointer has moved where the block has run.
+                let behind = b.load(x.at(0));
+                b.store(result, out.at(0));
+                b.store(behind, out.at(b.vector_bytes()));
+            },
+            |lanes| {
+                let mut numbers: Vec<f32> = (0..=lanes).map(|i| i as f32).collect();
+                if let Some(lane) = lane {
+                    numbers[lane] = -0.0;
+                }
+                Case::new(vec![numbers, vec![9.0; 2 * lanes]], &[])
+            },
+        );
+    }
 }

@@ -112,6 +112,8 @@ fn errors_name_the_line_and_what_would_be_accepted() {
     refused("store [out], v0 first 9", "number of lanes is 9; accepted is 1 to 8");
     refused("store [out], v0.9", "lane is 9; accepted is 0 to 7");
     refused("loop 0 {\n}", "number of trips is 0");
+    refused("loop any v7 {\n}", "`v7` is read in `loop any v7` but not defined there");
+    refused("loop any n {\n}", "no count is called `any`");
     let deep = "loop 2 {\n".repeat(100_000);
     refused(&deep, "more than 64 deep");
     let header = |text: &str| parse(text).unwrap_err().to_string();

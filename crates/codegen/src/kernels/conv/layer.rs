@@ -53,7 +53,7 @@ impl Bases {
     }
 
     /// The operands of the epilogue at a channel of all groups, and at a place in the output, in bytes.
-    pub fn finish_at(&self, f: &mut FunctionBuilder<'_>, channel: Value, place: Value) -> Vec<Value> {
+    pub fn post_ops_at(&self, f: &mut FunctionBuilder<'_>, channel: Value, place: Value) -> Vec<Value> {
         let at = |&(base, broadcast): &(Value, Broadcast)| match broadcast {
             Broadcast::Channels => f.element(base, channel, 4),
             Broadcast::Output => f.builder.ins().iadd(base, place),

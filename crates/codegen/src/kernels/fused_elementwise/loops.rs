@@ -162,10 +162,10 @@ impl Loops {
         let function = builder.add_step(&name, |f| {
             let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
             let pointers: Vec<_> = (0..operands.len()).map(|i| f.pointer(table, i)).collect();
-            f.for_each(begin, end, |f, unit| {
+            f.for_each(begin, end, |f, item| {
                 let mut args = vec![];
                 if self.outer.is_empty() {
-                    let first = f.builder.ins().imul_imm_s(unit, BLOCK as i64);
+                    let first = f.builder.ins().imul_imm_s(item, BLOCK as i64);
                     for (i, &pointer) in pointers.iter().enumerate() {
                         let along = i == self.inner.len() || self.inner[i] == Inner::Along;
                         args.push(if along { f.element(pointer, first, 4) } else { pointer });
@@ -179,7 +179,7 @@ impl Loops {
                     let rest = f.builder.ins().isub(length, whole);
                     args.extend([vectors, rest]);
                 } else {
-                    for (&pointer, place) in pointers.iter().zip(self.places(f, unit)) {
+                    for (&pointer, place) in pointers.iter().zip(self.places(f, item)) {
                         args.push(f.element(pointer, place, 4));
                     }
                     args.push(f.constant((self.row / lanes) as i64));
@@ -194,12 +194,12 @@ impl Loops {
     }
 
     /// Element of each input, then of the output, at which a row starts.
-    fn places(&self, f: &mut FunctionBuilder<'_>, unit: Value) -> Vec<Value> {
+    fn places(&self, f: &mut FunctionBuilder<'_>, item: Value) -> Vec<Value> {
         let zero = f.constant(0);
         let mut places = vec![zero; self.strides.len() + 1];
-        let output = f.builder.ins().imul_imm_s(unit, self.row as i64);
+        let output = f.builder.ins().imul_imm_s(item, self.row as i64);
         places[self.strides.len()] = output;
-        let mut left = unit;
+        let mut left = item;
         for (axis, &extent) in self.outer.iter().enumerate().rev() {
             let index = if axis == 0 {
                 left

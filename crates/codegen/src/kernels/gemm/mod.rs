@@ -149,8 +149,8 @@ impl<'a> KernelPlan<'a> for Plan<'a> {
             operands.push(builder.operand(c)?);
         }
         let before = operands.len();
-        let tail_inputs = post_ops.as_ref().map_or(&[][..], |post_ops| &post_ops.inputs);
-        for &(value, _) in tail_inputs {
+        let post_op_inputs = post_ops.as_ref().map_or(&[][..], |post_ops| &post_ops.inputs);
+        for &(value, _) in post_op_inputs {
             operands.push(builder.operand(value)?);
         }
         let Product { m, k, n, a_row, .. } = product;
@@ -165,8 +165,8 @@ impl<'a> KernelPlan<'a> for Plan<'a> {
         let function = builder.add_step(&name, |f| {
             let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
             let pointers: Vec<_> = (0..operands.len()).map(|i| f.pointer(table, i)).collect();
-            f.for_each(begin, end, |f, unit| {
-                let place = indices(f, unit, &extents);
+            f.for_each(begin, end, |f, item| {
+                let place = indices(f, item, &extents);
                 let (batch, chunk_index, panel) = (place[0], place[1], place[2]);
                 let at = f.builder.ins().imul_imm_s(batch, 2);
                 let a_start = entry(f, pointers[3], at);
@@ -186,8 +186,8 @@ impl<'a> KernelPlan<'a> for Plan<'a> {
                     at_columns(f, pointer)
                 };
                 let y = at_place(f, pointers[2]);
-                let of_tail = pointers[before..].iter().zip(tail_inputs);
-                let of_tail: Vec<_> = of_tail
+                let of_post_ops = pointers[before..].iter().zip(post_op_inputs);
+                let of_post_ops: Vec<_> = of_post_ops
                     .map(|(&pointer, &(_, along))| match along {
                         Along::Both => (at_place(f, pointer), 4 * n as i64),
                         Along::Columns => (at_columns(f, pointer), 0),
@@ -206,7 +206,7 @@ impl<'a> KernelPlan<'a> for Plan<'a> {
                     let mut args =
                         vec![f.element(a, rows, 4 * a_row as i64), b, f.element(y, rows, 4 * n as i64)];
                     args.extend(c.map(|c| f.element(c, rows, 4 * c_row as i64)));
-                    args.extend(of_tail.iter().map(|&(pointer, row)| f.element(pointer, rows, row)));
+                    args.extend(of_post_ops.iter().map(|&(pointer, row)| f.element(pointer, rows, row)));
                     args
                 };
                 let run =

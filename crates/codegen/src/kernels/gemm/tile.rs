@@ -9,7 +9,7 @@ use tconvc_tile::{Lanes, Pointer, Tile, TileBuilder, TileError, Vector};
 const UNROLLED: usize = 4;
 
 impl Product {
-    /// A tile of so many rows and columns: `a, b, y, c`, and what the post_ops reads.
+    /// A tile of so many rows and columns: `a, b, y, c`, and what the post-ops read.
     pub fn write(
         &self,
         mut t: TileBuilder,
@@ -19,7 +19,7 @@ impl Product {
     ) -> Result<Tile, TileError> {
         let [a, b, y] = t.pointers(["a", "b", "y"]);
         let c = self.addend.map(|strides| (t.pointer("c"), strides));
-        let of_tail: Vec<Pointer> =
+        let of_post_ops: Vec<Pointer> =
             post_ops.map_or(&[][..], |post_ops| &post_ops.inputs).iter().map(|_| t.pointer("x")).collect();
         let lanes = t.lanes();
         let vectors = columns.div_ceil(lanes);
@@ -67,7 +67,7 @@ impl Product {
             }
         }
         if let Some(post_ops) = post_ops {
-            post_ops.write(&mut t, &of_tail, y, rows, bytes(self.n), &which);
+            post_ops.write(&mut t, &of_post_ops, y, rows, bytes(self.n), &which);
         }
         t.finish()
     }

@@ -69,7 +69,7 @@ pub(super) struct Code {
     pub target_step: i64,
     /// Code of a whole chunk and of the last, smaller one: `source, target, more..`.
     pub full: Option<FunctionId>,
-    pub tail: Option<FunctionId>,
+    pub rest: Option<FunctionId>,
     /// Fills a row that has no source: `target`.
     pub missing: Option<FunctionId>,
     /// More operands, handed to the code as they are.
@@ -87,7 +87,7 @@ impl Default for Code {
             source_step: 0,
             target_step: 0,
             full: None,
-            tail: None,
+            rest: None,
             missing: None,
             more: vec![],
             kind: String::new(),

@@ -103,10 +103,10 @@ pub(super) fn build(builder: &mut Builder<'_>, mut copy: Copy) -> Result<(), Com
                     f.element(target, chunk, bytes_of(unit, code.target_step)),
                 ];
                 args.extend(&pointers[more.clone()]);
-                match (code.full, code.tail) {
-                    (Some(full), Some(tail)) => {
+                match (code.full, code.rest) {
+                    (Some(full), Some(rest)) => {
                         let whole = below(f, chunk, code.whole);
-                        choose(f, whole, |f| f.call(full, &args), |f| f.call(tail, &args));
+                        choose(f, whole, |f| f.call(full, &args), |f| f.call(rest, &args));
                     }
                     (Some(only), None) | (None, Some(only)) => f.call(only, &args),
                     (None, None) => {}

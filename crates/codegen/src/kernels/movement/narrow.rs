@@ -48,7 +48,7 @@ pub(super) fn code(
                 let rest = code.cut(row.extent, CHUNK, [*step, row.target as i64]);
                 if rest > 0 {
                     let name = format!("{name}_rest");
-                    code.tail = Some(pieces(builder, &name, &row, &piece(rest), word)?);
+                    code.rest = Some(pieces(builder, &name, &row, &piece(rest), word)?);
                 }
                 pieces(builder, &named, &row, &piece(CHUNK), word)?
             } else {

@@ -36,7 +36,7 @@ pub(super) fn code(
             let piece = |count| [Piece { first: 0, count, source: Some((0, *step)) }];
             if rest > 0 {
                 let tile = pieces(builder.tile(&format!("{name}_rest")), &piece(rest), fill);
-                code.tail = Some(builder.add_tile(tile)?);
+                code.rest = Some(builder.add_tile(tile)?);
             }
             Some(pieces(builder.tile(&format!("{name}_row")), &piece(CHUNK), fill))
         }

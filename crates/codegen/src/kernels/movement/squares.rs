@@ -52,7 +52,7 @@ pub(super) fn code(
         if rest > 0 {
             let rest = transpose(builder.tile(&format!("{name}_edge")), &square, rest);
             let Some(rest) = builder.try_tile(rest)? else { return Ok(None) };
-            code.tail = Some(rest);
+            code.rest = Some(rest);
         }
         transpose(tile, &square, lanes)
     };

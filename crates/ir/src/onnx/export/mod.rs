@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
 use crate::ops::{Op, Operator};
 use chain::Chain;
-use forms::{scatter, sub_pixel, zero_insert};
+use forms::{scatter, sub_pixel, weights, zero_insert};
 pub(super) use opset::choose as choose_opset;
 use prost::Message;
 use prost::bytes::Bytes;
@@ -137,6 +137,7 @@ fn write_node(writer: &mut Writer<'_>, id: NodeId) -> Result<()> {
     let node = graph.node(id);
     match &node.op {
         Op::Opaque(op) => return writer.opaque(node, op),
+        Op::DequantizeLinear(_) if weights::is_rearranged(graph, id) => {}
         Op::BatchNormalization(op) if op.training_mode => writer.with_outputs(node, 3),
         Op::Unary(op) => elementwise::unary(Chain::new(writer, node)?, *op)?,
         Op::Softmax(op) => elementwise::softmax(Chain::new(writer, node)?, op.kind.name(), op.attributes()),

@@ -6,7 +6,7 @@ use crate::dispatch_numeric;
 use crate::error::{Error, Result};
 use crate::geometry::{DeconvAxis, DeconvGeometry, three};
 use crate::ops::conv_transpose::{deconv_geometry, deconv_taps, infer_deconv, pads_of, steps};
-use crate::ops::epilogue::Finish;
+use crate::ops::epilogue::PostOps;
 use crate::ops::support::inputs::{at_most, required};
 use crate::ops::support::sums::Sums;
 use crate::ops::support::taps::{Extents, PlaneTaps, add_tap};
@@ -242,7 +242,7 @@ impl Operator for OverlapAdd {
         fn overlap<T: Sums>(
             columns: &[T],
             axes: [DeconvAxis; 3],
-            finish: &Finish<'_, T>,
+            post_ops: &PostOps<'_, T>,
             shape: Vec<usize>,
         ) -> Result<Tensor> {
             let (from, into) =
@@ -257,7 +257,7 @@ impl Operator for OverlapAdd {
                         columns[tap * from.len()..][..from.len()].iter().map(|x| x.widen()).collect();
                     add_tap::<T>((&mut sums, into), T::ONE, (&column, from), *lines);
                 }
-                finish.store(plane * into.len(), &mut sums, &mut output)?;
+                post_ops.store(plane * into.len(), &mut sums, &mut output)?;
             }
             Tensor::from_vec(shape, output)
         }
@@ -265,8 +265,8 @@ impl Operator for OverlapAdd {
         let columns = required(inputs, 0, "columns")?;
         let axes = three(&self.axes()?);
         let output = dispatch_numeric!(columns.dtype(), T => {
-            let finish = Finish::<T>::new(&self.epilogue, inputs, Some(1), 2, &shape)?;
-            overlap(&columns.elements::<T>()?, axes, &finish, shape)
+            let post_ops = PostOps::<T>::new(&self.epilogue, inputs, Some(1), 2, &shape)?;
+            overlap(&columns.elements::<T>()?, axes, &post_ops, shape)
         })?;
         Ok(vec![output])
     }

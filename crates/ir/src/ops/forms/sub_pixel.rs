@@ -6,7 +6,7 @@ use crate::dispatch_numeric;
 use crate::error::{Error, Result};
 use crate::geometry::{DeconvAxis, DeconvGeometry, Phase, PhaseTap, deconv_extent, three};
 use crate::ops::conv_transpose::{deconv_geometry, deconv_planes, infer_deconv, pads_of, steps};
-use crate::ops::epilogue::Finish;
+use crate::ops::epilogue::PostOps;
 use crate::ops::support::inputs::required;
 use crate::ops::support::sums::Sums;
 use crate::ops::support::taps::{Extents, Line, PlaneTaps};
@@ -38,7 +38,7 @@ pub struct PhaseConv {
 
 /// Phases put in order: `P [N, C * S, Q..], epilogue operands.. -> Y [N, C, ..]` with `S` the product of the strides.
 ///
-/// `y[n, c, o] = epilogue(p[n, c * S + o mod stride, floor(o / stride)])` (for each axis; residues are counted row-major
+/// `y[n, c, o] = epilogue(p[n, c * S + o mod stride, floor(o / stride)])` (for each axis; remainders are counted row-major
 /// over the axes). This is `DepthToSpace` in its CRD mode for any number of axes and any stride, with what lies past
 /// `output` left out.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,8 +136,8 @@ impl Operator for PhaseConv {
             combinations(&axes.map(|axis| axis.phases())).map(|phases| phase_taps(&axes, phases)).collect();
         let extents = Extents(axes.map(|axis| axis.phase_extent()));
         let output = dispatch_numeric!(x.dtype(), T => {
-            let finish = Finish::<T>::new(&Epilogue::default(), inputs, Some(2), 3, &shape)?;
-            deconv_planes(&geometry, &planes, extents, [x, w], &finish, shape)
+            let post_ops = PostOps::<T>::new(&Epilogue::default(), inputs, Some(2), 3, &shape)?;
+            deconv_planes(&geometry, &planes, extents, [x, w], &post_ops, shape)
         })?;
         Ok(vec![output])
     }
@@ -240,7 +240,7 @@ impl Operator for Interleave {
             p: &[T],
             strides: [usize; 3],
             extents: [usize; 3],
-            finish: &Finish<'_, T>,
+            post_ops: &PostOps<'_, T>,
             shape: Vec<usize>,
         ) -> Result<Tensor> {
             let [_, height, width] = extents;
@@ -257,7 +257,7 @@ impl Operator for Interleave {
             for plane in 0..shape[0] * shape[1] {
                 let p = &p[plane * channel..][..channel];
                 let at = |i: usize| p[index([i / width / height, i / width % height, i % width])].widen();
-                finish.store(plane * size, &mut (0..size).map(at).collect::<Vec<_>>(), &mut output)?;
+                post_ops.store(plane * size, &mut (0..size).map(at).collect::<Vec<_>>(), &mut output)?;
             }
             Tensor::from_vec(shape, output)
         }
@@ -265,8 +265,8 @@ impl Operator for Interleave {
         let p = required(inputs, 0, "P")?;
         let (strides, extents) = (last_three(&self.phases()?), last_three(&self.output));
         let output = dispatch_numeric!(p.dtype(), T => {
-            let finish = Finish::<T>::new(&self.epilogue, inputs, None, 1, &shape)?;
-            interleave(&p.elements::<T>()?, strides, extents, &finish, shape)
+            let post_ops = PostOps::<T>::new(&self.epilogue, inputs, None, 1, &shape)?;
+            interleave(&p.elements::<T>()?, strides, extents, &post_ops, shape)
         })?;
         Ok(vec![output])
     }

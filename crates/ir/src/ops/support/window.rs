@@ -136,6 +136,23 @@ pub(in crate::ops) fn write_group(attributes: &mut Attributes, group: usize) {
     }
 }
 
+/// The attributes that convolutions of both kinds have.
+pub(in crate::ops) fn write_slid(
+    kernel_shape: &[usize],
+    strides: &[usize],
+    dilations: &[usize],
+    group: usize,
+    padding: &Padding,
+) -> Attributes {
+    let mut attributes = Attributes::new();
+    for (name, sizes) in [("kernel_shape", kernel_shape), ("strides", strides), ("dilations", dilations)] {
+        write_sizes(&mut attributes, name, sizes);
+    }
+    write_group(&mut attributes, group);
+    padding.write(&mut attributes);
+    attributes
+}
+
 /// Strides or dilations in their shortest spelling: all 1 is empty.
 pub(in crate::ops) fn short_steps(steps: Vec<usize>) -> Vec<usize> {
     if steps.iter().all(|&step| step == 1) { vec![] } else { steps }

@@ -4,7 +4,7 @@
 //! machines before SSE4.1, and shuffles for machines before SSSE3.
 
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
-use cranelift_codegen::ir::types::{F32, F32X4, F64, F64X2, I8X16, I32X4, I64};
+use cranelift_codegen::ir::types::{F32, F32X4, F64, F64X2, I8X16, I32, I32X4, I64};
 use cranelift_codegen::ir::{
     BlockArg, ConstantData, Endianness, Function, InstBuilder, MemFlagsData, Type, Value,
 };
@@ -78,6 +78,9 @@ impl Lowering<'_> {
     }
 
     fn run_loop(&mut self, l: &Loop) {
+        if let Trips::Any(v) = l.trips {
+            return self.run_block(v, l);
+        }
         let body = self.builder.create_block();
         let exit = self.builder.create_block();
         let counter = self.builder.declare_var(I64);
@@ -92,6 +95,7 @@ impl Lowering<'_> {
                 self.builder.def_var(counter, n);
                 self.builder.ins().brif(n, body, &[], exit, &[]);
             }
+            Trips::Any(_) => {}
         }
         self.builder.switch_to_block(body);
         self.block(&l.body);
@@ -103,6 +107,25 @@ impl Lowering<'_> {
         self.builder.def_var(counter, left);
         self.builder.ins().brif(left, body, &[], exit, &[]);
         self.builder.seal_block(body);
+        self.builder.switch_to_block(exit);
+        self.builder.seal_block(exit);
+    }
+
+    /// A block that runs where any lane of `v` has its sign bit set.
+    fn run_block(&mut self, v: Vector, l: &Loop) {
+        let (body, exit) = (self.builder.create_block(), self.builder.create_block());
+        self.builder.set_cold_block(body);
+        let v = self.get(v);
+        let v = self.cast(I32X4, v);
+        let signs = self.builder.ins().vhigh_bits(I32, v);
+        self.builder.ins().brif(signs, body, &[], exit, &[]);
+        self.builder.switch_to_block(body);
+        self.builder.seal_block(body);
+        self.block(&l.body);
+        for &(p, bytes) in &l.advances {
+            self.advance(p, i64::from(bytes));
+        }
+        self.builder.ins().jump(exit, &[]);
         self.builder.switch_to_block(exit);
         self.builder.seal_block(exit);
     }

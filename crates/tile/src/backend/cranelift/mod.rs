@@ -69,7 +69,7 @@ impl TileBackend for Portable {
     }
 
     fn registers(&self) -> RegisterFile {
-        // Cranelift gives out registers itself; these numbers keep it from spilling.
+        // Cranelift allocates registers itself; these numbers keep it from spilling.
         let isa = self.isa();
         RegisterFile { vectors: isa.vector_registers, generals: isa.general_registers, args: 0 }
     }

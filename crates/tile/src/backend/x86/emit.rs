@@ -66,7 +66,7 @@ impl Lowering<'_> {
         first + u32::from(self.order.vectors[usize::from(number)])
     }
 
-    fn vector(&self, v: Vector) -> Register {
+    pub(super) fn vector(&self, v: Vector) -> Register {
         self.vector_number(self.assignment.vectors[v.0 as usize])
     }
 

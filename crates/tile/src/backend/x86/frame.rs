@@ -1,4 +1,4 @@
-//! Registers in the order they are given out, and what a function does first and last: the calling convention, which is
+//! Registers in the order they are allocated, and what a function does first and last: the calling convention, which is
 //! a row of the description of machines.
 //!
 //! No unwind information is made: nothing in a tile can fail, and nobody walks the stack through one.
@@ -17,7 +17,7 @@ const STACK_POINTER: u8 = 4;
 /// Bytes of a general register.
 const WORD: usize = 8;
 
-/// Machine registers by the numbers that tiles give out: first what a function may change, then what it has to save.
+/// Machine registers by the numbers that tiles have: first what a function may change, then what it has to save.
 #[derive(Clone, Debug)]
 pub(super) struct Order {
     /// Of general registers; those with arguments come first.

@@ -1,6 +1,6 @@
 //! Tiles to x86-64 machine code: AVX2 with FMA (VEX, 8 lanes) and AVX-512 (EVEX, 16 lanes) from one source.
 //!
-//! The calling convention is that of the target, System V or Win64; registers that it wants kept are given out last, and
+//! The calling convention is that of the target, System V or Win64; registers that it wants kept are allocated last, and
 //! saved where they are used. AVX-512 masks live in `k1` for the length of one instruction.
 
 mod asm;
@@ -18,7 +18,7 @@ use self::emit::needs;
 use self::frame::Order;
 pub use self::listing::disassemble;
 use super::{AllocatedTile, Assignment, LowerError, MachineCode, Needs, RegisterFile, TileBackend};
-use crate::{Inst, Loop, Stmt, Tile, Trips};
+use crate::{Inst, Loop, Stmt, Tile, Trips, Vector};
 use tconvc_machine::{CallingConvention, Isa, Target, VectorIsa};
 
 /// The assembler's backend.
@@ -114,7 +114,21 @@ impl Lowering<'_> {
                 self.asm.put(Instruction::with2(Code::Test_rm64_r64, counter, counter));
                 Some(self.asm.jump_ahead_zero())
             }
+            Trips::Any(v) => {
+                let signs = counter.full_register32();
+                self.signs(signs, v);
+                self.asm.put(Instruction::with2(Code::Test_rm32_r32, signs, signs));
+                Some(self.asm.jump_ahead_zero())
+            }
         };
+        if let Trips::Any(_) = l.trips {
+            self.block(&l.body);
+            self.advances(l);
+            if let Some(skip) = skip {
+                self.asm.land(skip);
+            }
+            return;
+        }
         let head = self.asm.loop_head();
         self.block(&l.body);
         self.advances(l);
@@ -122,6 +136,17 @@ impl Lowering<'_> {
         self.asm.jump_back_nonzero(head);
         if let Some(skip) = skip {
             self.asm.land(skip);
+        }
+    }
+
+    /// The sign bits of a vector's lanes in a general register of 32 bits.
+    fn signs(&mut self, into: Register, v: Vector) {
+        let v = self.vector(v);
+        if self.wide() {
+            self.asm.put(Instruction::with2(Code::EVEX_Vpmovd2m_kr_zmm, Register::K1, v));
+            self.asm.put(Instruction::with2(Code::VEX_Kmovw_r32_kr, into, Register::K1));
+        } else {
+            self.asm.put(Instruction::with2(Code::VEX_Vmovmskps_r32_ymm, into, v));
         }
     }
 

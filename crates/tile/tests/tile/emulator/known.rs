@@ -32,6 +32,8 @@ pub(super) fn step_of(mnemonic: Mnemonic) -> Option<Step> {
         | Mnemonic::Jmp
         | Mnemonic::Je
         | Mnemonic::Ret
+        | Mnemonic::Vmovmskps
+        | Mnemonic::Vpmovd2m
         | Mnemonic::Kmovw => |e, i| e.integer(i),
 
         Mnemonic::Vcvtph2ps

@@ -362,6 +362,15 @@ impl Emulator {
     pub(super) fn integer(&mut self, i: &Instruction) {
         let dst = i.op0_register();
         match i.mnemonic() {
+            Mnemonic::Kmovw if i.code() == Code::VEX_Kmovw_r32_kr => {
+                self.set_general(dst, self.masks[i.op1_register().number()]);
+            }
+            Mnemonic::Vpmovd2m | Mnemonic::Vmovmskps => {
+                let lanes = i.op_register(1).size() / 4;
+                let vector = self.vector(i, 1, lanes);
+                let signs = (0..lanes).map(|lane| u64::from(vector[lane] >> 31) << lane).sum();
+                if dst.is_k() { self.masks[dst.number()] = signs } else { self.set_general(dst, signs) }
+            }
             Mnemonic::Kmovw => {
                 assert_eq!(i.code(), Code::VEX_Kmovw_kr_r32);
                 self.masks[dst.number()] = self.scalar(i, 1) & 0xffff;

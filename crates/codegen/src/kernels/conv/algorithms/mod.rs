@@ -48,7 +48,7 @@ impl Transform {
         }
     }
 
-    /// Whether a algorithm makes use of it.
+    /// Whether an algorithm makes use of it.
     fn is_for(self, algorithm: &Algorithm) -> bool {
         match (self, algorithm) {
             (Self::Collapsed, Algorithm::Direct(..)) => true,
@@ -70,16 +70,16 @@ impl fmt::Display for Transform {
     }
 }
 
-/// A algorithm to compute a convolution.
+/// An algorithm to compute a convolution.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Algorithm {
     /// By tiles over input tiles, in so many parts of the input channels.
     Direct(usize, direct::Schedule),
-    /// By Winograd's filtering.
+    /// By Winograd F(m, r).
     Winograd(winograd_schedule::Schedule),
-    /// A algorithm of another transform of it.
+    /// An algorithm for another transform of it.
     Transformed(Transform, Box<Algorithm>),
-    /// As dense convolutions of the decomposed along a dilated axis, each in a algorithm of its own.
+    /// As dense convolutions, decomposed along a dilated axis, each by an algorithm of its own.
     Decomposed(Vec<(Columns, Algorithm)>),
 }
 
@@ -133,7 +133,7 @@ impl fmt::Display for Algorithm {
 /// The most elements between neighbours of a row: further apart they cost a cache line each, and displacements have 32 bits.
 const MOST_APART: usize = 64;
 
-/// Columns below which decomposed take twice as long as is estimated, where a vector is a cache line.
+/// Columns below which a decomposed convolution takes twice as long as is estimated, where a vector is a cache line.
 const NARROW: usize = 16;
 
 /// What algorithms are chosen for.
@@ -171,9 +171,9 @@ impl<'a> Setting<'a> {
         let asked_for = self.fast_math == FastMath::Always && matches!(algorithm, Algorithm::Winograd(_));
         for transform in Transform::all(problem).filter(|_| !asked_for) {
             let Some(transformed) = transform.of(problem) else { continue };
-            let (cycles, of_view) = self.choose_whole(&transformed);
-            if Transform::GAIN * cycles < whole && transform.is_for(&of_view) {
-                (whole, algorithm) = (cycles, Algorithm::Transformed(transform, Box::new(of_view)));
+            let (cycles, of_transformed) = self.choose_whole(&transformed);
+            if Transform::GAIN * cycles < whole && transform.is_for(&of_transformed) {
+                (whole, algorithm) = (cycles, Algorithm::Transformed(transform, Box::new(of_transformed)));
             }
         }
         match self.all_decomposed(problem).min_by(|a, b| a.0.total_cmp(&b.0)) {
@@ -184,7 +184,7 @@ impl<'a> Setting<'a> {
         }
     }
 
-    /// Estimated cycles and algorithms of the decomposed, where there are any.
+    /// Estimated cycles and algorithms of the decomposition, where there is one.
     fn decomposed(self, problem: &Problem) -> Option<(f64, Algorithm)> {
         let mut cycles = 0.0;
         let of_columns = |columns: Columns| {
@@ -204,7 +204,7 @@ impl<'a> Setting<'a> {
         [self.decomposed(problem), self.decomposed_as_rows(problem)].into_iter().flatten()
     }
 
-    /// As [`Setting::decomposed`], but with [columns as rows](Columns::into_rows), all of them winograd.
+    /// As [`Setting::decomposed`], but with [columns as rows](Columns::into_rows), all of them by Winograd.
     fn decomposed_as_rows(self, problem: &Problem) -> Option<(f64, Algorithm)> {
         let mut cycles = 0.0;
         let of_columns = |columns: Columns| {
@@ -324,7 +324,7 @@ fn of_part(problem: &Problem, parts: usize) -> Problem {
     Problem { cin: problem.cin.div_ceil(parts), ..problem.clone() }
 }
 
-/// Makes the kernels of a convolution: in the algorithm that was measured to be the fastest, else the one chosen by estimate.
+/// Makes the kernels of a convolution: by the algorithm that was measured to be the fastest, else the one chosen by estimate.
 pub(crate) fn build<'a>(
     builder: &mut Builder<'a>,
     label: &str,
@@ -415,7 +415,7 @@ fn build_algorithm<'a>(
         }
         Algorithm::Direct(parts, schedule) => {
             layer.name = format!("f32_{label}_{}", layer.name);
-            in_depth(builder, &layer, parts, &schedule)
+            by_split_k(builder, &layer, parts, &schedule)
         }
         Algorithm::Decomposed(algorithms) => algorithms.into_iter().try_for_each(|(columns, algorithm)| {
             make(builder, label, of_columns(&layer, columns), algorithm)
@@ -424,7 +424,7 @@ fn build_algorithm<'a>(
 }
 
 /// The kernels of a convolution computed directly, one for each part of its input channels.
-fn in_depth<'a>(
+fn by_split_k<'a>(
     builder: &mut Builder<'a>,
     layer: &Layer<'a>,
     parts: usize,

@@ -1,7 +1,7 @@
 //! A convolution of many input channels as several of fewer, each of which adds to what the one before has stored.
 //!
-//! InputTiles hold all input channels of some rows; where there are too many, input_tiles are of a row or two, and copies are mostly
-//! of rows that the next input_tile copies again. Few output channels are soon stored and read.
+//! Input tiles hold all input channels of some rows; where there are too many, input tiles are of a row or two, and copies are mostly
+//! of rows that the next input tile copies again. Few output channels are soon stored and read.
 
 use crate::kernels::conv::problem::{Axis, Problem};
 use crate::kernels::conv::schedule::direct::direct_cycles;

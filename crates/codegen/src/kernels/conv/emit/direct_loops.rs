@@ -2,7 +2,7 @@
 
 use crate::kernels::conv::emit::bounds::{at_least, each_channel_tile, repeat, rest_of, smaller, when};
 use crate::kernels::conv::emit::direct::{Group, KernelPlan};
-use crate::kernels::conv::emit::line_buffer::{Held, Next, Slice};
+use crate::kernels::conv::emit::line_buffer::{Buffered, Next, Slice};
 use crate::kernels::conv::layer::{Bases, Layer};
 use crate::kernels::conv::schedule::direct::Source;
 use crate::kernels::conv::schedule::tile_shape::is_small;
@@ -26,7 +26,7 @@ pub(crate) struct WorkItem {
     input_tile: Value,
 }
 
-/// Where work is: a work item, the kind of its x-block, and the input tile that broadcast, where input tiles roll.
+/// Where work is: a work item, the kind of its x-block, and the input tile that follows, where there is a line buffer.
 struct Here<'h> {
     bases: &'h Bases,
     item: WorkItem,
@@ -43,12 +43,12 @@ struct RunLength {
 
 /// One of [`RunLength`] groups: in a loop the one with that index, else the only one.
 #[derive(Clone, Copy)]
-struct Member<'w> {
+struct OfRun<'w> {
     run: &'w RunLength,
     index: Option<Value>,
 }
 
-impl Member<'_> {
+impl OfRun<'_> {
     /// A place of the first group as that of this one.
     fn moved(self, f: &mut FunctionBuilder<'_>, place: Value, side: usize) -> Value {
         match self.index {
@@ -70,7 +70,7 @@ impl Emit<'_, '_> {
         let (begin, end) = (f.params[1], f.params[2]);
         let bases = Bases::load(f, &self.layer.post_op_operands);
         // The input tile stays good while only the part of the channels changes.
-        let held = Held::new(f);
+        let buffered = Buffered::new(f);
         self.begin_rolling(f, &bases);
         f.for_each(begin, end, |f, index| {
             let (outer, part) = if self.plan.schedule.across {
@@ -89,7 +89,7 @@ impl Emit<'_, '_> {
             let mut item = WorkItem { image, group, z, y, x, part, input_tile: bases.scratch };
             self.plan.input_tiles.by_kind(f, block, &mut |f, kind| {
                 if self.plan.schedule.source != Source::Direct {
-                    let now = f.builder.use_var(held.item);
+                    let now = f.builder.use_var(buffered.item);
                     let stale = f.builder.ins().icmp(IntCC::NotEqual, now, outer);
                     when(f, stale, |f| {
                         let source = self.input(f, &bases, &item);
@@ -103,13 +103,13 @@ impl Emit<'_, '_> {
                             kind,
                         );
                         let start = f.constant(0);
-                        f.builder.def_var(held.offset, start);
+                        f.builder.def_var(buffered.offset, start);
                     });
-                    f.builder.def_var(held.item, outer);
-                    let offset = f.builder.use_var(held.offset);
+                    f.builder.def_var(buffered.item, outer);
+                    let offset = f.builder.use_var(buffered.offset);
                     item.input_tile = f.builder.ins().iadd(bases.scratch, offset);
                 }
-                let next = self.next(f, &bases, &item, (index, end), kind, held);
+                let next = self.next(f, &bases, &item, (index, end), kind, buffered);
                 self.phases(f, &Here { bases: &bases, item, kind, next });
             });
         });
@@ -139,11 +139,11 @@ impl Emit<'_, '_> {
     fn groups(&self, f: &mut FunctionBuilder<'_>, here: &Here<'_>, numbers: Range<usize>) {
         for run in &self.run(numbers) {
             if run.numbers.len() == 1 {
-                self.rows_of(f, here, Member { run, index: None });
+                self.rows_of(f, here, OfRun { run, index: None });
                 continue;
             }
             let count = f.constant(run.numbers.len() as i64);
-            repeat(f, count, |f, index| self.rows_of(f, here, Member { run, index: Some(index) }));
+            repeat(f, count, |f, index| self.rows_of(f, here, OfRun { run, index: Some(index) }));
         }
     }
 
@@ -184,8 +184,8 @@ impl Emit<'_, '_> {
     }
 
     /// The rows of a work item that a group of phases has.
-    fn rows_of(&self, f: &mut FunctionBuilder<'_>, here: &Here<'_>, member: Member<'_>) {
-        let group = &self.plan.groups[member.run.numbers.start];
+    fn rows_of(&self, f: &mut FunctionBuilder<'_>, here: &Here<'_>, of_run: OfRun<'_>) {
+        let group = &self.plan.groups[of_run.run.numbers.start];
         let [z, y, _] = &self.layer.problem.axes;
         let (z_phase, y_phase) = (&z.phases[group.z], &y.phases[group.y]);
         // Rows of this phase in the work item.
@@ -196,16 +196,16 @@ impl Emit<'_, '_> {
         if z_phase.count < z.output_positions() && self.plan.schedule.planes(&self.layer.problem) == 1 {
             let exists =
                 f.builder.ins().icmp_imm_u(IntCC::UnsignedLessThan, here.item.z, z_phase.count as i64);
-            when(f, exists, |f| self.group(f, here, member, rows));
+            when(f, exists, |f| self.group(f, here, of_run, rows));
         } else {
-            self.group(f, here, member, rows);
+            self.group(f, here, of_run, rows);
         }
     }
 
     /// Addresses of the first row of a group: in what is read, and in the output, as bytes from its start.
-    fn starts(&self, f: &mut FunctionBuilder<'_>, here: &Here<'_>, member: Member<'_>) -> [Value; 2] {
+    fn starts(&self, f: &mut FunctionBuilder<'_>, here: &Here<'_>, of_run: OfRun<'_>) -> [Value; 2] {
         let (problem, item) = (&self.layer.problem, &here.item);
-        let group = &self.plan.groups[member.run.numbers.start];
+        let group = &self.plan.groups[of_run.run.numbers.start];
         let [z, y, _] = &problem.axes;
         let row_bytes = 4 * problem.output.row as i64;
         let channel = f.builder.ins().imul_imm_s(item.image, problem.groups as i64);
@@ -224,15 +224,15 @@ impl Emit<'_, '_> {
             item.input_tile
         };
         let source = f.add_constant(source, group.base);
-        [member.moved(f, source, 0), member.moved(f, place, 1)]
+        [of_run.moved(f, source, 0), of_run.moved(f, place, 1)]
     }
 
-    fn group(&self, f: &mut FunctionBuilder<'_>, here: &Here<'_>, member: Member<'_>, rows: Value) {
+    fn group(&self, f: &mut FunctionBuilder<'_>, here: &Here<'_>, of_run: OfRun<'_>, rows: Value) {
         let Here { bases, item, kind, next } = here;
-        let number = member.run.numbers.start;
+        let number = of_run.run.numbers.start;
         let group = &self.plan.groups[number];
         let (problem, schedule) = (&self.layer.problem, &self.plan.schedule);
-        let [source, place] = self.starts(f, here, member);
+        let [source, place] = self.starts(f, here, of_run);
         let y = &problem.axes[1];
         let in_row = y.in_stride as i64 * i64::from(self.plan.input_tiles.layout.row_bytes);
         let out_row = (4 * y.out_stride * problem.output.row) as i64;
@@ -244,7 +244,7 @@ impl Emit<'_, '_> {
         let per_channel = problem.cin * group.taps_per_channel;
         let group_bytes = 4 * (per_channel * padded) as i64;
         let weights = f.add_constant(bases.weights, 4 * group.weights as i64);
-        let weights = member.moved(f, weights, 2);
+        let weights = of_run.moved(f, weights, 2);
         let weights = f.element(weights, item.group, group_bytes);
         let group_channel = f.builder.ins().imul_imm_s(item.group, problem.cout as i64);
         let (part, parts) = if schedule.parts_phases(problem, self.plan.lanes) {
@@ -274,14 +274,14 @@ impl Emit<'_, '_> {
                         let source = f.builder.ins().iadd(source, along);
                         let target = f.builder.ins().iadd(bases.output, offset);
                         let mut args = vec![source, weights, bias, target];
-                        args.extend(bases.finish_at(f, in_all, offset));
+                        args.extend(bases.post_ops_at(f, in_all, offset));
                         let codes = &run.codes[height];
                         let plain = codes.plain[tile.size];
                         let (Some(next), Some(&copying)) = (next, codes.copying.get(tile.size)) else {
                             return f.call(plain, &args);
                         };
                         let mut turn = f.add_constant(tile.number, (number * tiles) as i64);
-                        if let Some(index) = member.index {
+                        if let Some(index) = of_run.index {
                             turn = f.element(turn, index, tiles as i64);
                         }
                         let last = is_last

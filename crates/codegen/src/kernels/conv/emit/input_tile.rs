@@ -1,4 +1,4 @@
-//! The input_tile of input rows that tiles read: its place in memory, the copies that fill it, and their calls.
+//! The input tile of input rows that tiles read: its place in memory, the copies that fill it, and their calls.
 
 use crate::builder::Builder;
 use crate::error::CompileError;

@@ -1,4 +1,4 @@
-//! The code of input_tiles that roll: what is zeroed and moved, and the tiles that copy.
+//! The code of line buffers: what is zeroed and moved, and the tiles that copy.
 
 use crate::builder::Builder;
 use crate::error::CompileError;
@@ -26,7 +26,7 @@ const SHORT: usize = 6000;
 /// Channels asked for at a time: planes a whole number of pages apart fall on the same few lines of the caches.
 const MOST_AHEAD: usize = 8;
 
-/// The code that input tiles take to roll, beside that of their tiles.
+/// The code that a line buffer takes, beside that of its tiles.
 pub(crate) struct LineBufferCode {
     pub line_buffer: LineBuffer,
     /// Channels that a tile copies its part of.
@@ -132,21 +132,21 @@ impl LineBufferCode {
 
 /// The input tile in scratch memory that is good, from work item to work item.
 #[derive(Clone, Copy)]
-pub(crate) struct Held {
+pub(crate) struct Buffered {
     /// Number of the work item that has it.
     pub item: Variable,
     /// Bytes to it.
     pub offset: Variable,
 }
 
-impl Held {
+impl Buffered {
     /// None yet.
     pub fn new(f: &mut FunctionBuilder<'_>) -> Self {
-        let held = Self { item: f.builder.declare_var(I64), offset: f.builder.declare_var(I64) };
+        let buffered = Self { item: f.builder.declare_var(I64), offset: f.builder.declare_var(I64) };
         let (none, start) = (f.constant(-1), f.constant(0));
-        f.builder.def_var(held.item, none);
-        f.builder.def_var(held.offset, start);
-        held
+        f.builder.def_var(buffered.item, none);
+        f.builder.def_var(buffered.offset, start);
+        buffered
     }
 }
 
@@ -185,7 +185,7 @@ impl Emit<'_, '_> {
         }
     }
 
-    /// The input tile after that of work item `index`, with room for it; nothing where input tiles do not roll. From here on it is the one held.
+    /// The input tile after that of work item `index`, with room for it; nothing where input tiles do not roll. From here on it is the one buffered.
     pub fn next(
         &self,
         f: &mut FunctionBuilder<'_>,
@@ -193,7 +193,7 @@ impl Emit<'_, '_> {
         item: &WorkItem,
         (index, end): (Value, Value),
         kind: usize,
-        held: Held,
+        buffered: Buffered,
     ) -> Option<Next> {
         let line_buffer_code = self.plan.line_buffer_code.as_ref()?;
         let (line_buffer, kind) = (line_buffer_code.line_buffer, &self.plan.input_tiles.kinds[kind]);
@@ -220,7 +220,7 @@ impl Emit<'_, '_> {
             broadcast = f.builder.ins().band(broadcast, holds);
         }
 
-        let offset = f.builder.use_var(held.offset);
+        let offset = f.builder.use_var(buffered.offset);
         let start = f.constant(0);
         let next = f.add_constant(offset, line_buffer.new as i64 * bytes);
         let most = (line_buffer.room - line_buffer.whole) as i64 * bytes;
@@ -235,9 +235,9 @@ impl Emit<'_, '_> {
             });
         }
         let next = f.builder.ins().select(beyond, start, next);
-        let held_index = f.builder.ins().select(broadcast, next_index, index);
-        f.builder.def_var(held.item, held_index);
-        f.builder.def_var(held.offset, next);
+        let buffered_index = f.builder.ins().select(broadcast, next_index, index);
+        f.builder.def_var(buffered.item, buffered_index);
+        f.builder.def_var(buffered.offset, next);
 
         let mut from = self.input(f, bases, item);
         from = f.element(from, first, source_bytes);

@@ -4,7 +4,7 @@
 //! tiles of pixels by columns (output channel and tap) add their patches to it at once, so columns are never stored. At the
 //! end the crop is copied out, with bias and epilogue. Inputs whose patches reach into two bands are computed for both.
 //!
-//! - [`super::super::schedule::scatter`] has the sizes that everything broadcast from.
+//! - [`super::super::schedule::scatter`] has the sizes that everything follows from.
 //! - [`super::super::microkernel::scatter`] writes the micro-kernel, and the copy of a row of the output.
 //! - [`super::super::weights::scatter`] puts the weights in the order of tiles.
 
@@ -110,10 +110,10 @@ pub(crate) fn build<'a>(builder: &mut Builder<'a>, layer: &Layer<'a>) -> Result<
         lanes,
     };
     let function = builder.add_step(&name, |f| emit.step(f))?;
-    let units = shape.work_items() as u64;
+    let items = shape.work_items() as u64;
     let nanoseconds =
         layer.problem.scatter_macs() as f64 / (lanes as f64 * builder.target.rates().threads.macs_per_lane);
-    let partition = builder.even_partition(units, nanoseconds);
+    let partition = builder.even_partition(items, nanoseconds);
     let scratch_bytes = 4 * (shape.block * shape.full_plane() + lanes);
     builder.push_kernel(Kernel { name, function, operands, partition, scratch_bytes, time_steps: 1 });
     Ok(())
@@ -137,9 +137,9 @@ impl Emit<'_, '_> {
         let (begin, end) = (f.params[1], f.params[2]);
         let bases = Bases::load(f, &self.layer.post_op_operands);
         let shape = self.shape;
-        f.for_each(begin, end, |f, unit| {
-            let (unit, band) = f.split(unit, shape.bands.len() as u64);
-            let (image_group, block) = f.split(unit, shape.blocks() as u64);
+        f.for_each(begin, end, |f, item| {
+            let (item, band) = f.split(item, shape.bands.len() as u64);
+            let (image_group, block) = f.split(item, shape.blocks() as u64);
             let (_, group) = f.split(image_group, shape.groups as u64);
             let source = f.element(bases.input, image_group, 4 * (shape.cin * shape.input_plane()) as i64);
             let weights = f.element(bases.weights, group, self.group_bytes);
@@ -277,7 +277,7 @@ impl Emit<'_, '_> {
                     }
                     let target = f.builder.ins().iadd(bases.output, place);
                     let mut args = vec![from, bias, target];
-                    args.extend(bases.finish_at(f, channel, place));
+                    args.extend(bases.post_ops_at(f, channel, place));
                     match inside {
                         None => f.call(row.inside, &args),
                         Some(inside) => f.branch(inside, &mut |f, inside| {

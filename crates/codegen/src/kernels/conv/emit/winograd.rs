@@ -1,13 +1,10 @@
-//! What a Winograd convolution is made of, and the loops around it: a work item is a block of tiles of an image and a
-//! part of the output channels.
+//! What a Winograd convolution is made of: its tiles, and where things lie in scratch memory. [`super::winograd_loops`] has the
+//! loops around them.
 
 use crate::builder::Builder;
 use crate::error::CompileError;
-use crate::kernels::conv::emit::bounds::{
-    at_least, at_most, ceil_div, ceil_div_signed, each_channel_tile, repeat, rest_of, smaller,
-};
 use crate::kernels::conv::emit::input_tile::{InputTileShape, InputTiles};
-use crate::kernels::conv::layer::{Bases, Layer, operands};
+use crate::kernels::conv::layer::{Layer, operands};
 use crate::kernels::conv::microkernel::post_ops::PostOps;
 use crate::kernels::conv::microkernel::width::{Segment, Span, TileSpec, build as build_tile};
 use crate::kernels::conv::microkernel::winograd::{self, InputSpec, OutputSpec};
@@ -17,9 +14,6 @@ use crate::kernels::conv::schedule::phases::{Position, Row};
 use crate::kernels::conv::schedule::tiling::{channels_of_parts, cut_channels};
 use crate::kernels::conv::schedule::winograd::{Schedule, depths, matrices_of_phases, tiles_of};
 use crate::kernels::conv::weights::winograd::Transformed;
-use crate::module::FunctionBuilder;
-use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{InstBuilder, Value};
 use std::collections::HashMap;
 use tconvc_runtime::code::FunctionId;
 use tconvc_runtime::memory::ALIGNMENT;
@@ -68,61 +62,61 @@ pub(crate) fn build<'w>(
 }
 
 /// A z-phase and y-phase, with all x-phases.
-struct Group {
+pub(super) struct Group {
     /// First output plane, number of planes, and planes from the first that an input tile of any phase has to the first it reads.
-    first_plane: usize,
-    planes: usize,
-    skipped: i64,
+    pub(super) first_plane: usize,
+    pub(super) planes: usize,
+    pub(super) skipped: i64,
     /// First output row, and number of rows.
-    first: usize,
-    rows: usize,
+    pub(super) first: usize,
+    pub(super) rows: usize,
     /// Product terms, of all x-phases.
-    terms: usize,
+    pub(super) terms: usize,
     /// Offset of its weights, in floats.
-    weights: usize,
+    pub(super) weights: usize,
     /// By kind of x-block.
-    inputs: Vec<Vec<(FunctionId, i64)>>,
-    outputs: Vec<Outputs>,
+    pub(super) inputs: Vec<Vec<(FunctionId, i64)>>,
+    pub(super) outputs: Vec<Outputs>,
 }
 
 /// Output transforms of whole tiles, and of the last row of tiles where it is not whole.
 #[derive(Clone)]
-struct Outputs {
-    whole: FunctionId,
-    rest: Option<FunctionId>,
+pub(super) struct Outputs {
+    pub(super) whole: FunctionId,
+    pub(super) rest: Option<FunctionId>,
 }
 
 /// Bytes between the weights of a product in use and those asked for: they are read again soon.
 const PRODUCT_AHEAD: i32 = 4096;
 
 /// Where things lie in scratch memory, in bytes, and how.
-struct Layout {
-    factors: i64,
-    products: i64,
-    temporary: i64,
+pub(super) struct Layout {
+    pub(super) factors: i64,
+    pub(super) products: i64,
+    pub(super) temporary: i64,
     /// Tiles from a plane of a block to the next, in both.
-    plane: usize,
+    pub(super) plane: usize,
     /// Bytes between channels, in both.
-    channel: i32,
+    pub(super) channel: i32,
     /// Bytes between terms.
-    factor_term: i32,
-    product_term: i32,
+    pub(super) factor_term: i32,
+    pub(super) product_term: i32,
 }
 
-struct KernelPlan<'a> {
-    layer: &'a Layer<'a>,
-    schedule: &'a Schedule,
+pub(super) struct KernelPlan<'a> {
+    pub(super) layer: &'a Layer<'a>,
+    pub(super) schedule: &'a Schedule,
     /// The convolution whose steps are tiles.
-    tiles: Problem,
-    lanes: usize,
-    input_tiles: InputTiles,
-    layout: Layout,
-    groups: Vec<Group>,
+    pub(super) tiles: Problem,
+    pub(super) lanes: usize,
+    pub(super) input_tiles: InputTiles,
+    pub(super) layout: Layout,
+    pub(super) groups: Vec<Group>,
     /// The product tile of each size of channel tile.
-    products: Vec<FunctionId>,
+    pub(super) products: Vec<FunctionId>,
     /// Offset of zeros among the packed weights, in floats.
-    zeros: usize,
-    scratch_bytes: usize,
+    pub(super) zeros: usize,
+    pub(super) scratch_bytes: usize,
 }
 
 impl<'a> KernelPlan<'a> {
@@ -340,22 +334,22 @@ impl<'a> KernelPlan<'a> {
 
     /// Tiles from one row of a block to the next, where it has so many columns: behind them are those that only the pieces of a
     /// long kernel read.
-    fn pitch(&self, columns: usize) -> usize {
+    pub(super) fn pitch(&self, columns: usize) -> usize {
         columns + self.schedule.pieces - 1
     }
 
     /// Tiles from that of a result to those whose products are summed up for it.
-    fn pieces(&self) -> impl Iterator<Item = usize> {
+    pub(super) fn pieces(&self) -> impl Iterator<Item = usize> {
         let (along_z, plane) = (self.depth(), self.layout.plane);
         (0..along_z).flat_map(move |z| (0..self.schedule.pieces).map(move |piece| z * plane + piece))
     }
 
     /// Taps of a phase along z.
-    fn depth(&self) -> usize {
+    pub(super) fn depth(&self) -> usize {
         depths(&self.layer.problem.axes[0])[0].0.len()
     }
 
-    fn blocks(&self) -> [u64; 3] {
+    pub(super) fn blocks(&self) -> [u64; 3] {
         [
             self.layer.problem.axes[0].output_positions().div_ceil(self.schedule.planes) as u64,
             self.tiles.axes[1].output_positions().div_ceil(self.schedule.rows) as u64,
@@ -371,191 +365,4 @@ impl<'a> KernelPlan<'a> {
         let all = blocks.into_iter().flat_map(|vectors| parts.iter().map(move |channels| vectors * channels));
         all.collect()
     }
-
-    /// Writes the body of the step function.
-    fn step(&self, f: &mut FunctionBuilder<'_>) {
-        let (begin, end) = (f.params[1], f.params[2]);
-        let bases = Bases::load(f, &self.layer.post_op_operands);
-        let [z_blocks, y_blocks, x_blocks] = self.blocks();
-        let problem = &self.layer.problem;
-        // All parts of a block that are asked for are done at once: its inputs are transformed for all of them.
-        let parts = self.schedule.channel_parts as i64;
-        let (first, _) = f.split(begin, parts as u64);
-        let last = ceil_div(f, end, parts);
-        f.for_each(first, last, |f, index| {
-            let before = f.builder.ins().imul_imm_s(index, parts);
-            let bound = |f: &mut FunctionBuilder<'_>, bound| {
-                let part = f.builder.ins().isub(bound, before);
-                at_most(f, part, parts)
-            };
-            let from = bound(f, begin);
-            let parts = [at_least(f, from, 0), bound(f, end)];
-            let (rest, block) = f.split(index, x_blocks);
-            let (rest, y) = f.split(rest, y_blocks);
-            let (image, z) = f.split(rest, z_blocks);
-            let (_, group) = f.split(image, problem.groups as u64);
-            let z = f.builder.ins().imul_imm_s(z, self.schedule.planes as i64);
-            let y = f.builder.ins().imul_imm_s(y, self.schedule.rows as i64);
-            let x = f.builder.ins().imul_imm_s(block, self.schedule.columns as i64);
-            let item = WorkItem { image, group, z, y, x, parts };
-            self.input_tiles.by_kind(f, block, &mut |f, kind| {
-                let plane = 4 * problem.input.group as i64;
-                let source = f.element(bases.input, image, plane);
-                if !self.is_deep() {
-                    self.input_tiles.pack(f, &self.tiles, source, bases.scratch, [z, y, x], kind);
-                }
-                for group in &self.groups {
-                    self.group(f, &bases, &item, source, kind, group);
-                }
-            });
-        });
-    }
-
-    /// Whether a block takes the input tiles of several planes, one after the other, instead of one for all phases.
-    fn is_deep(&self) -> bool {
-        self.schedule.planes > 1 || self.depth() > 1 || self.layer.problem.axes[0].phases.len() > 1
-    }
-
-    fn group(
-        &self,
-        f: &mut FunctionBuilder<'_>,
-        bases: &Bases,
-        item: &WorkItem,
-        source: Value,
-        kind: usize,
-        group: &Group,
-    ) {
-        let (problem, schedule, layout) = (&self.layer.problem, self.schedule, &self.layout);
-        let [m_y, m_x] = schedule.m;
-        let [z, y, x] = &problem.axes;
-        let pitch = self.pitch(self.input_tiles.kinds[kind].steps) as i64;
-        // Rows of tiles of this phase in the block.
-        let all = group.rows.div_ceil(m_y) as i64;
-        let most = f.constant(schedule.rows as i64);
-        let left = rest_of(f, all, item.y);
-        let left = at_least(f, left, 0);
-        let rows = smaller(f, most, left);
-
-        let factors = f.add_constant(bases.scratch, layout.factors);
-        let products = f.add_constant(bases.scratch, layout.products);
-        let temporary = f.add_constant(bases.scratch, layout.temporary);
-        let row_of_tiles = m_y as i64 * i64::from(self.input_tiles.layout.row_bytes);
-        // Planes of this phase in the block.
-        let most = f.constant(schedule.planes as i64);
-        let left = rest_of(f, group.planes as i64, item.z);
-        let left = at_least(f, left, 0);
-        let planes = smaller(f, most, left);
-        let transform = |f: &mut FunctionBuilder<'_>, factors: Value| {
-            repeat(f, rows, |f, row| {
-                let source = f.element(bases.scratch, row, row_of_tiles);
-                let target = f.element(factors, row, 4 * pitch);
-                for &(code, first) in &group.inputs[kind] {
-                    let target = f.add_constant(target, first);
-                    f.call(code, &[source, target, temporary]);
-                }
-            });
-        };
-        if self.is_deep() {
-            let inputs = f.add_constant(planes, self.depth() as i64 - 1);
-            repeat(f, inputs, |f, plane| {
-                let at = f.builder.ins().iadd(item.z, plane);
-                let at = f.add_constant(at, group.skipped);
-                self.input_tiles.pack(f, &self.tiles, source, bases.scratch, [at, item.y, item.x], kind);
-                let factors = f.element(factors, plane, 4 * layout.plane as i64);
-                transform(f, factors);
-            });
-        } else {
-            transform(f, factors);
-        }
-
-        let run = schedule.vectors * self.lanes;
-        let tiles = f.builder.ins().imul_imm_s(rows, pitch);
-        // Nothing is asked of the tiles behind the last row.
-        let tiles = f.add_constant(tiles, 1 - schedule.pieces as i64);
-        let before = f.add_constant(planes, -1);
-        let tiles = f.element(tiles, before, layout.plane as i64);
-        let runs = ceil_div_signed(f, tiles, run as i64);
-
-        // Place of the block's first output of the phase.
-        let plane = 4 * problem.output.plane as i64;
-        let row_bytes = 4 * problem.output.row as i64;
-        let channel = f.builder.ins().imul_imm_s(item.image, problem.cout as i64);
-        let place = f.builder.ins().imul_imm_s(channel, plane);
-        let plane_bytes = y.output as i64 * row_bytes;
-        let place = f.element(place, item.z, z.out_stride as i64 * plane_bytes);
-        let place = f.element(place, item.y, (m_y * y.out_stride) as i64 * row_bytes);
-        let place = f.element(place, item.x, (4 * m_x * x.out_stride * problem.output.column) as i64);
-        let first = group.first_plane as i64 * plane_bytes + group.first as i64 * row_bytes;
-        let place = f.add_constant(place, first);
-
-        let pieces = self.pieces().count();
-        let per_channel = 4 * (group.terms * problem.cin * pieces) as i64;
-        let weights = f.add_constant(bases.weights, 4 * group.weights as i64);
-        let weights = f.element(weights, item.group, per_channel * problem.cout as i64);
-        let zeros = f.add_constant(bases.weights, 4 * self.zeros as i64);
-        let group_channel = f.builder.ins().imul_imm_s(item.group, problem.cout as i64);
-        let [begin, end] = item.parts;
-        let parts = (begin, end, schedule.channel_parts);
-        each_channel_tile(f, problem.cout, schedule.channels, parts, &mut |f, tile| {
-            let product = self.products[tile.size];
-            let weights = f.element(weights, tile.first, per_channel);
-            f.for_count(group.terms as u64, |f, term| {
-                let of_term = 4 * (problem.cin * pieces * tile.count) as i64;
-                let weights = f.element(weights, term, of_term);
-                let factors = f.element(factors, term, i64::from(layout.factor_term));
-                let products = f.element(products, term, i64::from(layout.product_term));
-                repeat(f, runs, |f, i| {
-                    let factors = f.element(factors, i, 4 * run as i64);
-                    let products = f.element(products, i, 4 * run as i64);
-                    f.call(product, &[factors, weights, zeros, products]);
-                });
-            });
-            let place = f.element(place, tile.first, plane);
-            let in_all = f.builder.ins().iadd(group_channel, tile.first);
-            let bias = f.element(bases.bias, in_all, 4);
-            let number = f.constant(tile.count as i64);
-            let post_ops = |f: &mut FunctionBuilder<'_>, products: Value, place: Value| {
-                repeat(f, rows, |f, row| {
-                    let place = f.element(place, row, (m_y * y.out_stride) as i64 * row_bytes);
-                    let source = f.element(products, row, 4 * pitch);
-                    let target = f.builder.ins().iadd(bases.output, place);
-                    let mut args = vec![source, bias, target, temporary];
-                    args.extend(bases.finish_at(f, in_all, place));
-                    args.push(number);
-                    let code = &group.outputs[kind];
-                    let Some(rest) = code.rest else {
-                        f.call(code.whole, &args);
-                        return;
-                    };
-                    let row = f.builder.ins().iadd(item.y, row);
-                    let last = f.builder.ins().icmp_imm_u(IntCC::Equal, row, all - 1);
-                    f.branch(last, &mut |f, last| {
-                        f.call(if last { rest } else { code.whole }, &args);
-                    });
-                });
-            };
-            if self.is_deep() {
-                repeat(f, planes, |f, plane| {
-                    let products = f.element(products, plane, 4 * layout.plane as i64);
-                    let place = f.element(place, plane, z.out_stride as i64 * plane_bytes);
-                    post_ops(f, products, place);
-                });
-            } else {
-                post_ops(f, products, place);
-            }
-        });
-    }
-}
-
-/// A work item: its place in each dimension.
-struct WorkItem {
-    /// Image and group as one number, and the group.
-    image: Value,
-    group: Value,
-    /// First output of a phase along z, and first tile along y and x.
-    z: Value,
-    y: Value,
-    x: Value,
-    /// From one part of the channels up to another.
-    parts: [Value; 2],
 }

@@ -10,7 +10,7 @@ use tconvc_machine::Target;
 use tconvc_runtime::program::Operand;
 use tconvc_tile::{Cmp, Lanes, Pointer, TileBuilder, Vector};
 
-/// One step of a post_ops; floats by their bits, so that specifications of tiles can be compared and hashed.
+/// One post-op; floats by their bits, so that specifications of tiles can be compared and hashed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Step {
     Unary(UnaryKey),
@@ -103,7 +103,7 @@ impl Place {
     }
 }
 
-/// How an operand of the epilogue broadcast the output.
+/// How an operand of the epilogue is broadcast to the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Broadcast {
     /// An f32 a channel, all groups.
@@ -112,7 +112,7 @@ pub(crate) enum Broadcast {
     Output,
 }
 
-/// The operands of a post_ops in memory.
+/// The operands of post-ops in memory.
 pub(crate) type PostOpOperands = Vec<(Operand, Broadcast)>;
 
 impl PostOps {
@@ -174,7 +174,7 @@ impl PostOps {
         (Self { steps: light.to_vec() }, Self { steps: rest.to_vec() })
     }
 
-    /// How each operand broadcast the output.
+    /// How each operand is broadcast to the output.
     pub fn broadcasts(&self) -> impl Iterator<Item = Broadcast> + '_ {
         self.steps.iter().filter_map(|step| match step {
             Step::Unary(_) => None,

@@ -205,7 +205,7 @@ fn row_of_tiles(
         }
         let results: Vec<Vector> = results.into_iter().flatten().collect();
         let results = b.interleave(&results);
-        // A post_ops that needs registers works on what was stored: in place, or beside it where elements are no neighbours.
+        // Post-ops that need registers work on what was stored: in place, or beside it where elements are no neighbours.
         let beside = heavy && spec.target_step > 4;
         for (index, (vector, place)) in results.into_iter().zip(places(row)).enumerate() {
             let constant = b.load_splat(bias.at(0));

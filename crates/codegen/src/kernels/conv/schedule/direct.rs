@@ -1,4 +1,4 @@
-//! Decides how a convolution over input_tiles is cut up. Plain values; no code is made here.
+//! Decides how a convolution over input tiles is cut up. Plain values; no code is made here.
 
 use crate::kernels::conv::problem::{Axis, Problem};
 use crate::kernels::conv::schedule::line_buffer::LineBuffer;

@@ -48,7 +48,7 @@ pub(crate) struct Column {
     pub place: usize,
 }
 
-/// The sizes that everything broadcast from.
+/// The sizes that everything follows from.
 pub(crate) struct Shape {
     pub axes: [Axis; 3],
     pub batch: usize,

@@ -2,8 +2,9 @@
 
 use super::super::chain::{Chain, attribute};
 use super::super::convolution;
+use super::weights::rearranged;
 use super::zero_insert::dilate_columns;
-use super::{arranged, per_axis, signed};
+use super::{per_axis, signed};
 use crate::attributes::Attributes;
 use crate::error::{Error, Result};
 use crate::geometry::DeconvAxis;
@@ -15,15 +16,12 @@ pub(in super::super) fn column_gemm(mut chain: Chain<'_, '_>, op: &ColumnGemm) -
     };
     let group = op.group;
     let (cin, rows) = (w[0] / group, w[1..].iter().product::<usize>());
-    let weights = match chain.constant_input(1) {
-        Some(tensor) => {
-            let places = (0..group).flat_map(|g| {
-                (0..rows).flat_map(move |row| (0..cin).map(move |ci| Some((g * cin + ci) * rows + row)))
-            });
-            let shape = if group == 1 { vec![rows, cin] } else { vec![group, rows, cin] };
-            let weights = arranged(tensor, shape, places)?;
-            chain.constant("weights", &weights)
-        }
+    let places = (0..group).flat_map(|g| {
+        (0..rows).flat_map(move |row| (0..cin).map(move |ci| Some((g * cin + ci) * rows + row)))
+    });
+    let shape = if group == 1 { vec![rows, cin] } else { vec![group, rows, cin] };
+    let weights = match rearranged(&mut chain, 1, "weights", shape, places)? {
+        Some(weights) => weights,
         None => {
             let shape = if group == 1 { vec![cin, rows] } else { vec![group, cin, rows] };
             let order = if group == 1 { vec![1, 0] } else { vec![0, 2, 1] };

@@ -2,7 +2,8 @@
 
 use super::super::chain::{Chain, attribute};
 use super::super::convolution;
-use super::{arranged, per_axis, signed};
+use super::weights::rearranged;
+use super::{per_axis, signed};
 use crate::attributes::Attributes;
 use crate::error::{Error, Result};
 use crate::ops::{Interleave, PhaseConv};
@@ -109,18 +110,17 @@ fn weights(chain: &mut Chain<'_, '_>, w: &[usize], group: usize, plan: &[PhaseAx
     let table = table(&w[2..], plan);
     let taps = table.len() / phases.max(1);
     let shape: Vec<usize> = [group * cout * phases, cin].into_iter().chain(joint).collect();
-    if let Some(tensor) = chain.constant_input(1) {
+    let places = (0..group * cout).flat_map(|channel| {
         let table = &table;
-        let places = (0..group * cout).flat_map(|channel| {
-            (0..phases).flat_map(move |phase| {
-                (0..cin).flat_map(move |ci| {
-                    let plane = (channel / cout * cin + ci) * cout + channel % cout;
-                    table[phase * taps..][..taps].iter().map(move |place| Some(plane * kernel + (*place)?))
-                })
+        (0..phases).flat_map(move |phase| {
+            (0..cin).flat_map(move |ci| {
+                let plane = (channel / cout * cin + ci) * cout + channel % cout;
+                table[phase * taps..][..taps].iter().map(move |place| Some(plane * kernel + (*place)?))
             })
-        });
-        let weights = arranged(tensor, shape, places)?;
-        return Ok(chain.constant("weights", &weights));
+        })
+    });
+    if let Some(weights) = rearranged(chain, 1, "weights", shape.clone(), places)? {
+        return Ok(weights);
     }
     // Not constant: a tap of zero behind the others, then all by their places.
     let places: Vec<i64> = table.iter().map(|place| place.unwrap_or(kernel) as i64).collect();
@@ -143,10 +143,11 @@ fn bias(chain: &mut Chain<'_, '_>, phases: usize) -> Result<Vec<String>> {
     if chain.node.input(2).is_none() {
         return Ok(vec![]);
     }
-    if let Some(bias) = chain.constant_input(2) {
-        let places = (0..bias.len()).flat_map(|place| std::iter::repeat_n(Some(place), phases));
-        let bias = arranged(bias, vec![bias.len() * phases], places)?;
-        return Ok(vec![chain.constant("bias", &bias)]);
+    if let Some([channels]) = chain.ty(2).known_shape().as_deref() {
+        let places = (0..*channels).flat_map(|place| std::iter::repeat_n(Some(place), phases));
+        if let Some(bias) = rearranged(chain, 2, "bias", vec![channels * phases], places)? {
+            return Ok(vec![bias]);
+        }
     }
     let column = chain.ints("axes", &[1]);
     let value = chain.aside("Unsqueeze", Attributes::new(), &[chain.input(2), column]);

@@ -16,7 +16,7 @@ pub(in super::super) fn zero_insert(mut chain: Chain<'_, '_>, op: &ZeroInsert) {
     let (begin, mut end) = (per_axis(&op.begin, axes, 0), per_axis(&op.end, axes, 0));
     if strides.iter().any(|&stride| stride > 1) {
         let spatial = shape.map(|shape| shape[2..].to_vec());
-        stretch(&mut chain, &strides, spatial.as_deref());
+        spread(&mut chain, &strides, spatial.as_deref());
         // The zeros behind the last element come on top.
         for (end, stride) in end.iter_mut().zip(&strides) {
             *end -= *stride as i64 - 1;
@@ -27,7 +27,7 @@ pub(in super::super) fn zero_insert(mut chain: Chain<'_, '_>, op: &ZeroInsert) {
 }
 
 /// Multiplies spatial extents: each element is followed by `stride - 1` zeros.
-fn stretch(chain: &mut Chain<'_, '_>, strides: &[usize], spatial: Option<&[Dim]>) {
+fn spread(chain: &mut Chain<'_, '_>, strides: &[usize], spatial: Option<&[Dim]>) {
     let x = chain.value();
     let (mut ones, mut behind) = (vec![], vec![0, 0]);
     for &stride in strides {
@@ -75,7 +75,7 @@ pub(super) fn dilate_columns(
     chain.reshape(&[&[0, -1], &apart[..]].concat())?;
     let spatial: Vec<Dim> = apart.iter().map(|&extent| Dim::constant(extent)).collect();
     let strides: Vec<usize> = dilations.iter().copied().chain([1]).collect();
-    stretch(chain, &strides, Some(&spatial));
+    spread(chain, &strides, Some(&spatial));
     let cut: Vec<i64> = strides.iter().map(|&stride| 1 - stride as i64).collect();
     chain.pad(&vec![0; cut.len()], &cut);
     chain.reshape(&[0, -1, positions as i64])
