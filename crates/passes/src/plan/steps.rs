@@ -176,10 +176,10 @@ fn step(graph: &Graph, nodes: Vec<NodeId>) -> Step {
         _ => StepKind::FusedElementwise,
     };
     let inside: HashSet<NodeId> = nodes.iter().copied().collect();
-    let mut inputs = vec![];
+    let (mut inputs, mut seen) = (vec![], HashSet::new());
     for &value in nodes.iter().flat_map(|&node| graph.node(node).inputs()).flatten() {
         let made_inside = graph.producer(value).is_some_and(|maker| inside.contains(&maker));
-        if !made_inside && !inputs.contains(&value) {
+        if !made_inside && seen.insert(value) {
             inputs.push(value);
         }
     }
