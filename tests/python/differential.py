@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Random networks, computed by tconvc and by onnxruntime.
 
-  python differential.py BINARY FOLDER [--count N] [--seed S] [--keep]
+  python differential.py BINARY FOLDER [--count N] [--seed S] [--most M] [--keep]
 
 Networks of up to a dozen nodes are drawn from the operators that decoders are made
 of: convolutions of every kind, resizes, pools, norms, elementwise and moving
@@ -11,7 +11,9 @@ NUMBER.onnx, with its inputs and onnxruntime's outputs in NUMBER.npz, and BINARY
 verifies them. What onnxruntime refuses is compared with onnx.reference. Where the
 two differ, onnx.reference has the last word, or the same network in f32 where only
 onnx.reference takes it as it is: a network that one of these explains is counted apart. Files of networks that pass are deleted.
-Prints what fails and a summary; exit status 1 if anything did.
+Prints what fails and a summary; exit status 1 if more than --most did (0). A few in 10,000 round to another step, as
+processors and engines add in another order: whoever looks at each wants 0, a machine of any kind wants to know of faults,
+which show in many.
 
 Needs: pip install onnx onnxruntime numpy
 """
@@ -105,6 +107,7 @@ def main():
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--most", type=int, default=0, help="how many may differ, none of them by ending badly")
     parser.add_argument("--keep", action="store_true", help="keep the files of networks that pass")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +143,7 @@ def main():
         failed = verify(options.binary, paths)
         if crash := failed.pop(None, None):
             print(f"{paths[0]} .. {paths[-1]}: {crash}")
-            counts["failed"] += 1
+            counts["failed"] += options.most + 1
         for path in paths:
             problem = failed.get(path)
             if problem is not None:
@@ -174,7 +177,7 @@ def main():
                 path.unlink()
                 path.with_suffix(".npz").unlink()
     print(", ".join(f"{count} {what}" for what, count in counts.items()))
-    sys.exit(1 if counts["failed"] or not counts["passed"] else 0)
+    sys.exit(1 if counts["failed"] > options.most or not counts["passed"] else 0)
 
 
 if __name__ == "__main__":
