@@ -2,10 +2,8 @@
 
 import io
 import pickle
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -55,11 +53,14 @@ def test_what_progress_raises_ends_it(upsample):
         tconvc.load(upsample[0]).tune(shapes=SHAPES, progress=enough)
 
 
+# The timer is Ctrl-C pressed while the second layer is measured, whatever the machine is busy with.
 INTERRUPTED = """
-import sys, tconvc
+import signal, sys, tconvc
+signal.signal(signal.SIGALRM, signal.default_int_handler)
 found = tconvc.Tuning()
 def progress(done, of, what):
-    print(done, flush=True)
+    if done == 1:
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
 try:
     tconvc.load(sys.argv[1]).tune(shapes={"low": [1, 1, 48, 48]}, threads=1, into=found, progress=progress)
 except KeyboardInterrupt:
@@ -69,13 +70,7 @@ except KeyboardInterrupt:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of another kind")
 def test_an_interrupt_ends_it_and_what_was_done_stays(fsrcnn):
-    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED, fsrcnn[0]], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "0\n" and process.stdout.readline() == "1\n"
-    process.send_signal(signal.SIGINT)
-    start = time.monotonic()
-    assert process.wait(timeout=60) == 7
-    assert time.monotonic() - start < 30
-    process.stdout.close()
+    assert subprocess.run([sys.executable, "-c", INTERRUPTED, fsrcnn[0]], timeout=120).returncode == 7
 
 
 def test_the_line_is_only_for_terminals():
