@@ -3,17 +3,15 @@
 //! Nothing here becomes a call: multiply-adds are fused only where the target has them, rounding is spelled out for
 //! machines before SSE4.1, and shuffles for machines before SSSE3.
 
-use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
-use cranelift_codegen::ir::types::{F32, F32X4, F64, F64X2, I8X16, I32, I32X4, I64};
-use cranelift_codegen::ir::{
-    BlockArg, ConstantData, Endianness, Function, InstBuilder, MemFlagsData, Type, Value,
-};
+use cranelift_codegen::ir::condcodes::FloatCC;
+use cranelift_codegen::ir::types::{F32, F32X4, I32, I32X4, I64};
+use cranelift_codegen::ir::{ConstantData, Endianness, Function, InstBuilder, MemFlagsData, Type, Value};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 
 use crate::{
-    Address, BinaryOp, Cmp, Count, Elem, FmaOp, Inst, LANE_BYTES, Lanes, Loop, Operand, Pattern, Pointer,
-    ShiftOp, Stmt, Tile, Trips, UnaryOp, Vector,
+    Address, BinaryOp, Cmp, Count, FmaOp, Inst, Lanes, Loop, Operand, Pointer, ShiftOp, Stmt, Tile, Trips,
+    UnaryOp, Vector,
 };
 use tconvc_machine::{Target, X86Level};
 
@@ -61,7 +59,7 @@ const BITS: MemFlagsData = MemFlagsData::new().with_endianness(Endianness::Littl
 
 pub(super) struct Lowering<'a> {
     pub(super) builder: FunctionBuilder<'a>,
-    target: &'a Target,
+    pub(super) target: &'a Target,
     pointers: Vec<Variable>,
     counts: Vec<Value>,
     vectors: Vec<Variable>,
@@ -138,7 +136,7 @@ impl Lowering<'_> {
         self.builder.def_var(self.vectors[v.0 as usize], value);
     }
 
-    fn count(&self, n: Count) -> Value {
+    pub(super) fn count(&self, n: Count) -> Value {
         self.counts[n.0 as usize]
     }
 
@@ -416,150 +414,6 @@ impl Lowering<'_> {
         let bits = self.cast(I32X4, value);
         self.cast(F32X4, bits)
     }
-
-    // Parts of vectors in memory.
-
-    fn load_first(&mut self, elem: Elem, at: Address, n: u8) -> Value {
-        if !elem.is_lane() {
-            return self.load_narrow(elem, at, n);
-        }
-        if n == 4 {
-            return self.load(F32X4, at);
-        }
-        if n == 1 {
-            let one = self.load(F32, at);
-            return self.builder.ins().scalar_to_vector(F32X4, one);
-        }
-        let two = self.load(F64, at);
-        let two = self.builder.ins().scalar_to_vector(F64X2, two);
-        let two = self.cast(F32X4, two);
-        if n == 2 {
-            return two;
-        }
-        let third = self.load(F32, at.plus(2 * LANE_BYTES));
-        self.builder.ins().insertlane(two, third, 2_u8)
-    }
-
-    fn store_first(&mut self, elem: Elem, value: Value, at: Address, n: u8) {
-        if !elem.is_lane() {
-            return self.store_narrow(elem, value, at, n);
-        }
-        if n == 4 {
-            return self.store(value, at);
-        }
-        if n == 1 {
-            return self.store_lane(value, 0, at);
-        }
-        let pairs = self.cast(F64X2, value);
-        let two = self.builder.ins().extractlane(pairs, 0_u8);
-        self.store(two, at);
-        if n == 3 {
-            self.store_lane(value, 2, at.plus(2 * LANE_BYTES));
-        }
-    }
-
-    fn store_lane(&mut self, value: Value, lane: u8, at: Address) {
-        let one = self.builder.ins().extractlane(value, lane);
-        self.store(one, at);
-    }
-
-    fn load_first_of(&mut self, elem: Elem, at: Address, n: Count) -> Value {
-        let done = self.builder.create_block();
-        let result = self.builder.append_block_param(done, F32X4);
-        self.for_lanes(n, done, |lowering, lanes| match lanes {
-            0 => Some(lowering.bits(0)),
-            n => Some(lowering.load_first(elem, at, n)),
-        });
-        result
-    }
-
-    fn store_first_of(&mut self, elem: Elem, value: Value, at: Address, n: Count) {
-        let done = self.builder.create_block();
-        self.for_lanes(n, done, |lowering, lanes| {
-            if lanes > 0 {
-                lowering.store_first(elem, value, at, lanes);
-            }
-            None
-        });
-    }
-
-    /// Branches to a piece of code for each number of lanes, all of which end in `done`, where code goes on.
-    fn for_lanes(
-        &mut self,
-        n: Count,
-        done: cranelift_codegen::ir::Block,
-        mut piece: impl FnMut(&mut Self, u8) -> Option<Value>,
-    ) {
-        let n = self.count(n);
-        for lanes in [4, 0, 1, 2] {
-            let (hit, next) = (self.builder.create_block(), self.builder.create_block());
-            let cc = if lanes == 4 { IntCC::UnsignedGreaterThanOrEqual } else { IntCC::Equal };
-            let is = self.builder.ins().icmp_imm_u(cc, n, i64::from(lanes));
-            self.builder.ins().brif(is, hit, &[], next, &[]);
-            self.builder.switch_to_block(hit);
-            self.builder.seal_block(hit);
-            self.leave_to(done, lanes, &mut piece);
-            self.builder.switch_to_block(next);
-            self.builder.seal_block(next);
-        }
-        self.leave_to(done, 3, &mut piece);
-        self.builder.switch_to_block(done);
-        self.builder.seal_block(done);
-    }
-
-    fn leave_to(
-        &mut self,
-        done: cranelift_codegen::ir::Block,
-        lanes: u8,
-        piece: &mut impl FnMut(&mut Self, u8) -> Option<Value>,
-    ) {
-        let args: Vec<BlockArg> = piece(self, lanes).map(BlockArg::Value).into_iter().collect();
-        self.builder.ins().jump(done, &args);
-    }
-
-    // Lanes.
-
-    fn shuffle(&mut self, a: Value, b: Value, pattern: Pattern) -> Value {
-        let pattern = if a == b { Pattern::new(4, |i| pattern.get(i) % 4) } else { pattern };
-        let picks = [0, 1, 2, 3].map(|i| pattern.get(i));
-        if picks == [0, 1, 2, 3] {
-            return a;
-        }
-        if self.target.x86_level().is_none() || is_one_instruction(picks) {
-            return self.shuffle_now(a, b, picks);
-        }
-        let exchanged = picks.map(|pick| (pick + 4) % 8);
-        if is_one_instruction(exchanged) {
-            return self.shuffle_now(b, a, exchanged);
-        }
-        // Any picks of two lanes can be brought into one register by one instruction, and two such joined by another.
-        let mut half = |x: usize, y: usize| {
-            if x / 4 == y / 4 {
-                return if x < 4 { (a, x, y) } else { (b, x - 4, y - 4) };
-            }
-            let (from_a, from_b) = if x < 4 { (x, y) } else { (y, x) };
-            let both = self.shuffle_now(a, b, [from_a, from_a, from_b, from_b]);
-            if x < 4 { (both, 0, 2) } else { (both, 2, 0) }
-        };
-        let (low, x0, x1) = half(picks[0], picks[1]);
-        let (high, x2, x3) = half(picks[2], picks[3]);
-        self.shuffle_now(low, high, [x0, x1, x2 + 4, x3 + 4])
-    }
-
-    fn shuffle_now(&mut self, a: Value, b: Value, picks: [usize; 4]) -> Value {
-        let bytes = picks.iter().flat_map(|&pick| (0..4).map(move |byte| (4 * pick + byte) as u8));
-        let mask = self.builder.func.dfg.immediates.push(ConstantData::from(bytes.collect::<Vec<u8>>()));
-        let (a, b) = (self.cast(I8X16, a), self.cast(I8X16, b));
-        let value = self.builder.ins().shuffle(a, b, mask);
-        self.cast(F32X4, value)
-    }
-}
-
-/// Whether x86 has these picks as `shufps`, `pshufd` or an unpack.
-fn is_one_instruction(picks: [usize; 4]) -> bool {
-    let [p0, p1, p2, p3] = picks.map(|pick| pick / 4);
-    let unpack = |low| picks == [low, low + 4, low + 1, low + 5];
-    (p0 == p1 && p2 == p3) || unpack(0) || unpack(2)
 }
 
 fn float_cc(cmp: Cmp) -> FloatCC {

@@ -2,6 +2,8 @@
 
 mod elements;
 mod emit;
+mod parts;
+mod shuffle;
 
 use std::sync::OnceLock;
 
