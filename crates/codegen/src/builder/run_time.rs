@@ -60,12 +60,9 @@ impl<'a> Builder<'a> {
         let packed = self.shared(4 * count);
         let name = self.unique("f32_pack_weights");
         let function = self.add_step(&name, |f| {
-            let (pointers, begin, last) = (f.params[0], f.params[1], f.params[2]);
+            let (pointers, begin, end) = (f.params[0], f.params[1], f.params[2]);
             let [weights, table, packed] = [0, 1, 2].map(|i| f.pointer(pointers, i));
-            let first = f.builder.ins().imul_imm_s(begin, BLOCK as i64);
-            let last = f.builder.ins().imul_imm_s(last, BLOCK as i64);
-            let total = f.constant(count as i64);
-            let last = f.builder.ins().umin(last, total);
+            let (first, last) = f.elements_of((begin, end), BLOCK, count);
             f.for_each(first, last, |f, i| {
                 let at = f.element(table, i, 4);
                 let number = f.builder.ins().uload32(MemFlagsData::trusted(), at, 0);

@@ -112,10 +112,7 @@ impl<'a> KernelPlan<'a> for Elements {
         let function = builder.add_step(&name, |f| {
             let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
             let (read, write) = (f.pointer(table, 0), f.pointer(table, 1));
-            let first = f.builder.ins().imul_imm_s(begin, BLOCK as i64);
-            let last = f.builder.ins().imul_imm_s(end, BLOCK as i64);
-            let total = f.constant(count as i64);
-            let last = f.builder.ins().umin(last, total);
+            let (first, last) = f.elements_of((begin, end), BLOCK, count);
             let place = |f: &mut FunctionBuilder<'_>, i: Value| {
                 (
                     f.element(read, i, i64::from(from.ty().bytes())),

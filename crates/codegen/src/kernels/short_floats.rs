@@ -88,10 +88,7 @@ impl<'a> KernelPlan<'a> for Floats {
         let function = builder.add_step(&name, |f| {
             let (table, begin, end) = (f.params[0], f.params[1], f.params[2]);
             let (read, write) = (f.pointer(table, 0), f.pointer(table, 1));
-            let first = f.builder.ins().imul_imm_s(begin, BLOCK as i64);
-            let last = f.builder.ins().imul_imm_s(end, BLOCK as i64);
-            let total = f.constant(count as i64);
-            let last = f.builder.ins().umin(last, total);
+            let (first, last) = f.elements_of((begin, end), BLOCK, count);
             let length = f.builder.ins().isub(last, first);
             let whole = f.builder.ins().udiv_imm_u(length, lanes);
             let done = f.builder.ins().imul_imm_s(whole, lanes);

@@ -90,6 +90,20 @@ impl<'a> FunctionBuilder<'a> {
         self.builder.ins().call(function, args);
     }
 
+    /// The first and the end of the elements in the blocks `begin .. end` of so many elements, of `count` elements in all: the last
+    /// block may be shorter.
+    pub fn elements_of(
+        &mut self,
+        (begin, end): (Value, Value),
+        block: usize,
+        count: usize,
+    ) -> (Value, Value) {
+        let first = self.builder.ins().imul_imm_s(begin, block as i64);
+        let last = self.builder.ins().imul_imm_s(end, block as i64);
+        let total = self.constant(count as i64);
+        (first, self.builder.ins().umin(last, total))
+    }
+
     /// Runs `body` for each of `begin .. end`, in order. Unsigned; nothing where `begin >= end`.
     pub fn for_each(&mut self, begin: Value, end: Value, body: impl FnOnce(&mut FunctionBuilder<'a>, Value)) {
         let (head, inside, exit) =
