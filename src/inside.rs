@@ -3,9 +3,10 @@
 use crate::cache::Cache;
 use crate::compiled::CompiledModel;
 use crate::compiler::Compiler;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::session::Session;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 use tconvc_ir::ops::interpret;
 use tconvc_ir::{DType, Graph, Node, Op, Tensor, ValueId, ValueType, infer};
@@ -50,7 +51,7 @@ enum Known {
     Seen,
     /// It cannot be compiled, or its outputs are not those of the graph.
     Refused,
-    /// It has steps that are interpreted, where these are denied: the error that says so.
+    /// It is not compiled as a whole, and interpreted steps are denied: the error that says so.
     Denied(String),
     /// The program, and workspaces that nobody uses now.
     Compiled(CompiledModel, Vec<Session>),
@@ -120,9 +121,9 @@ impl Inside {
             Some(Known::Seen) => true,
             None => false,
         };
-        let Ok(graph) = bound(subgraph, key) else {
-            programs.cache.insert(key.clone(), Known::Refused);
-            return Ok(None);
+        let graph = match bound(subgraph, key) {
+            Ok(graph) => graph,
+            Err(error) => return self.refuse(&mut programs, key, &error),
         };
         let cost = graph_cost(&graph);
         let is_long = cost.macs as f64 + cost.bytes as f64 > WORTH_NS;
@@ -135,21 +136,33 @@ impl Inside {
         let made = CompiledModel::of_graph(self.compiler.clone(), graph, self.cuts);
         let model = match made {
             Ok(model) if model.is_static() && model.outputs().len() == outputs => model,
-            Err(error @ Error::Interpreted(_)) => {
-                let problem = error.to_string();
-                programs.cache.insert(key.clone(), Known::Denied(problem.clone()));
-                return Err(tconvc_ir::Error::Unsupported(problem));
-            }
-            _ => {
-                programs.cache.insert(key.clone(), Known::Refused);
-                return Ok(None);
-            }
+            Ok(_) => return self.refuse(&mut programs, key, &"extents of values follow from data"),
+            Err(error) => return self.refuse(&mut programs, key, &error),
         };
         programs.compiled += 1;
         let report = model.report();
         let (session, bytes) = (model.session(), report.code_bytes + report.weight_bytes);
         programs.cache.insert_sized(key.clone(), Known::Compiled(model, vec![]), bytes);
         Ok(Some(session))
+    }
+
+    /// Keeps that there is no program for inputs of these types and shapes: the graph is interpreted, or that is an error.
+    ///
+    /// # Errors
+    /// When interpreted steps are denied.
+    fn refuse(
+        &self,
+        programs: &mut Programs,
+        key: &Key,
+        problem: &dyn Display,
+    ) -> tconvc_ir::Result<Option<Session>> {
+        if !self.compiler.deny_interpreted {
+            programs.cache.insert(key.clone(), Known::Refused);
+            return Ok(None);
+        }
+        let problem = problem.to_string();
+        programs.cache.insert(key.clone(), Known::Denied(problem.clone()));
+        Err(tconvc_ir::Error::Unsupported(problem))
     }
 }
 

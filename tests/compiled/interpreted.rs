@@ -2,7 +2,7 @@
 //! where they take much of it, and can be denied.
 
 use crate::support::{check_reasons, compiler};
-use tconvc::{DType, Error, InterpretedStep, Model, Tensor};
+use tconvc::{DType, Error, InterpretedStep, Model, Outputs, Tensor};
 use tconvc_ir::Graph;
 use tconvc_testing::onnx_build::{
     self, floats, graph_attribute, int_attribute, ints, named_node, node, untyped, value,
@@ -209,4 +209,46 @@ fn each_denied_step_is_named() {
     let compiled = deny().compile(&open).unwrap();
     let x = Tensor::seeded(DType::F32, [4], 1).unwrap();
     assert_eq!(named(compiled.run([("x", x.view())]).err().unwrap()), ["tan"]);
+}
+
+/// What does not compile for another reason than an interpreted step is interpreted, too, and so denied.
+#[test]
+fn branches_that_do_not_compile_are_denied() {
+    let chosen = onnx_build::Graph {
+        nodes: vec![
+            named_node("square", "MatMul", &["x", "x"], &["m"], &[]),
+            named_node("shares", "Softmax", &["m"], &["chosen"], &[]),
+        ],
+        outputs: vec![untyped("chosen")],
+        ..onnx_build::Graph::default()
+    };
+    let other = onnx_build::Graph {
+        nodes: vec![named_node("copy", "Identity", &["x"], &["other"], &[])],
+        outputs: vec![untyped("other")],
+        ..onnx_build::Graph::default()
+    };
+    let branches =
+        [graph_attribute("then_branch", &chosen.encode()), graph_attribute("else_branch", &other.encode())];
+    let graph = onnx_build::Graph {
+        inputs: vec![value("x", &["64", "64"]), value("c", &[])],
+        outputs: vec![untyped("y")],
+        nodes: vec![
+            named_node("is", "Cast", &["c"], &["is"], &[int_attribute("to", 9)]),
+            named_node("which", "If", &["is"], &["y"], &branches),
+        ],
+        ..onnx_build::Graph::default()
+    };
+    let model = Model::from_bytes(&graph.model(17)).unwrap();
+    let (x, c) =
+        (Tensor::seeded(DType::F32, [64, 64], 1).unwrap(), Tensor::from_vec([], vec![1.0f32]).unwrap());
+    let run = |limit: Option<usize>, denied: bool| {
+        let compiler = compiler().deny_interpreted(denied);
+        let compiler = limit.map_or(compiler.clone(), |limit| compiler.workspace_limit(limit));
+        compiler.compile(&model).unwrap().run([("x", x.view()), ("c", c.view())])
+    };
+    let named = |outputs: Outputs| vec![("y".to_owned(), outputs[0].clone())];
+    let (wide, narrow) = (named(run(None, true).unwrap()), named(run(Some(8192), false).unwrap()));
+    tconvc_testing::check_close(&narrow, &wide, 1e-5).unwrap();
+    let error = run(Some(8192), true).err().unwrap().to_string();
+    assert!(error.contains("which") && error.contains("workspace"), "{error}");
 }
