@@ -15,7 +15,7 @@ use tconvc_ir::{DType, Graph, NodeId, Op, Tensor, ValueId};
 ///
 /// - Pattern: these operators. Zero points are taken away first.
 /// - Guard: no sum of magnitudes reaches 2^24, up to which f32 holds integers, whatever their order; where it does, the operands are cut
-///   along what is summed, and each part is split into thousands and ones before parts are added up, so that what is cast to f32
+///   along what is summed, and each part is split into multiples of 4,096 and what is left before parts are added up, so that what is cast to f32
 ///   in the end is rounded once. Zero points are constant, or one for all. Graphs for other runtimes keep them.
 /// - Exact.
 /// - Cost: bytes rise on paper, where an operator is spelled in several; kernels join them again.
@@ -49,8 +49,8 @@ pub struct Found {
 /// Sums of 32 bits do not wrap below this, nor does what is next below them and split off.
 const WRAPS: f64 = 2_147_483_648.0 - EXACT;
 
-/// What parts are split by before they are added up.
-const THOUSANDS: f32 = 4096.0;
+/// Parts are split into multiples of this and what is left, before they are added up.
+const GRAIN: f32 = 4096.0;
 
 impl Rewrite for Integers {
     type Found = Found;
@@ -176,7 +176,7 @@ fn parts(graph: &Graph, node: NodeId, operands: &Operands) -> Site<Vec<[usize; 2
 
 /// Sums of integers, in f32.
 struct Sums {
-    /// The sums themselves, or those of multiples of [`THOUSANDS`].
+    /// The sums themselves, or those of multiples of [`GRAIN`].
     high: ValueId,
     /// What is left of each, when they are split.
     low: Option<ValueId>,
@@ -226,13 +226,13 @@ impl Sums {
             all.push(spread(graph, &format!("{name}.bias"), bias, behind_w.saturating_sub(1))?);
         }
         let (mut high, mut low) = (vec![], vec![]);
-        let number = |graph: &mut Graph, value: f32| graph.add_constant("thousands", Tensor::scalar(value));
+        let number = |graph: &mut Graph, value: f32| graph.add_constant("grain", Tensor::scalar(value));
         for sums in all {
-            let thousands = number(graph, THOUSANDS);
-            let of_one = number(graph, 1.0 / THOUSANDS);
+            let grain = number(graph, GRAIN);
+            let of_one = number(graph, 1.0 / GRAIN);
             let scaled = patch::add_on(graph, &format!("{name}.scaled"), Binary::Mul, &[sums, of_one])?;
             let whole = patch::add_on(graph, &format!("{name}.whole"), Unary::Floor, &[scaled])?;
-            let whole = patch::add_on(graph, &format!("{name}.whole"), Binary::Mul, &[whole, thousands])?;
+            let whole = patch::add_on(graph, &format!("{name}.whole"), Binary::Mul, &[whole, grain])?;
             low.push(patch::add_on(graph, &format!("{name}.rest"), Binary::Sub, &[sums, whole])?);
             high.push(whole);
         }
